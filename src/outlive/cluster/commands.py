@@ -1,0 +1,211 @@
+"""What the machines ask the world to do.
+
+A machine never acts; it returns these. The agent performs them on the real world, the simulator on its own.
+Each that changes something outside carries `because`: the id of the recorded event that caused it. Commands of one
+step are begun in their order.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from .heartbeat import Heartbeat, ModuleTable
+from .records import EventRecord
+from .transaction import Transaction
+from .workload import Workload
+
+
+class Act(StrEnum):
+    """What a transaction is for; its result comes back to the machine under the same name."""
+
+    REGISTER = "register"
+    UNREGISTER = "unregister"
+    RENEW = "renew"
+    REPORT = "report"
+    CAMPAIGN = "campaign"
+    RESIGN = "resign"
+    PLACE = "place"
+    VERDICT = "verdict"
+    REVOKE = "revoke"
+    OPERATION = "operation"
+    FORGET = "forget"
+    HEAL = "heal"
+
+
+@dataclass(frozen=True, slots=True)
+class Purpose:
+    """Names a transaction: what for, for which host, workload or operation, and its number there."""
+
+    act: Act
+    subject: str = ""
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GrantLease:
+    """Ask the store for a lease of `ttl_s` whole seconds → LeaseGranted or LeaseRefused."""
+
+    ttl_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAlive:
+    """Keep the store lease alive. Its outcome shows in the claim's next renewal, so nothing is answered."""
+
+    lease: int
+
+
+@dataclass(frozen=True, slots=True)
+class Transact:
+    """Try a transaction → Transacted, always, within Timing.transact_s."""
+
+    purpose: Purpose
+    transaction: Transaction
+    because: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SendHeartbeat:
+    """Send to these hosts, itself among them; the sender fills in the sequence."""
+
+    heartbeat: Heartbeat
+    to: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WriteSlot:
+    """Write the heartbeat into the host's slot in every datastore, and the table beside it when it is new."""
+
+    heartbeat: Heartbeat
+    table: ModuleTable
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Ask `target` for a sign of life, directly, or through `via` → ProbeAnswered, or nothing."""
+
+    target: str
+    via: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LearnTable:
+    """Find out the module table of `host` with this digest, from itself or its datastore → TableLearned."""
+
+    host: str
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DeclareIsolated:
+    """Tell this host's leader machine whether the node holds itself isolated → SelfIsolated."""
+
+    isolated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SetDeadline:
+    """Tell the guard until when this host may act (its boot clock, seconds)."""
+
+    deadline_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Make ready to act for a workload: guard, run lock, data folder, virtual IPs → Prepared or PrepareFailed."""
+
+    workload: Workload
+    generation: int
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartModule:
+    """Start a module, after making sure that nothing of it is left → ModuleChanged, again at each change."""
+
+    workload: str
+    generation: int
+    module: str
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Tell the neighbours that the workload's virtual IPs are here."""
+
+    workload: str
+    generation: int
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class TearDown:
+    """Stop all modules in reverse order, drop the addresses, let go of lock and guard → TornDown, always."""
+
+    workload: str
+    generation: int
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A workload that this host has begun and not torn down, as its journal keeps it."""
+
+    workload: Workload
+    generation: int
+    claim: int
+    restored: dict[str, int]
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """What an agent must know to adopt what still runs after its own death.
+
+    lease, incarnation: the host's claim. run: the agent's run that made it.
+    """
+
+    run: str = ""
+    lease: int = 0
+    incarnation: int = 0
+    held: tuple[Held, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SaveJournal:
+    """Make it durable before any later command is begun."""
+
+    journal: Journal
+
+
+@dataclass(frozen=True, slots=True)
+class WriteProtected:
+    """Write the list of protected workloads to every datastore: name → (generation, host)."""
+
+    workloads: tuple[tuple[str, int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordEvent:
+    """Keep what happened, for `outlive events` and `outlive why`."""
+
+    event: EventRecord
+
+
+Command = (
+    GrantLease
+    | KeepAlive
+    | Transact
+    | SendHeartbeat
+    | WriteSlot
+    | Probe
+    | LearnTable
+    | DeclareIsolated
+    | SetDeadline
+    | Prepare
+    | StartModule
+    | Announce
+    | TearDown
+    | SaveJournal
+    | WriteProtected
+    | RecordEvent
+)

@@ -1,0 +1,432 @@
+"""What the leader does for each workload: place it, have it stopped, restored, or begun anew elsewhere.
+
+One look at one workload leads to at most one write, and the next look waits until that write is in the picture. The
+order of the questions matters: is the record whole, does anybody act, has that host stopped, should it stop, is
+a module failed. Every new generation passes `failover.proof_of_end` first.
+"""
+
+from dataclasses import replace
+
+from immutables import Map
+
+from . import records as rec
+from .commands import Act
+from .failover import Proof, Wait, proof_of_end
+from .heartbeat import ModuleStatus
+from .leader_state import Turn
+from .mirror import Entry
+from .placement import NOTHING, Choice, candidates, choose, usage
+from .signs import Signs, statuses
+from .supervision import Action, Attempts, supervise
+from .transaction import Compare, Delete, Put, absent, same_incarnation, unchanged
+from .workload import Workload
+
+GAVE_UP = "restoring did not help"
+
+
+def advance(turn: Turn, names: list[str]) -> None:
+    """Look at these workloads, the most important first."""
+    mirror = turn.state.mirror
+
+    def rank(name: str) -> tuple[int, str]:
+        entry = mirror.workloads.get(name)
+        return (-entry.record.workload.priority if entry else 0, name)
+
+    for name in sorted(names, key=rank):
+        settled = _look(turn, name)
+        restless = turn.state.restless
+        turn.set(restless=restless - {name} if settled else restless | {name})
+
+
+def _look(turn: Turn, name: str) -> bool:
+    """Deal with one workload; True when it needs no further look until something changes."""
+    mirror = turn.state.mirror
+    key = rec.PLACEMENTS + name
+    if turn.is_busy(key):
+        return False
+    if key in mirror.bad or rec.WORKLOADS + name in mirror.bad:
+        _heal_garbled(turn, name)
+        return False
+    wanted, placed = mirror.workloads.get(name), mirror.placements.get(name)
+    if placed is None:
+        return _first(turn, name, wanted)
+    if placed.record.generation != turn.course(name).generation:
+        turn.set_course(
+            name,
+            generation=placed.record.generation,
+            modules=Map(),
+            settled_at=None,
+            asked_stop_at=None,
+        )
+    if placed.record.host is None:
+        return _unplaced(turn, wanted, placed)
+    verdict = turn.state.verdicts.get(placed.record.host, rec.Verdict.SUSPECT)
+    if placed.record.host not in mirror.hosts:
+        verdict = rec.Verdict.DEAD
+    signs = turn.state.signs.get(placed.record.host, Signs())
+    end = proof_of_end(placed.record, mirror, signs, verdict, turn.state.timing, turn.state.at)
+    if isinstance(end, Proof):
+        return _ended(turn, wanted, placed, end, verdict)
+    return _standing(turn, wanted, placed, end, verdict, signs)
+
+
+def _heal_garbled(turn: Turn, name: str) -> None:
+    """A record that cannot be read is written again as it was last known; without that nothing is decided on it."""
+    mirror = turn.state.mirror
+    for key, known in (
+        (rec.PLACEMENTS + name, mirror.placements.get(name)),
+        (rec.WORKLOADS + name, mirror.workloads.get(name)),
+    ):
+        if key not in mirror.bad:
+            continue
+        revision, problem = mirror.bad[key]
+        if known is None:
+            _wait(turn, name, f"its record {key} cannot be read: {problem}", "record.unreadable")
+        elif not turn.is_busy(key):
+            cause = turn.note("record.healed", workload=name, text=f"{key} could not be read: {problem}")
+            turn.write(Act.HEAL, key, (unchanged(key, revision),), (Put(key, rec.encode(known.record)),), cause)
+
+
+def _first(turn: Turn, name: str, wanted: Entry[rec.WorkloadRecord] | None) -> bool:
+    """There is no placement: the first one, or one that was removed by hand."""
+    mirror, key = turn.state.mirror, rec.PLACEMENTS + name
+    if wanted is None:
+        turn.set(courses=turn.state.courses.delete(name) if name in turn.state.courses else turn.state.courses)
+        return True
+    known = mirror.lost.get(name)
+    report = mirror.reports.get(name)
+    if known is None and report is not None:
+        known = rec.PlacementRecord(
+            workload=name,
+            generation=report.record.generation,
+            host=report.record.host,
+            claim=report.record.claim,
+            version=wanted.record.version,
+        )
+    if known is not None:
+        cause = turn.note("record.healed", workload=name, text=f"{key} had been removed")
+        turn.write(Act.HEAL, key, (absent(key),), (Put(key, rec.encode(known)),), cause)
+        return False
+    if wanted.record.desired is rec.Desired.REMOVED:
+        _forget(turn, name, wanted, None)
+        return False
+    if wanted.record.desired is rec.Desired.STOPPED:
+        return True
+    if turn.course(name).cause == "":
+        turn.set_course(name, cause=wanted.record.because)
+    return _place(turn, wanted.record, None, None)
+
+
+def _unplaced(turn: Turn, wanted: Entry[rec.WorkloadRecord] | None, placed: Entry[rec.PlacementRecord]) -> bool:
+    """Nobody acts for it."""
+    if wanted is None:
+        return True
+    if wanted.record.desired is rec.Desired.REMOVED:
+        _forget(turn, placed.record.workload, wanted, placed)
+        return False
+    if wanted.record.desired is rec.Desired.STOPPED:
+        return True
+    if turn.course(placed.record.workload).cause == "":
+        turn.set_course(placed.record.workload, cause=wanted.record.because)
+    return _place(turn, wanted.record, placed, None)
+
+
+def _ended(
+    turn: Turn,
+    wanted: Entry[rec.WorkloadRecord] | None,
+    placed: Entry[rec.PlacementRecord],
+    proof: Proof,
+    verdict: rec.Verdict,
+) -> bool:
+    """Its host has certainly stopped acting: begin anew, or leave it stopped."""
+    record, name = placed.record, placed.record.workload
+    if wanted is None or wanted.record.desired is not rec.Desired.RUNNING:
+        report = turn.state.mirror.reports.get(name)
+        cause = turn.note(
+            "workload.unplaced",
+            workload=name,
+            generation=record.generation,
+            text=proof.reason,
+            because=report.record.because if report else record.because,
+        )
+        stopped = replace(record, host=None, claim=0, next_host=None, reason=proof.reason, because=cause)
+        _write_placement(turn, stopped, placed, ())
+        return False
+    planned = record.order is rec.Order.STOP and not record.reason.startswith(GAVE_UP) and not proof.own_fault
+    if not planned:
+        _count_failure(turn, name, record, proof)
+    if turn.course(name).cause == "":
+        turn.set_course(name, cause=_cause_of_end(turn, record, verdict))
+    prefer = (record.next_host or record.host) if planned else None
+    return _place(turn, wanted.record, placed, proof, prefer)
+
+
+def _cause_of_end(turn: Turn, record: rec.PlacementRecord, verdict: rec.Verdict) -> str:
+    report = turn.state.mirror.reports.get(record.workload)
+    if report is not None and report.record.generation == record.generation and report.record.stage in rec.FINAL:
+        return report.record.because
+    if verdict is not rec.Verdict.ALIVE and record.host is not None:
+        return turn.state.verdict_causes.get(record.host, record.because)
+    return record.because
+
+
+def _count_failure(turn: Turn, name: str, record: rec.PlacementRecord, proof: Proof) -> None:
+    """Once for each generation that ended unplanned: the second in a row waits, and each after it longer.
+
+    A host where it failed by its own fault is avoided for a while.
+    """
+    course, timing, at = turn.course(name), turn.state.timing, turn.state.at
+    if course.counted == record.generation:
+        return
+    wait_s = timing.retry_first_s * 2.0 ** min(course.failures - 1, 20) if course.failures else 0.0
+    avoid = course.avoid
+    if record.host is not None and (proof.own_fault or record.reason.startswith(GAVE_UP)):
+        avoid = avoid.set(record.host, (at + timing.exclude_s, "it failed there"))
+    turn.set_course(
+        name,
+        counted=record.generation,
+        failures=course.failures + 1,
+        next_try_at=at + min(timing.retry_most_s, wait_s),
+        avoid=avoid,
+    )
+
+
+def _standing(
+    turn: Turn,
+    wanted: Entry[rec.WorkloadRecord] | None,
+    placed: Entry[rec.PlacementRecord],
+    wait: Wait,
+    verdict: rec.Verdict,
+    signs: Signs,
+) -> bool:
+    """A host acts for it, or may still."""
+    record, name = placed.record, placed.record.workload
+    course = turn.course(name)
+    if record.order is rec.Order.STOP:
+        _force(turn, record)
+        return False
+    if wanted is None or wanted.record.desired is not rec.Desired.RUNNING:
+        because = wanted.record.because if wanted else ""
+        _order_stop(turn, placed, "it was asked to stop", because)
+        return False
+    if wanted.record.version != record.version:
+        _order_stop(turn, placed, "its file changed", wanted.record.because, next_host=record.host)
+        return False
+    if verdict is not rec.Verdict.ALIVE or not _claim_stands(turn, record):
+        if wait.reason and verdict is not rec.Verdict.SUSPECT:
+            kind = wait.reason.split(" may last")[0]
+            _wait(turn, name, kind, "failover.waiting", turn.state.verdict_causes.get(record.host or "", ""))
+        return False
+    if course.waiting:
+        turn.set_course(name, waiting="")
+    settled = _supervise(turn, wanted.record.workload, placed, signs)
+    return _forgive(turn, name, record) and settled
+
+
+def _claim_stands(turn: Turn, record: rec.PlacementRecord) -> bool:
+    claim = turn.state.mirror.claimed(record.host or "")
+    return claim is not None and claim.incarnation == record.claim
+
+
+def _force(turn: Turn, record: rec.PlacementRecord) -> None:
+    """A forced failover whose host does not stop: end that host's claim, and with it all that it runs."""
+    operation = turn.state.mirror.operations.get(record.operation or "")
+    host = record.host
+    if operation is None or host is None:
+        return
+    asked = operation.record
+    if asked.kind is not rec.OperationKind.FAILOVER or asked.state is not rec.OperationState.RUNNING:
+        return
+    course = turn.course(record.workload)
+    if course.asked_stop_at is None:
+        turn.set_course(record.workload, asked_stop_at=turn.state.at)
+        return
+    claim, key = turn.state.mirror.claimed(host), rec.CLAIMS + host
+    late = turn.state.at - course.asked_stop_at > turn.state.timing.claim_ttl_s
+    if not late or claim is None or claim.incarnation != record.claim or turn.is_busy(key):
+        return
+    cause = turn.note(
+        "claim.revoked", host=host, workload=record.workload, because=asked.because,
+        text="a forced failover: the host did not stop the workload when asked",
+    )  # fmt: skip
+    turn.write(Act.REVOKE, key, (same_incarnation(key, claim.incarnation),), (Delete(key),), cause)
+
+
+def _supervise(turn: Turn, workload: Workload, placed: Entry[rec.PlacementRecord], signs: Signs) -> bool:
+    """Have failed modules restored; True when all run."""
+    record, name, at = placed.record, workload.name, turn.state.at
+    said = statuses(signs, name, record.generation)
+    if not said:
+        return False
+    for module in workload.modules:
+        status = said.get(module.name)
+        if status is None:
+            continue
+        before = turn.course(name).modules.get(module.name, Attempts())
+        after, action = supervise(before, status, module.restore, turn.state.timing.verify_s, at)
+        if after is not before:
+            turn.set_course(name, modules=turn.course(name).modules.set(module.name, after))
+        about = {
+            "workload": name,
+            "generation": record.generation,
+            "module": module.name,
+            "host": record.host or "",
+        }
+        if action is Action.RESTORED:
+            turn.note("module.restored", because=record.because, **about)
+        elif action is Action.RESTORE:
+            made = len(after.made_at)
+            text = f"attempt {made} of {module.restore.attempts}"
+            cause = turn.note("restore.ordered", because=_report_cause(turn, record), text=text, **about)
+            restores = {**record.restores, module.name: record.restores.get(module.name, 0) + 1}
+            _write_placement(turn, replace(record, restores=restores, because=cause), placed, ())
+            return False
+        elif action is Action.GIVE_UP:
+            reason = f"{GAVE_UP}: module {module.name} failed again after {len(after.made_at)} attempts"
+            cause = turn.note("restore.given_up", because=_report_cause(turn, record), text=reason, **about)
+            _order_stop(turn, placed, reason, cause)
+            return False
+    return all(status is ModuleStatus.RUNNING for status in said.values())
+
+
+def _report_cause(turn: Turn, record: rec.PlacementRecord) -> str:
+    report = turn.state.mirror.reports.get(record.workload)
+    if report is not None and report.record.generation == record.generation and report.record.because:
+        return report.record.because
+    return record.because
+
+
+def _forgive(turn: Turn, name: str, record: rec.PlacementRecord) -> bool:
+    """After a while of running whole, past failures no longer count; True when nothing is left to forgive."""
+    report = turn.state.mirror.reports.get(name)
+    running = (
+        report is not None
+        and report.record.generation == record.generation
+        and report.record.stage is rec.Stage.RUNNING
+    )
+    course = turn.course(name)
+    if not running:
+        if course.settled_at is not None:
+            turn.set_course(name, settled_at=None)
+        return False
+    if course.settled_at is None:
+        turn.set_course(name, settled_at=turn.state.at, waiting="", cause="")
+        return False
+    if course.failures and turn.state.at - course.settled_at >= turn.state.timing.stable_s:
+        turn.set_course(name, failures=0, next_try_at=0.0)
+    return course.failures == 0
+
+
+def _place(
+    turn: Turn,
+    wanted: rec.WorkloadRecord,
+    placed: Entry[rec.PlacementRecord] | None,
+    proof: Proof | None,
+    prefer: str | None = None,
+) -> bool:
+    """Choose a host and write the next generation, or say why it has to wait."""
+    workload, mirror, at = wanted.workload, turn.state.mirror, turn.state.at
+    name = workload.name
+    course = turn.course(name)
+    if at < course.next_try_at:
+        _wait(turn, name, "it failed before; waiting before another try", "placement.delayed", course.cause)
+        return False
+    used = usage(mirror)
+    if placed is not None and placed.record.host is not None:
+        capacity, count = used.get(placed.record.host, (NOTHING, 1))
+        used[placed.record.host] = (capacity - workload.resources, count - 1)
+    avoid = {host: why for host, (until, why) in course.avoid.items() if at < until}
+    hosts = candidates(mirror, turn.state.signs, turn.state.verdicts, used)
+    choice = choose(workload, hosts, avoid, prefer)
+    if choice.host is None:
+        _nowhere(turn, name, placed, choice, proof)
+        return False
+    generation = (placed.record.generation if placed else 0) + 1
+    anew = placed is not None and proof is not None
+    kind = "failover.started" if anew and choice.host != (placed.record.host if placed else None) else "workload.placed"
+    text = proof.reason if proof else ""
+    cause = turn.note(kind, workload=name, generation=generation, host=choice.host, because=course.cause, text=text)
+    claim = mirror.claims[choice.host].incarnation
+    record = rec.PlacementRecord(
+        workload=name,
+        generation=generation,
+        host=choice.host,
+        claim=claim,
+        version=wanted.version,
+        operation=placed.record.operation if placed else None,
+        reason=text,
+        because=cause,
+    )
+    turn.set_course(name, waiting="", cause="")
+    _write_placement(turn, record, placed, (same_incarnation(rec.CLAIMS + choice.host, claim),))
+    return False
+
+
+def _nowhere(
+    turn: Turn, name: str, placed: Entry[rec.PlacementRecord] | None, choice: Choice, proof: Proof | None
+) -> None:
+    """No host can have it: say so where it stands, and look again when anything changes."""
+    reason = f"no host can have it: {choice.told()}"
+    kind = "workload.failed" if turn.course(name).failures else "workload.waiting"
+    _wait(turn, name, reason, kind, turn.course(name).cause)
+    if placed is None or placed.record.host is None or proof is None:
+        return
+    record = replace(
+        placed.record,
+        host=None,
+        claim=0,
+        next_host=None,
+        order=rec.Order.RUN,
+        reason=reason,
+        because=turn.course(name).cause,
+    )
+    _write_placement(turn, record, placed, ())
+
+
+def _wait(turn: Turn, name: str, reason: str, kind: str, because: str = "") -> None:
+    """Record the reason for waiting, once for each different one."""
+    if turn.course(name).waiting == reason:
+        return
+    cause = turn.note(kind, workload=name, text=reason, because=because)
+    turn.set_course(name, waiting=reason, cause=cause)
+
+
+def _order_stop(
+    turn: Turn, placed: Entry[rec.PlacementRecord], reason: str, because: str, next_host: str | None = None
+) -> None:
+    record = replace(placed.record, order=rec.Order.STOP, reason=reason, because=because, next_host=next_host)
+    _write_placement(turn, record, placed, ())
+
+
+def _write_placement(
+    turn: Turn,
+    record: rec.PlacementRecord,
+    placed: Entry[rec.PlacementRecord] | None,
+    more: tuple[Compare, ...],
+) -> None:
+    key = rec.PLACEMENTS + record.workload
+    stood = unchanged(key, placed.mod_revision if placed is not None else 0)
+    turn.write(Act.PLACE, key, (stood, *more), (Put(key, rec.encode(record)),), record.because)
+
+
+def _forget(
+    turn: Turn,
+    name: str,
+    wanted: Entry[rec.WorkloadRecord],
+    placed: Entry[rec.PlacementRecord] | None,
+) -> None:
+    """It was removed and nobody acts for it. Its placement stays, so that generations only grow under its name."""
+    compares = (
+        unchanged(rec.WORKLOADS + name, wanted.mod_revision),
+        unchanged(rec.PLACEMENTS + name, placed.mod_revision if placed else 0),
+    )
+    cause = turn.note("workload.removed", workload=name, because=wanted.record.because)
+    turn.write(
+        Act.FORGET,
+        rec.PLACEMENTS + name,
+        compares,
+        (Delete(rec.WORKLOADS + name), Delete(rec.REPORTS + name)),
+        cause,
+    )
+    if name in turn.state.courses:
+        turn.set(courses=turn.state.courses.delete(name))

@@ -1,0 +1,59 @@
+"""Whether a host is cut off: it hears no peer, and probes to all of them stay unanswered.
+
+Silence alone proves nothing when the others have lost their claims too: then this host is alone, not isolated. With
+just two hosts both would think so of themselves; there the leader stays, and the other yields. Sources:
+US 9,558,070 (isolated hosts told from partitioned ones), vSphere's isolation response.
+"""
+
+from .commands import DeclareIsolated, Probe
+from .node_state import Turn
+from .reigns import stop_isolated
+from .session import in_force, store_reachable
+
+
+def heard(turn: Turn, host: str) -> None:
+    """A peer gave a sign of life; this host's own heartbeats, which it also sends to itself, are none."""
+    if host == turn.state.me:
+        return
+    turn.set(heard=turn.state.heard.set(host, turn.state.at))
+    if turn.state.isolated:
+        _declare(turn, isolated=False)
+
+
+def peers(turn: Turn) -> list[str]:
+    """The other hosts that are registered, by name."""
+    return sorted(name for name in turn.state.mirror.hosts if name != turn.state.host.name)
+
+
+def watch(turn: Turn) -> None:
+    """On every tick: probe silent peers, and say whether this host is isolated."""
+    state = turn.state
+    others = peers(turn)
+    silent_s = state.at - max((state.heard.get(name, 0.0) for name in others), default=0.0)
+    silent_s = min(silent_s, state.at - state.listening_since)
+    if not others or silent_s < state.timing.isolation_s / 2:
+        return
+    if state.at - state.probed_at >= state.timing.probe_s:
+        turn.set(probed_at=state.at)
+        for name in others:
+            turn.do(Probe(name))
+    if silent_s >= state.timing.isolation_s and not state.isolated and _others_act(turn, others):
+        _declare(turn, isolated=True)
+
+
+def _others_act(turn: Turn, others: list[str]) -> bool:
+    if not store_reachable(turn):
+        return True
+    acting = [name for name in others if turn.state.mirror.claimed(name) is not None]
+    leader = turn.state.mirror.leader
+    leads = leader is not None and leader.record.host == turn.state.host.name and in_force(turn)
+    return len(acting) > (1 if leads else 0)
+
+
+def _declare(turn: Turn, *, isolated: bool) -> None:
+    turn.set(isolated=isolated)
+    kind = "host.isolated" if isolated else "host.rejoined"
+    cause = turn.note(kind, host=turn.state.host.name)
+    turn.do(DeclareIsolated(isolated))
+    if isolated:
+        stop_isolated(turn, cause)

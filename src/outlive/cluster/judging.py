@@ -1,0 +1,165 @@
+"""Gathering signs of life and turning them into verdicts, with their evidence on record.
+
+The observer minds its own lag: when its ticks come late it starts to listen anew before it accuses anybody. A host that
+falls silent is probed, directly and through peers. What a verdict leads to is decided in `courses`.
+"""
+
+from dataclasses import replace
+
+from . import records as rec
+from .commands import Act, LearnTable, Probe
+from .detector import Evidence, classify
+from .events import TableLearned
+from .heartbeat import Heartbeat
+from .leader_state import Turn
+from .signs import Signs, evidence
+from .transaction import Put
+
+PROBE_VIA = 3
+WITNESS_S = 10.0
+
+
+def _signs(turn: Turn, host: str) -> Signs:
+    return turn.state.signs.get(host, Signs())
+
+
+def _set(turn: Turn, host: str, signs: Signs) -> None:
+    turn.set(signs=turn.state.signs.set(host, signs))
+
+
+def heartbeat(turn: Turn, beat: Heartbeat) -> None:
+    """A heartbeat came by network."""
+    old = _signs(turn, beat.host)
+    _set(turn, beat.host, replace(old, heartbeat=beat, heartbeat_at=turn.state.at))
+    _after_sign(turn, beat, old)
+
+
+def slot(turn: Turn, beat: Heartbeat) -> None:
+    """A host's datastore slot changed."""
+    old = _signs(turn, beat.host)
+    _set(turn, beat.host, replace(old, slot=beat, slot_at=turn.state.at))
+    _after_sign(turn, beat, old)
+
+
+def _after_sign(turn: Turn, beat: Heartbeat, old: Signs) -> None:
+    before = old.newest()
+    known = before is not None and before.statuses == beat.statuses and before.table == beat.table
+    if known and old.table_digest == beat.table:
+        return
+    _learn_table(turn, beat)
+    _wake(turn, beat.host)
+
+
+def _wake(turn: Turn, host: str) -> None:
+    """Have the workloads of a host looked at on the next tick."""
+    if turn.state.office_since is None:
+        return
+    there = {name for name, entry in turn.state.mirror.placements.items() if entry.record.host == host}
+    turn.set(restless=turn.state.restless | there)
+
+
+def _learn_table(turn: Turn, beat: Heartbeat) -> None:
+    signs = _signs(turn, beat.host)
+    if signs.table_digest == beat.table:
+        return
+    asked_at = signs.asked_table_at
+    if asked_at is not None and turn.state.at - asked_at < turn.state.timing.heartbeat_s * 2:
+        return
+    _set(turn, beat.host, replace(signs, asked_table_at=turn.state.at))
+    turn.do(LearnTable(beat.host, beat.table))
+
+
+def answered(turn: Turn, target: str) -> None:
+    """A host answered a probe of a peer or of this host."""
+    _set(turn, target, replace(_signs(turn, target), answered_at=turn.state.at))
+
+
+def table(turn: Turn, event: TableLearned) -> None:
+    """A module table became known."""
+    signs = _signs(turn, event.host)
+    digest = event.table.digest()
+    newest = signs.newest()
+    if newest is not None and newest.table == digest:
+        _set(turn, event.host, replace(signs, table=event.table, table_digest=digest, asked_table_at=None))
+        _wake(turn, event.host)
+
+
+def mind_own_lag(turn: Turn) -> None:
+    """After a late tick, count every silence from now: the messages may be waiting unread."""
+    state = turn.state
+    if state.ticked_at is not None and state.at - state.ticked_at > state.timing.lag_s:
+        turn.set(listening_since=state.at)
+        turn.note("observer.lagged", host=state.me, text=f"ticks were {state.at - state.ticked_at:.2f} s apart")
+    turn.set(ticked_at=turn.state.at)
+
+
+def judge_all(turn: Turn) -> bool:
+    """Give every other host its verdict; says whether any changed."""
+    changed = False
+    for host in turn.state.mirror.hosts:
+        if host == turn.state.me:
+            changed |= _set_verdict(turn, host, rec.Verdict.ALIVE, None)
+            continue
+        signs = _signs(turn, host)
+        found = evidence(host, signs, turn.state.mirror, _listening_since(turn, signs), turn.state.at)
+        verdict = classify(found, turn.state.timing)
+        if verdict is not rec.Verdict.ALIVE:
+            _probe(turn, host)
+            if (newest := signs.newest()) is not None:
+                _learn_table(turn, newest)
+        changed |= _set_verdict(turn, host, verdict, found)
+    return changed
+
+
+def _listening_since(turn: Turn, signs: Signs) -> float:
+    """A witness goes by what it heard; who was none begins to listen when it takes office."""
+    state = turn.state
+    office_since = state.office_since or state.at
+    witnessed = signs.heartbeat_at is not None and office_since - signs.heartbeat_at < WITNESS_S
+    return state.listening_since if witnessed else max(state.listening_since, office_since)
+
+
+def _probe(turn: Turn, host: str) -> None:
+    signs = _signs(turn, host)
+    if signs.asked_probe_at is not None and turn.state.at - signs.asked_probe_at < turn.state.timing.probe_s:
+        return
+    _set(turn, host, replace(signs, asked_probe_at=turn.state.at))
+    turn.do(Probe(host))
+    peers = [
+        name
+        for name in sorted(turn.state.mirror.hosts)
+        if name not in (host, turn.state.me) and turn.state.verdicts.get(name) is rec.Verdict.ALIVE
+    ]
+    for peer in peers[:PROBE_VIA]:
+        turn.do(Probe(host, via=peer))
+
+
+def _set_verdict(turn: Turn, host: str, verdict: rec.Verdict, found: Evidence | None) -> bool:
+    state = turn.state
+    before = state.verdicts.get(host)
+    if before is not verdict:
+        told = found.told() if found is not None else {}
+        text = ", ".join(f"{sign} {word}" for sign, word in told.items())
+        turn.set(verdicts=state.verdicts.set(host, verdict))
+        stands = state.mirror.verdicts.get(host)
+        if before is not None or stands is None or stands.record.verdict is not verdict:
+            cause = turn.note(f"verdict.{verdict}", host=host, text=text, because=state.verdict_causes.get(host, ""))
+            turn.set(verdict_causes=turn.state.verdict_causes.set(host, cause))
+        _wake(turn, host)
+    _write_verdict(turn, host, verdict, found)
+    return before is not verdict
+
+
+def _write_verdict(turn: Turn, host: str, verdict: rec.Verdict, found: Evidence | None) -> None:
+    stands = turn.state.mirror.verdicts.get(host)
+    key = rec.VERDICTS + host
+    if (stands is not None and stands.record.verdict is verdict) or turn.is_busy(key):
+        return
+    record = rec.VerdictRecord(
+        host=host,
+        verdict=verdict,
+        evidence=found.told() if found is not None else {},
+        by=turn.state.me,
+        because=turn.state.verdict_causes.get(host, ""),
+    )
+    turn.write(Act.VERDICT, key, (), (Put(key, rec.encode(record)),), record.because)

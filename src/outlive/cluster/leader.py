@@ -1,0 +1,184 @@
+"""The leader machine: every host runs it, and the one that holds the leader's key decides for the cluster.
+
+`step` is the only way in. Out of office it gathers signs of life and campaigns when there is no leader; in office it
+judges the hosts and then looks at every workload that may need something. All that it decides is written by
+transactions that hold only while it leads; who was replaced unaware can do no harm.
+"""
+
+from dataclasses import replace
+
+from immutables import Map
+
+from . import courses, judging, operations
+from . import records as rec
+from .commands import Act, Command, WriteProtected
+from .events import (
+    AgentStarted,
+    Event,
+    HeartbeatReceived,
+    Outcome,
+    ProbeAnswered,
+    SelfIsolated,
+    SlotChanged,
+    StoreMoved,
+    TableLearned,
+    Tick,
+    Transacted,
+)
+from .leader_state import LeaderState, Turn
+from .timing import Timing
+from .transaction import Delete, Put, Transaction, absent, same_incarnation
+
+LOOK_AT_ALL_S = 1.0
+PROTECTED_S = 2.0
+
+
+def start(host: str, timing: Timing) -> LeaderState:
+    """The state before the first event, which must be AgentStarted."""
+    return LeaderState(me=host, timing=timing)
+
+
+def step(state: LeaderState, event: Event) -> tuple[LeaderState, tuple[Command, ...]]:
+    """Deal with one event: the next state, and what is to be done, in order.
+
+    Raises nothing for any sequence of well-formed events; events of machines that are not the leader's change nothing.
+    """
+    turn = Turn(replace(state, at=max(state.at, event.at)))
+    match event:
+        case Tick():
+            _tick(turn)
+        case StoreMoved():
+            _store_moved(turn, event)
+        case HeartbeatReceived():
+            judging.heartbeat(turn, event.heartbeat)
+        case SlotChanged():
+            judging.slot(turn, event.heartbeat)
+        case ProbeAnswered(target=target):
+            judging.answered(turn, target)
+        case TableLearned():
+            judging.table(turn, event)
+        case SelfIsolated(isolated=isolated):
+            turn.set(isolated=isolated)
+            if isolated:
+                _resign(turn)
+        case Transacted():
+            _transacted(turn, event)
+        case AgentStarted():
+            turn.set(run=event.run, mirror=event.mirror, listening_since=event.at)
+            _notice_office(turn)
+        case _:
+            pass
+    return turn.state, tuple(turn.commands)
+
+
+def in_office(state: LeaderState) -> bool:
+    """Whether this host leads, as far as it knows."""
+    return state.office_since is not None
+
+
+def _tick(turn: Turn) -> None:
+    judging.mind_own_lag(turn)
+    _campaign(turn)
+    if not in_office(turn.state):
+        return
+    changed = judging.judge_all(turn)
+    state = turn.state
+    look_at_all = changed or state.at - state.looked_at >= LOOK_AT_ALL_S
+    if look_at_all:
+        settling = {key: revision for key, revision in state.settling.items() if revision > state.mirror.revision}
+        turn.set(looked_at=state.at, settling=Map(settling))
+        operations.advance_all(turn)
+        courses.advance(turn, sorted({*state.mirror.workloads, *state.mirror.placements, *state.mirror.lost}))
+    else:
+        courses.advance(turn, sorted(state.restless))
+    _keep_protected_list(turn)
+
+
+def _store_moved(turn: Turn, event: StoreMoved) -> None:
+    turn.set(mirror=event.mirror)
+    _notice_office(turn)
+    _campaign(turn)
+    if not in_office(turn.state) or event.changed is None:
+        return
+    if any(key.startswith(rec.OPERATIONS) for key in event.changed):
+        operations.advance_all(turn)
+    watched = (rec.WORKLOADS, rec.PLACEMENTS, rec.REPORTS)
+    courses.advance(turn, sorted({rec.name_in(key) for key in event.changed if key.startswith(watched)}))
+
+
+def _notice_office(turn: Turn) -> None:
+    state = turn.state
+    leader = state.mirror.leader
+    mine = leader is not None and leader.record.host == state.me
+    if mine and state.office_since is None:
+        turn.set(office_since=state.at, verdicts=Map(), looked_at=0.0)
+        turn.note("leader.elected", host=state.me)
+    elif not mine and state.office_since is not None:
+        turn.set(
+            office_since=None,
+            in_flight=Map(),
+            courses=Map(),
+            restless=frozenset(),
+        )
+        turn.note("leader.deposed", host=state.me)
+
+
+def _campaign(turn: Turn) -> None:
+    state = turn.state
+    if state.mirror.leader is not None or state.isolated:
+        return
+    claim = state.mirror.claimed(state.me)
+    if claim is None or claim.record.run != state.run:
+        return
+    if state.campaigned_at is not None and state.at - state.campaigned_at < state.timing.transact_s:
+        return
+    turn.set(campaigned_at=state.at)
+    turn.transact(
+        Act.CAMPAIGN,
+        state.me,
+        Transaction(
+            (absent(rec.LEADER), same_incarnation(rec.CLAIMS + state.me, claim.incarnation)),
+            (Put(rec.LEADER, rec.encode(rec.LeaderRecord(state.me)), claim.record.lease),),
+        ),
+    )
+
+
+def _resign(turn: Turn) -> None:
+    leader = turn.state.mirror.leader
+    if leader is None or leader.record.host != turn.state.me:
+        return
+    turn.note("leader.resigned", host=turn.state.me, text="this host is cut off from every other")
+    turn.transact(
+        Act.RESIGN,
+        turn.state.me,
+        Transaction((same_incarnation(rec.LEADER, leader.create_revision),), (Delete(rec.LEADER),)),
+    )
+
+
+def _transacted(turn: Turn, event: Transacted) -> None:
+    if event.purpose.act in (Act.CAMPAIGN, Act.RESIGN):
+        turn.set(campaigned_at=None)
+        return
+    key = event.purpose.subject
+    if key not in turn.state.in_flight:
+        return
+    turn.set(in_flight=turn.state.in_flight.delete(key))
+    if event.outcome is Outcome.DONE and event.revision > turn.state.mirror.revision:
+        turn.set(settling=turn.state.settling.set(key, event.revision))
+    elif key in turn.state.settling:
+        turn.set(settling=turn.state.settling.delete(key))
+
+
+def _keep_protected_list(turn: Turn) -> None:
+    state = turn.state
+    if state.at - state.protected_at < PROTECTED_S:
+        return
+    listed = tuple(
+        (name, entry.record.generation, entry.record.host)
+        for name, entry in sorted(state.mirror.placements.items())
+        if entry.record.host is not None
+    )
+    turn.set(protected_at=state.at)
+    if listed != state.protected:
+        turn.set(protected=listed)
+        turn.do(WriteProtected(listed))

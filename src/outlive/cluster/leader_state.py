@@ -1,0 +1,109 @@
+"""What a host's leader machine remembers, in office or not, and the turn in which it changes.
+
+Whatever must survive a change of leader stands in the store; here is only what can be gathered again: signs of
+life, verdicts, and the course of each workload (failures, avoided hosts, restorations under way).
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from immutables import Map
+
+from . import records as rec
+from .commands import Act
+from .mirror import Mirror
+from .signs import Signs
+from .supervision import Attempts
+from .timing import Timing
+from .transaction import Compare, Delete, Put, Transaction, same_incarnation
+from .turn import BaseTurn
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How a workload fares under this leader. Times in seconds on the leader's clock.
+
+    failures: in a row; counted: the generation last counted among them; next_try_at: no new placement before; avoid: host → (until, why).
+    asked_stop_at: when a forced failover's stop was ordered. settled_at: since when it runs whole.
+    waiting: the reason last recorded for not being placed. cause: id of the latest event in its course.
+    """
+
+    failures: int = 0
+    counted: int = 0
+    next_try_at: float = 0.0
+    avoid: "Map[str, tuple[float, str]]" = Map()
+    modules: "Map[str, Attempts]" = Map()
+    generation: int = 0
+    asked_stop_at: float | None = None
+    settled_at: float | None = None
+    waiting: str = ""
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderState:
+    """Everything that one host's leader machine knows.
+
+    office_since: when this host was first seen to lead; None: it does not. in_flight: key → when its write was sent.
+    settling: key → the revision that the mirror must reach before the key is decided on again.
+    restless: workloads to look at on every tick.
+    """
+
+    me: str
+    timing: Timing
+    run: str = ""
+    at: float = 0.0
+    issued: int = 0
+    mirror: Mirror = Mirror()
+    office_since: float | None = None
+    campaigned_at: float | None = None
+    listening_since: float = 0.0
+    ticked_at: float | None = None
+    looked_at: float = 0.0
+    isolated: bool = False
+    signs: "Map[str, Signs]" = Map()
+    verdicts: "Map[str, rec.Verdict]" = Map()
+    verdict_causes: "Map[str, str]" = Map()
+    courses: "Map[str, Course]" = Map()
+    in_flight: "Map[str, float]" = Map()
+    settling: "Map[str, int]" = Map()
+    restless: frozenset[str] = frozenset()
+    protected: tuple[tuple[str, int, str], ...] = ()
+    protected_at: float = 0.0
+
+
+class Turn(BaseTurn[LeaderState]):
+    """One event being dealt with by the leader machine."""
+
+    prefix = "l"
+
+    def course(self, workload: str) -> Course:
+        """The course of a workload, a fresh one if it has none."""
+        return self.state.courses.get(workload, Course())
+
+    def set_course(self, workload: str, **changes: Any) -> None:
+        """Change fields of a workload's course."""
+        self.set(courses=self.state.courses.set(workload, replace(self.course(workload), **changes)))
+
+    def is_busy(self, key: str) -> bool:
+        """Whether a write to `key` is outstanding, or not yet seen in the mirror."""
+        sent_at = self.state.in_flight.get(key)
+        if sent_at is not None and self.state.at - sent_at < self.state.timing.transact_s * 2:
+            return True
+        return self.state.settling.get(key, 0) > self.state.mirror.revision
+
+    def write(
+        self,
+        act: Act,
+        key: str,
+        compares: tuple[Compare, ...],
+        writes: tuple[Put | Delete, ...],
+        because: str = "",
+    ) -> None:
+        """Write as the leader: nothing happens unless this host still leads. One write to a key at a time."""
+        leader = self.state.mirror.leader
+        if leader is None:
+            return
+        office = same_incarnation(rec.LEADER, leader.create_revision)
+        self.set(in_flight=self.state.in_flight.set(key, self.state.at))
+        self.transact(act, key, Transaction((office, *compares), writes), because=because)

@@ -1,0 +1,148 @@
+"""Long actions that an operator asked for: migrate and failover, from the asking to the end.
+
+An operation is a record in the store, so that it survives the leader that began it. Here it is checked, turned into an
+order to stop with a next host, and closed when the workload runs again; everything between is `courses`, the same
+as after a failure.
+"""
+
+from dataclasses import replace
+
+from . import records as rec
+from .commands import Act
+from .leader_state import Turn
+from .mirror import Entry
+from .placement import candidates, choose, usage
+from .transaction import Delete, Put, unchanged
+
+KEEP_ENDED = 200
+
+
+def advance_all(turn: Turn) -> None:
+    """Take every operation as far as it can go now."""
+    ended = []
+    for name, entry in sorted(turn.state.mirror.operations.items()):
+        if entry.record.state is rec.OperationState.ASKED:
+            _begin(turn, entry)
+        elif entry.record.state is rec.OperationState.RUNNING:
+            _watch(turn, entry)
+        else:
+            ended.append((entry.mod_revision, name))
+    for revision, name in sorted(ended)[:-KEEP_ENDED]:
+        key = rec.OPERATIONS + name
+        if not turn.is_busy(key):
+            turn.write(Act.OPERATION, key, (unchanged(key, revision),), (Delete(key),))
+
+
+def _begin(turn: Turn, entry: Entry[rec.OperationRecord]) -> None:
+    asked, mirror = entry.record, turn.state.mirror
+    placed = mirror.placements.get(asked.workload)
+    key = rec.PLACEMENTS + asked.workload
+    if turn.is_busy(rec.OPERATIONS + asked.id) or turn.is_busy(key):
+        return
+    refusal = _refusal(turn, asked)
+    if refusal is not None or placed is None or placed.record.host is None:
+        cause = turn.note(f"{asked.kind}.refused", workload=asked.workload, text=refusal or "", because=asked.because)
+        _close(turn, entry, rec.OperationState.REFUSED, refusal or "", cause)
+        return
+    target = asked.target or _target(turn, asked.workload, placed.record.host)
+    cause = turn.note(
+        f"{asked.kind}.started",
+        workload=asked.workload,
+        generation=placed.record.generation,
+        host=target or "",
+        because=asked.because,
+    )
+    if asked.kind is rec.OperationKind.FAILOVER:
+        avoid = turn.course(asked.workload).avoid
+        until = turn.state.at + turn.state.timing.exclude_s
+        turn.set_course(asked.workload, avoid=avoid.set(placed.record.host, (until, "it was failed over from there")))
+    order = replace(
+        placed.record,
+        order=rec.Order.STOP,
+        next_host=target,
+        operation=asked.id,
+        reason=f"{asked.kind} to {target or 'another host'}",
+        because=cause,
+    )
+    running = replace(asked, state=rec.OperationState.RUNNING, target=target, because=cause)
+    own = rec.OPERATIONS + asked.id
+    turn.set(in_flight=turn.state.in_flight.set(own, turn.state.at))
+    turn.write(
+        Act.PLACE,
+        key,
+        (unchanged(key, placed.mod_revision), unchanged(own, entry.mod_revision)),
+        (Put(key, rec.encode(order)), Put(own, rec.encode(running))),
+        cause,
+    )
+
+
+def _refusal(turn: Turn, asked: rec.OperationRecord) -> str | None:
+    """Why it cannot be begun; nothing has been changed yet."""
+    mirror = turn.state.mirror
+    wanted, placed = mirror.workloads.get(asked.workload), mirror.placements.get(asked.workload)
+    if wanted is None:
+        return f"there is no workload {asked.workload}"
+    if wanted.record.desired is not rec.Desired.RUNNING:
+        return f"{asked.workload} is not meant to run"
+    if placed is None or placed.record.host is None:
+        return f"{asked.workload} runs nowhere now; it is placed as soon as a host can have it"
+    if placed.record.order is rec.Order.STOP:
+        return f"{asked.workload} is being stopped already: {placed.record.reason}"
+    if asked.target == placed.record.host:
+        return f"{asked.workload} is on {asked.target} already"
+    if asked.target is None and asked.kind is rec.OperationKind.FAILOVER:
+        return None
+    hosts = candidates(mirror, turn.state.signs, turn.state.verdicts, usage(mirror))
+    if asked.target is not None:
+        hosts = [each for each in hosts if each.host.name == asked.target]
+        if not hosts:
+            return f"there is no host {asked.target}"
+    choice = choose(wanted.record.workload, hosts, {placed.record.host: "it runs there now"})
+    return None if choice.host is not None else f"no host can have it: {choice.told()}"
+
+
+def _target(turn: Turn, workload: str, host: str) -> str | None:
+    mirror = turn.state.mirror
+    hosts = candidates(mirror, turn.state.signs, turn.state.verdicts, usage(mirror))
+    return choose(mirror.workloads[workload].record.workload, hosts, {host: "it runs there now"}).host
+
+
+def _watch(turn: Turn, entry: Entry[rec.OperationRecord]) -> None:
+    asked, mirror = entry.record, turn.state.mirror
+    placed = mirror.placements.get(asked.workload)
+    if turn.is_busy(rec.OPERATIONS + asked.id):
+        return
+    if placed is None or asked.workload not in mirror.workloads or placed.record.operation != asked.id:
+        _close(
+            turn,
+            entry,
+            rec.OperationState.FAILED,
+            "something else was asked of the workload since",
+            asked.because,
+        )
+        return
+    record = placed.record
+    report = mirror.reports.get(asked.workload)
+    if record.order is rec.Order.STOP or report is None or report.record.generation != record.generation:
+        return
+    if record.host is None:
+        _close(turn, entry, rec.OperationState.FAILED, record.reason, record.because)
+    elif report.record.stage is rec.Stage.RUNNING:
+        there = asked.target in (None, record.host)
+        reason = f"it runs on {record.host}" if there else f"it runs on {record.host}, not on {asked.target}"
+        state = rec.OperationState.DONE if there else rec.OperationState.FAILED
+        cause = turn.note(
+            f"{asked.kind}.{state}",
+            workload=asked.workload,
+            generation=record.generation,
+            host=record.host,
+            text=reason,
+            because=report.record.because,
+        )
+        _close(turn, entry, state, reason, cause)
+
+
+def _close(turn: Turn, entry: Entry[rec.OperationRecord], state: rec.OperationState, reason: str, because: str) -> None:
+    key = rec.OPERATIONS + entry.record.id
+    ended = replace(entry.record, state=state, reason=reason, because=because)
+    turn.write(Act.OPERATION, key, (unchanged(key, entry.mod_revision),), (Put(key, rec.encode(ended)),), because)

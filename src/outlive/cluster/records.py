@@ -1,0 +1,299 @@
+"""What stands in the store: every key, what it holds, and how it is read back without trusting it.
+
+A value that cannot be read raises BadRecord naming the key; what happens then is decided where the record is
+used (`mirror` keeps the last good one). Values are JSON so that a person can read them. No decision is made here.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from outlive.errors import OutliveError
+
+from .host import Host
+from .timing import Timing
+from .workload import Workload
+
+PROTOCOL = 1
+
+CLUSTER = "cluster"
+LEADER = "leader"
+HOSTS = "hosts/"
+CLAIMS = "claims/"
+WORKLOADS = "workloads/"
+PLACEMENTS = "placements/"
+REPORTS = "reports/"
+VERDICTS = "verdicts/"
+OPERATIONS = "operations/"
+EVENTS = "events/"
+
+
+class Desired(StrEnum):
+    """What the user wants of a workload."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    REMOVED = "removed"
+
+
+class Order(StrEnum):
+    """What the leader wants of the host that a placement names."""
+
+    RUN = "run"
+    STOP = "stop"
+
+
+class Stage(StrEnum):
+    """How far a host has come with a placement. FAILED and STOPPED are final for the generation."""
+
+    PREPARING = "preparing"
+    STARTING = "starting"
+    RUNNING = "running"
+    DEGRADED = "degraded"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+FINAL = frozenset({Stage.STOPPED, Stage.FAILED})
+
+
+class Verdict(StrEnum):
+    """What the leader holds a host to be (DESIGN: heartbeats and verdicts)."""
+
+    ALIVE = "alive"
+    SUSPECT = "suspect"
+    ISOLATED = "isolated"
+    PARTITIONED = "partitioned"
+    DEAD = "dead"
+
+
+class OperationKind(StrEnum):
+    MIGRATE = "migrate"
+    FAILOVER = "failover"
+
+
+class OperationState(StrEnum):
+    ASKED = "asked"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    REFUSED = "refused"
+
+
+ENDED = frozenset({OperationState.DONE, OperationState.FAILED, OperationState.REFUSED})
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterRecord:
+    id: str
+    protocol: int = PROTOCOL
+    timing: Timing = Timing()
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRecord:
+    """A host's right to act, bound to its store lease; `sequence` grows with every renewal.
+
+    run: names one run of the agent.  heartbeats: the host's heartbeat sequence then; older ones are replays.
+    """
+
+    host: str
+    boot_id: str
+    run: str
+    lease: int
+    sequence: int
+    heartbeats: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderRecord:
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadRecord:
+    """A workload as the user applied it. version: grows when the workload changes, not with `desired`.
+
+    because: the event that recorded the user's wish.
+    """
+
+    workload: Workload
+    desired: Desired = Desired.RUNNING
+    version: int = 1
+    because: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementRecord:
+    """The leader's standing order for one workload.
+
+    generation: only grows. host None: nobody acts. claim: incarnation of the host's claim that it rests on.
+    version:    the workload's version that was placed.
+    restores:   for each module, how many restorations were ordered at this generation.
+    next_host:  where it goes once stopped (a migration); operation: whose progress this is.
+    reason:     the sentence for people; because: id of the event that caused it.
+    """
+
+    workload: str
+    generation: int
+    host: str | None
+    claim: int = 0
+    order: Order = Order.RUN
+    version: int = 1
+    restores: dict[str, int] = field(default_factory=dict)
+    next_host: str | None = None
+    operation: str | None = None
+    reason: str = ""
+    because: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRecord:
+    """A host's own statement on a placement."""
+
+    workload: str
+    generation: int
+    host: str
+    claim: int
+    stage: Stage
+    reason: str = ""
+    because: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictRecord:
+    """The leader's present verdict on a host, with the evidence as ages in seconds (None: never seen)."""
+
+    host: str
+    verdict: Verdict
+    evidence: dict[str, str] = field(default_factory=dict)
+    by: str = ""
+    because: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OperationRecord:
+    """A long action that an operator asked for; the leader carries it out and notes how far it is."""
+
+    id: str
+    kind: OperationKind
+    workload: str
+    target: str | None = None
+    state: OperationState = OperationState.ASKED
+    reason: str = ""
+    because: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord:
+    """One thing that happened, and the id of the event that caused it ('' for a first cause).
+
+    kind is `noun.past_tense`, as in `verdict.dead` or `module.failed`. unix_ms is stamped by the agent that
+    records it; at_s is the boot clock of the host that saw it.
+    """
+
+    id: str
+    kind: str
+    by: str
+    at_s: float
+    unix_ms: int = 0
+    host: str = ""
+    workload: str = ""
+    generation: int = 0
+    module: str = ""
+    text: str = ""
+    because: str = ""
+
+
+Record = (
+    ClusterRecord
+    | ClaimRecord
+    | LeaderRecord
+    | Host
+    | WorkloadRecord
+    | PlacementRecord
+    | ReportRecord
+    | VerdictRecord
+    | OperationRecord
+    | EventRecord
+)
+
+_KINDS: tuple[tuple[str, type], ...] = (
+    (HOSTS, Host),
+    (CLAIMS, ClaimRecord),
+    (WORKLOADS, WorkloadRecord),
+    (PLACEMENTS, PlacementRecord),
+    (REPORTS, ReportRecord),
+    (VERDICTS, VerdictRecord),
+    (OPERATIONS, OperationRecord),
+    (EVENTS, EventRecord),
+)
+_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {prefix: msgspec.json.Decoder(kind) for prefix, kind in _KINDS}
+_DECODERS[CLUSTER] = msgspec.json.Decoder(ClusterRecord)
+_DECODERS[LEADER] = msgspec.json.Decoder(LeaderRecord)
+_encoder = msgspec.json.Encoder()
+
+
+class BadRecord(OutliveError):
+    """A value in the store that is not what its key promises."""
+
+    id = "store.bad-record"
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(
+            f"The store's key {key!r} cannot be read.",
+            cause=problem,
+            remedy="it was written by hand or by another version: write it again with `outlive apply`, "
+            "or remove the key",
+        )
+        self.key = key
+
+
+def encode(record: Record) -> bytes:
+    """The bytes that stand in the store for a record."""
+    return _encoder.encode(record)
+
+
+def name_in(key: str) -> str:
+    """The last part of a key: the host's, workload's, operation's or event's name."""
+    return key.rpartition("/")[2]
+
+
+def decode(key: str, value: bytes) -> Record | None:
+    """Read the record of `key`; None for keys that this version has no use for.
+
+    Raises BadRecord when the value is not what the key promises, or names something else than the key does.
+    """
+    prefix = key[: key.find("/") + 1] or key
+    decoder = _DECODERS.get(prefix)
+    if decoder is None:
+        return None
+    try:
+        record: Record = decoder.decode(value)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise BadRecord(key, str(error)) from error
+    named = _named(record)
+    if named is not None and named != name_in(key):
+        raise BadRecord(key, f"it holds the record of {named!r}")
+    if isinstance(record, PlacementRecord) and record.generation < 1:
+        raise BadRecord(key, f"a generation of {record.generation} cannot be")
+    return record
+
+
+def _named(record: Record) -> str | None:
+    match record:
+        case Host(name=name):
+            return name
+        case ClaimRecord(host=name) | VerdictRecord(host=name):
+            return name
+        case WorkloadRecord(workload=workload):
+            return workload.name
+        case PlacementRecord(workload=name) | ReportRecord(workload=name):
+            return name
+        case OperationRecord(id=name):
+            return name
+        case _:
+            return None

@@ -1,0 +1,166 @@
+"""A host's claim: how it is taken, renewed, lost, and given up in time.
+
+The order is always lease → registration → renewals. Only a renewal (or registration) that surely succeeded moves the
+deadline, and it counts from before it was sent. A claim that was lost is never taken up again: everything that
+rested on it is stopped first, then a new one is registered (DESIGN: never two).
+"""
+
+from dataclasses import replace
+
+from . import records as rec
+from .commands import Act, GrantLease, KeepAlive, SetDeadline
+from .events import LeaseGranted, Outcome, Transacted
+from .lease import deadline_at
+from .node_state import Phase, Turn
+from .reigns import stop_all
+from .transaction import Delete, Put, Transaction, absent, same_incarnation, unchanged
+
+
+def in_force(turn: Turn) -> bool:
+    """Whether this host may act now."""
+    session = turn.state.session
+    return session.incarnation != 0 and session.guarded and turn.state.at < session.deadline_at
+
+
+def store_reachable(turn: Turn) -> bool:
+    """Whether the store answered this host within the length of a claim."""
+    return turn.state.at - turn.state.session.reached_at < turn.state.timing.claim_ttl_s
+
+
+def advance(turn: Turn) -> None:
+    """On every tick: do the next thing that is due."""
+    state, session = turn.state, turn.state.session
+    if session.incarnation and state.at >= session.deadline_at - state.timing.give_up_s:
+        lose(turn, "the store did not answer in time to renew it")
+        return
+    if session.asked_at is not None:
+        if state.at - session.asked_at < state.timing.transact_s * 2:
+            return
+        turn.set_session(asked_at=None)
+    if session.incarnation:
+        if state.at >= session.renew_at:
+            _renew(turn)
+    elif all(reign.phase is Phase.ENDED for reign in state.reigns.values()):
+        _register(turn)
+
+
+def _register(turn: Turn) -> None:
+    state, session = turn.state, turn.state.session
+    if not session.guarded:
+        return
+    if not session.lease:
+        turn.set_session(asked_at=state.at)
+        turn.do(GrantLease(state.timing.claim_ttl_s))
+        return
+    key = rec.CLAIMS + state.host.name
+    seen = state.mirror.claimed(state.host.name)
+    if seen is None:
+        turn.set_session(asked_at=state.at)
+        known = state.mirror.hosts.get(state.host.name)
+        writes = [Put(key, rec.encode(_claim(turn)), session.lease)]
+        if known is None or known.record != state.host:
+            writes.append(Put(rec.HOSTS + state.host.name, rec.encode(state.host)))
+        turn.transact(Act.REGISTER, state.host.name, Transaction((absent(key),), tuple(writes)))
+    elif seen.record.run == state.run and seen.record.lease == session.lease:
+        _take(turn, seen.incarnation)
+        turn.set_session(renew_at=state.at)
+    elif seen.record.boot_id == state.boot_id:
+        turn.set_session(asked_at=state.at)
+        turn.transact(
+            Act.UNREGISTER,
+            state.host.name,
+            Transaction((unchanged(key, seen.mod_revision),), (Delete(key),)),
+        )
+
+
+def _take(turn: Turn, incarnation: int) -> None:
+    turn.set_session(incarnation=incarnation)
+    turn.save()
+    turn.note("claim.registered", host=turn.state.host.name, generation=incarnation)
+
+
+def _claim(turn: Turn) -> rec.ClaimRecord:
+    state = turn.state
+    turn.set_session(sequence=state.session.sequence + 1)
+    return rec.ClaimRecord(
+        host=state.host.name,
+        boot_id=state.boot_id,
+        run=state.run,
+        lease=state.session.lease,
+        sequence=turn.state.session.sequence,
+        heartbeats=state.sequence,
+    )
+
+
+def _renew(turn: Turn) -> None:
+    state, session = turn.state, turn.state.session
+    key = rec.CLAIMS + state.host.name
+    claim = _claim(turn)
+    turn.set_session(asked_at=state.at)
+    turn.do(KeepAlive(session.lease))
+    turn.transact(
+        Act.RENEW,
+        state.host.name,
+        Transaction(
+            (same_incarnation(key, session.incarnation),),
+            (Put(key, rec.encode(claim), session.lease),),
+        ),
+        number=claim.sequence,
+    )
+
+
+def on_lease(turn: Turn, event: LeaseGranted) -> None:
+    """A lease was granted: register under it."""
+    turn.set_session(lease=event.lease, asked_at=None, reached_at=event.at)
+    advance(turn)
+
+
+def on_lease_refused(turn: Turn) -> None:
+    """No lease: the next tick asks again."""
+    turn.set_session(asked_at=None)
+
+
+def on_transacted(turn: Turn, event: Transacted) -> None:
+    """A registration or renewal ended."""
+    session = turn.state.session
+    if event.outcome is not Outcome.UNKNOWN:
+        turn.set_session(reached_at=event.at)
+    act = event.purpose.act
+    if act is Act.REGISTER:
+        turn.set_session(asked_at=None)
+        if event.outcome is Outcome.DONE and session.incarnation == 0:
+            _take(turn, event.revision)
+            _extend(turn, event.sent_at)
+        elif event.outcome is Outcome.REFUSED:
+            turn.set_session(lease=0)
+    elif act is Act.UNREGISTER:
+        turn.set_session(asked_at=None)
+    elif act is Act.RENEW and session.incarnation and event.purpose.number <= session.sequence:
+        if event.purpose.number == session.sequence:
+            turn.set_session(asked_at=None)
+        if event.outcome is Outcome.DONE:
+            _extend(turn, event.sent_at)
+        elif event.outcome is Outcome.REFUSED:
+            lose(turn, "the store no longer holds it")
+
+
+def _extend(turn: Turn, sent_at: float) -> None:
+    session, timing = turn.state.session, turn.state.timing
+    until = deadline_at(sent_at, timing)
+    if until <= session.deadline_at:
+        return
+    turn.set_session(deadline_at=until, renew_at=sent_at + timing.renew_s)
+    turn.do(SetDeadline(until))
+
+
+def lose(turn: Turn, reason: str) -> None:
+    """The claim is over: stop what rests on it; a new one is registered once all has stopped."""
+    state = turn.state
+    if not state.session.incarnation:
+        return
+    cause = turn.note("claim.lost", host=state.host.name, generation=state.session.incarnation, text=reason)
+    turn.set(
+        session=replace(state.session, incarnation=0, lease=0, asked_at=None),
+    )
+    stop_all(turn, rec.Stage.STOPPED, f"this host lost its claim: {reason}", cause)
+    turn.save()

@@ -1,0 +1,163 @@
+"""A workload: what the user wants kept running, as values.
+
+Reading it from a file, with every error's line and fix, is in `outlive.config`. What a workload's present
+state is stands in `records` (placement and report); here is only what it should be.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from .host import Capacity
+
+
+class Kind(StrEnum):
+    SERVICE = "service"
+
+
+class Protection(StrEnum):
+    COLD = "cold"
+
+
+class OnIsolation(StrEnum):
+    """What a host does with a workload when it finds itself cut off from every other host."""
+
+    STOP = "stop"
+    LEAVE = "leave"
+
+
+class CheckKind(StrEnum):
+    COMMAND = "command"
+    TCP = "tcp"
+    HTTP = "http"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A health check of a running module; `failures` in a row make the module failed.
+
+    command: for kind command, run in the module's environment; exit 0 is healthy.
+    address, port: for tcp and http (default address 127.0.0.1); path, status: for http.
+    grace_s: how long after its start a module may fail checks before the first success counts as overdue.
+    """
+
+    kind: CheckKind
+    command: tuple[str, ...] = ()
+    address: str = "127.0.0.1"
+    port: int = 0
+    path: str = "/"
+    status: int = 200
+    interval_s: float = 1.0
+    timeout_s: float = 1.0
+    failures: int = 3
+    grace_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """A module counts as running once a line of its output matches `line` (a regular expression)."""
+
+    line: str
+    timeout_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class RestorePolicy:
+    """How often a failed module is restored in place before its workload fails over.
+
+    `attempts` within `window_s`; the n-th waits backoff_s * 2^(n-1), at most backoff_most_s.
+    """
+
+    attempts: int = 3
+    window_s: float = 60.0
+    backoff_s: float = 0.5
+    backoff_most_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most a module may use; None is unlimited. Held by cgroups where available."""
+
+    cpus: float | None = None
+    memory_mib: int | None = None
+    processes: int | None = None
+    open_files: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One program of a workload, supervised on its own.
+
+    command, environment values and working_folder may hold {data}, {address}, {host}, {workload}, {generation}.
+    after: modules that must be running before this one starts.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)
+    working_folder: str | None = None
+    user: str | None = None
+    limits: Limits = Limits()
+    checks: tuple[Check, ...] = ()
+    readiness: Readiness | None = None
+    restore: RestorePolicy = RestorePolicy()
+    after: tuple[str, ...] = ()
+    stop_signal: str = "TERM"
+    stop_grace_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualIP:
+    """An address that moves with the workload: `address` with prefix length, `interface` None: found by subnet."""
+
+    address: str
+    interface: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementRules:
+    """Where the workload may run. Empty means anywhere. `labels` must all be met by the host."""
+
+    sites: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """All that a cluster needs to know to keep a service running somewhere.
+
+    data_on: name of the datastore that holds its data folder; None: no data folder, no run lock.
+    priority: larger is placed first when capacity is short.
+    """
+
+    name: str
+    modules: tuple[Module, ...]
+    kind: Kind = Kind.SERVICE
+    protection: Protection = Protection.COLD
+    priority: int = 100
+    on_isolation: OnIsolation = OnIsolation.STOP
+    resources: Capacity = Capacity()
+    placement: PlacementRules = PlacementRules()
+    virtual_ips: tuple[VirtualIP, ...] = ()
+    data_on: str | None = None
+
+    def module(self, name: str) -> Module:
+        """The module of that name; KeyError if there is none."""
+        for module in self.modules:
+            if module.name == name:
+                return module
+        raise KeyError(name)
+
+
+def start_order(modules: tuple[Module, ...]) -> tuple[tuple[str, ...], ...]:
+    """Names in layers: each layer may start once the ones before it run. ValueError names a cycle."""
+    waiting = {module.name: set(module.after) for module in modules}
+    layers: list[tuple[str, ...]] = []
+    while waiting:
+        ready = tuple(name for name, after in waiting.items() if not after & waiting.keys())
+        if not ready:
+            raise ValueError(" → ".join(sorted(waiting)))
+        layers.append(ready)
+        for name in ready:
+            del waiting[name]
+    return tuple(layers)
