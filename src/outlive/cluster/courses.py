@@ -158,7 +158,7 @@ def _ended(
     if turn.course(name).cause == "":
         turn.set_course(name, cause=_cause_of_end(turn, record, verdict))
     prefer = (record.next_host or record.host) if planned else None
-    return _place(turn, wanted.record, placed, proof, prefer)
+    return _place(turn, wanted.record, placed, proof, prefer, "workload.placed" if planned else "failover.started")
 
 
 def _cause_of_end(turn: Turn, record: rec.PlacementRecord, verdict: rec.Verdict) -> str:
@@ -214,8 +214,7 @@ def _standing(
         return False
     if verdict is not rec.Verdict.ALIVE or not _claim_stands(turn, record):
         if wait.reason and verdict is not rec.Verdict.SUSPECT:
-            kind = wait.reason.split(" may last")[0]
-            _wait(turn, name, kind, "failover.waiting", turn.state.verdict_causes.get(record.host or "", ""))
+            _wait(turn, name, wait.reason, "failover.waiting", turn.state.verdict_causes.get(record.host or "", ""))
         return False
     if course.waiting:
         turn.set_course(name, waiting="")
@@ -323,6 +322,7 @@ def _place(
     placed: Entry[rec.PlacementRecord] | None,
     proof: Proof | None,
     prefer: str | None = None,
+    kind: str = "workload.placed",
 ) -> bool:
     """Choose a host and write the next generation, or say why it has to wait."""
     workload, mirror, at = wanted.workload, turn.state.mirror, turn.state.at
@@ -342,8 +342,6 @@ def _place(
         _nowhere(turn, name, placed, choice, proof)
         return False
     generation = (placed.record.generation if placed else 0) + 1
-    anew = placed is not None and proof is not None
-    kind = "failover.started" if anew and choice.host != (placed.record.host if placed else None) else "workload.placed"
     text = proof.reason if proof else ""
     cause = turn.note(kind, workload=name, generation=generation, host=choice.host, because=course.cause, text=text)
     claim = mirror.claims[choice.host].incarnation

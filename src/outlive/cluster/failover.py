@@ -55,7 +55,7 @@ def proof_of_end(
     if over_at is None:
         return Wait(f"the claim of {host} stands")
     if at < over_at:
-        return Wait(f"the claim of {host} may last {over_at - at:.2f} s more", until_at=over_at)
+        return Wait(f"the claim of {host} may not have ended yet", until_at=over_at)
     if verdict in (Verdict.ISOLATED, Verdict.PARTITIONED) and said != {}:
         return Wait(f"{host} is {verdict}, and its slot does not say that it stopped")
     if said and is_fresh(signs, timing, at):

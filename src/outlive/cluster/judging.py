@@ -10,7 +10,7 @@ from . import records as rec
 from .commands import Act, LearnTable, Probe
 from .detector import Evidence, classify
 from .events import TableLearned
-from .heartbeat import Heartbeat
+from .heartbeat import Heartbeat, ModuleStatus
 from .leader_state import Turn
 from .signs import Signs, evidence
 from .transaction import Put
@@ -47,7 +47,24 @@ def _after_sign(turn: Turn, beat: Heartbeat, old: Signs) -> None:
     if known and old.table_digest == beat.table:
         return
     _learn_table(turn, beat)
+    _see_restoring(turn, beat.host)
     _wake(turn, beat.host)
+
+
+def _see_restoring(turn: Turn, host: str) -> None:
+    """Remember at once that an ordered restoration has begun: by the next look the module may have failed again."""
+    signs = _signs(turn, host)
+    newest = signs.newest()
+    if newest is None or signs.table is None or newest.table != signs.table_digest:
+        return
+    for key, status in zip(signs.table.modules, newest.statuses, strict=False):
+        course = turn.state.courses.get(key.workload)
+        if status is not ModuleStatus.RESTORING or course is None or course.generation != key.generation:
+            continue
+        attempts = course.modules.get(key.module)
+        if attempts is not None and attempts.ordered_at is not None and not attempts.seen_working:
+            seen = replace(attempts, seen_working=True)
+            turn.set_course(key.workload, modules=course.modules.set(key.module, seen))
 
 
 def _wake(turn: Turn, host: str) -> None:

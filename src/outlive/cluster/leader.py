@@ -100,9 +100,9 @@ def _store_moved(turn: Turn, event: StoreMoved) -> None:
     _campaign(turn)
     if not in_office(turn.state) or event.changed is None:
         return
-    if any(key.startswith(rec.OPERATIONS) for key in event.changed):
-        operations.advance_all(turn)
     watched = (rec.WORKLOADS, rec.PLACEMENTS, rec.REPORTS)
+    if any(key.startswith((rec.OPERATIONS, *watched)) for key in event.changed):
+        operations.advance_all(turn)
     courses.advance(turn, sorted({rec.name_in(key) for key in event.changed if key.startswith(watched)}))
 
 

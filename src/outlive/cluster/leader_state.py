@@ -23,7 +23,8 @@ from .turn import BaseTurn
 class Course:
     """How a workload fares under this leader. Times in seconds on the leader's clock.
 
-    failures: in a row; counted: the generation last counted among them; next_try_at: no new placement before; avoid: host → (until, why).
+    failures: in a row; counted: the generation last counted among them; next_try_at: no new placement before.
+    avoid: host → (until, why).
     asked_stop_at: when a forced failover's stop was ordered. settled_at: since when it runs whole.
     waiting: the reason last recorded for not being placed. cause: id of the latest event in its course.
     """

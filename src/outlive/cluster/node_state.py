@@ -1,6 +1,7 @@
 """What a host's node machine remembers between events, and the turn in which it changes.
 
-State is frozen; nothing here decides. The rules are elsewhere: `session` (the claim), `reigns` (workloads here), `isolation` (peers), `node` (which rule when).
+State is frozen; nothing here decides. The rules are elsewhere: `session` (the claim), `reigns` (workloads here),
+`isolation` (peers), `node` (which rule when).
 """
 
 from dataclasses import dataclass, field, replace

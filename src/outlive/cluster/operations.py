@@ -66,7 +66,6 @@ def _begin(turn: Turn, entry: Entry[rec.OperationRecord]) -> None:
     )
     running = replace(asked, state=rec.OperationState.RUNNING, target=target, because=cause)
     own = rec.OPERATIONS + asked.id
-    turn.set(in_flight=turn.state.in_flight.set(own, turn.state.at))
     turn.write(
         Act.PLACE,
         key,

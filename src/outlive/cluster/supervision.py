@@ -16,7 +16,8 @@ from .workload import RestorePolicy
 class Attempts:
     """What was tried for one module at one generation, in seconds on the leader's clock.
 
-    ordered_at: when the outstanding restoration was ordered (None: none is). seen_working: it was seen restoring.
+    ordered_at: when the outstanding restoration was ordered (None: none is). seen_working: a heartbeat has shown
+    the module restoring since, so that a failure it shows now is a new one.
     failed_at: when it was first seen failed with nothing outstanding.
     """
 
@@ -40,10 +41,6 @@ def supervise(
 
     verify_s: how long after its order a restoration may show nothing but the old failure.
     """
-    if status is ModuleStatus.RESTORING:
-        if attempts.ordered_at is not None and not attempts.seen_working:
-            attempts = replace(attempts, seen_working=True)
-        return attempts, Action.NOTHING
     if status is ModuleStatus.RUNNING:
         if attempts.ordered_at is None:
             return (replace(attempts, failed_at=None) if attempts.failed_at is not None else attempts), Action.NOTHING
