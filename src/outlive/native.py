@@ -1,0 +1,49 @@
+"""Where the programs around this package are: our native ones, and this command line itself.
+
+The launcher and `pip install` both put the native programs beside the interpreter; a packager may put
+them elsewhere on PATH. Nothing here starts anything.
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Literal
+
+from outlive.errors import Failed
+
+Program = Literal["outlive-guard", "outlive-runner", "outlive-runlock"]
+
+
+def find(program: Program) -> Path:
+    """Return the path of one of our native programs.
+
+    The folder that OUTLIVE_NATIVE_DIR names counts alone, where it is set (tests of a special build);
+    else the folder of this interpreter, then PATH.
+
+    Raises Failed (id `native.missing`) when it is nowhere: the installation is not whole.
+    """
+    special = os.environ.get("OUTLIVE_NATIVE_DIR")
+    beside = Path(special) if special else Path(sys.executable).parent
+    if _is_program(beside / program):
+        return beside / program
+    if not special and (elsewhere := shutil.which(program)):
+        return Path(elsewhere)
+    raise Failed(
+        f"The program {program}, a part of Outlive, is missing.",
+        cause=f"it is neither in {beside} nor on PATH" if not special else f"it is not in {beside}",
+        remedy="in a checkout run ./outlive --version, which builds it; else install Outlive again",
+        id="native.missing",
+    )
+
+
+def outlive_command(*words: str) -> tuple[str, ...]:
+    """Return the command that runs this same Outlive with other words, from any folder.
+
+    -P keeps the current folder off the module path, as the launcher does.
+    """
+    return (sys.executable, "-P", "-m", "outlive", *words)
+
+
+def _is_program(path: Path) -> bool:
+    return path.is_file() and os.access(path, os.X_OK)
