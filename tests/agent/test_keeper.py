@@ -17,9 +17,7 @@ CHILD_WITHIN_S = 30
 @contextmanager
 def kept(script: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A keeper of a shell program that runs in `folder`."""
-    code = (
-        f"import sys; from outlive.agent import keeper; sys.exit(keeper.keep(['/bin/sh', '-c', {script!r}]))"
-    )
+    code = f"import sys; from outlive.agent import keeper; sys.exit(keeper.keep(['/bin/sh', '-c', {script!r}]))"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=folder, stderr=subprocess.PIPE, text=True)
     try:
         yield process

@@ -16,9 +16,7 @@ def test_files_are_rotated_and_only_so_many_are_kept(tmp_path: Path) -> None:
     file.close()
     kept = sorted(found.name for found in tmp_path.iterdir())
     assert kept[-2:] == ["lines.1", "lines.2"]
-    text = b"".join(
-        found.read_bytes() for found in (rotated(path, 2), rotated(path, 1), path) if found.exists()
-    )
+    text = b"".join(found.read_bytes() for found in (rotated(path, 2), rotated(path, 1), path) if found.exists())
     numbers = [int(line.split()[1]) for line in text.splitlines()]
     assert numbers == list(range(numbers[0], 100))
 

@@ -38,9 +38,7 @@ def keep(command: list[str]) -> int:
         young_deaths = young_deaths + 1 if time.monotonic() - began_at < LIVED_S else 0
         wait_s = pause_s(young_deaths)
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        print(
-            f"keeper: the agent ended ({how}); starting it again in {wait_s:g} s", file=sys.stderr, flush=True
-        )
+        print(f"keeper: the agent ended ({how}); starting it again in {wait_s:g} s", file=sys.stderr, flush=True)
         ending = signal.sigtimedwait(_ASKS_TO_END, wait_s)
         if ending is not None:
             return 128 + ending.si_signo

@@ -43,9 +43,7 @@ class LineFile:
         self._most_bytes = most_bytes
         self._files_kept = files_kept
         self._waiting: Queue[bytes | None] = Queue(LINES_WAITING)
-        self._thread = threading.Thread(
-            target=self._write_all, name=f"lines {path or 'terminal'}", daemon=True
-        )
+        self._thread = threading.Thread(target=self._write_all, name=f"lines {path or 'terminal'}", daemon=True)
         self._thread.start()
 
     def add(self, line: bytes) -> None:
@@ -71,9 +69,7 @@ class LineFile:
                     self._on_terminal(line)
                     continue
                 if descriptor < 0:
-                    descriptor = os.open(
-                        self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640
-                    )
+                    descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
                 os.write(descriptor, line + b"\n")
                 if os.lseek(descriptor, 0, os.SEEK_CUR) > self._most_bytes:
                     os.close(descriptor)

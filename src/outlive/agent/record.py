@@ -162,9 +162,7 @@ class EventBook:
 
     def arrived(self, after: Arrival = (0, "")) -> list[tuple[Arrival, EventRecord]]:
         """The events that reached the store after `after`, each with the mark to go on from."""
-        return [
-            (mark, self._events[mark[1]][1]) for mark in self._arrived[bisect_right(self._arrived, after) :]
-        ]
+        return [(mark, self._events[mark[1]][1]) for mark in self._arrived[bisect_right(self._arrived, after) :]]
 
     async def wait(self, timeout_s: float) -> None:
         """Wait for the next event to arrive, at most `timeout_s`."""
