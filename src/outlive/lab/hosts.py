@@ -1,0 +1,244 @@
+"""The lab's hosts: their process trees, switched on, cut off from power, stopped and let go on.
+
+All of a host's processes are in one control group (version 2), which is what makes a power cut whole: the kernel kills
+everything in it at once. Its guard has a group of its own below, so that after a pause it is let go first, as a
+real guard's real-time priority makes it run first on a machine that wakes up.
+"""
+
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from outlive.errors import Failed
+
+from .plan import PEER_PORT, PORT, LabPlan
+
+GUARD, AGENT, WORKLOADS = "guard", "agent", "workloads"
+SETTLE_S = 5.0
+DATA_SIZE = "64m"
+
+
+def control_groups() -> Path:
+    """The mount point of control groups version 2. Raises Failed when this machine has none."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields, _, rest = line.partition(" - ")
+        if rest.split()[0] == "cgroup2":
+            return Path(fields.split()[4])
+    raise Failed(
+        "This machine has no control groups of version 2.",
+        remedy="mount them: mkdir -p /run/cgroup2 && mount -t cgroup2 none /run/cgroup2",
+    )
+
+
+def group(lab: LabPlan, host: str = "") -> Path:
+    """The control group of a host, or of the whole lab."""
+    return control_groups() / "outlive-lab" / lab.name / host
+
+
+def write_config(lab: LabPlan, name: str) -> Path:
+    """Write a host's agent file and make its folders; what is in its data folder stays."""
+    host, folder = lab.host(name), lab.host_folder(name)
+    for path in (folder / "data", lab.run_folder(name)):
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    text = f"""# Written by the lab; a change is lost with the next `lab up`.
+host = "{name}"
+site = "{host.site}"
+address = "{host.address}"
+port = {PORT}
+peer_port = {PEER_PORT}
+cluster = "{lab.cluster}"
+key_file = "{lab.root / "cluster.key"}"
+store = "sqlite://{lab.store}"
+data_folder = "{folder / "data"}"
+run_folder = "{lab.run_folder(name)}"
+cgroup_root = "{group(lab, name) / WORKLOADS}"
+
+[capacity]
+cpus = 4
+memory_mib = 4096
+
+[[datastore]]
+name = "shared"
+path = "{lab.datastore}"
+
+[tls]
+ca = "{lab.root / "tls" / "ca.pem"}"
+certificate = "{lab.root / "tls" / name}.pem"
+key = "{lab.root / "tls" / name}.key"
+"""
+    path = folder / "agent.toml"
+    path.write_text(text)
+    return path
+
+
+def switch_on(lab: LabPlan, name: str) -> int:
+    """Start a host's agent under its keeper; returns the keeper's pid.
+
+    Raises Failed when it ends at once.
+    """
+    for part in (GUARD, AGENT, WORKLOADS):
+        (group(lab, name) / part).mkdir(parents=True, exist_ok=True)
+    config = write_config(lab, name)
+    agent_group = group(lab, name) / AGENT / "cgroup.procs"
+    log = (lab.host_folder(name) / "console.log").open("ab")
+    with log:
+        process = subprocess.Popen(
+            [
+                "/bin/sh",
+                "-c",
+                f'echo $$ > {agent_group} && exec nsenter --net=/run/netns/{lab.host(name).namespace} -- "$@"',
+                "sh",
+                sys.executable,
+                "-m",
+                "outlive",
+                "agent",
+                "--keep",
+                "--config",
+                str(config),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd="/",
+        )
+    time.sleep(0.05)
+    if process.poll() is not None:
+        raise Failed(
+            f"Host {name} of the lab did not start.",
+            cause=_tail(lab.host_folder(name) / "console.log"),
+            remedy="see `outlive doctor`",
+        )
+    return process.pid
+
+
+def _tail(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace").strip()[-500:]
+    except OSError:
+        return ""
+
+
+def pids(lab: LabPlan, name: str, part: str = "") -> list[int]:
+    """The processes of a host, or of one part of it."""
+    root = group(lab, name) / part
+    found: list[int] = []
+    for procs in sorted(root.rglob("cgroup.procs")) if root.is_dir() else []:
+        try:
+            found += [int(line) for line in procs.read_text().split()]
+        except OSError:
+            continue
+    return found
+
+
+def kill(lab: LabPlan, name: str = "") -> None:
+    """Kill every process of a host, or of the lab, at once; returns when all are gone."""
+    root = group(lab, name)
+    deadline = time.monotonic() + SETTLE_S
+    while root.is_dir() and (name == "" or pids(lab, name)) and _populated(root):
+        (root / "cgroup.freeze").write_text("0")
+        (root / "cgroup.kill").write_text("1")
+        if time.monotonic() > deadline:
+            raise Failed(f"Processes in {root} cannot be killed.", cause="they may hang in the kernel")
+        time.sleep(0.01)
+
+
+def _populated(root: Path) -> bool:
+    try:
+        return "populated 1" in (root / "cgroup.events").read_text()
+    except OSError:
+        return False
+
+
+def remove_groups(lab: LabPlan, name: str = "") -> None:
+    """Remove the empty control groups of a host, or of the lab."""
+    root = group(lab, name)
+    for folder in sorted((path for path in root.rglob("*") if path.is_dir()), reverse=True):
+        _rmdir(folder)
+    _rmdir(root)
+
+
+def _rmdir(folder: Path) -> None:
+    deadline = time.monotonic() + SETTLE_S
+    while folder.is_dir():
+        try:
+            folder.rmdir()
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise Failed(f"The control group {folder} cannot be removed.", cause=str(error)) from error
+            time.sleep(0.02)
+
+
+def pause(lab: LabPlan, name: str, *, only: str = "") -> None:
+    """Stop all of a host where it stands, or one part of it.
+
+    An agent caught in the middle of a write would hold the shared store's lock, as no machine of its own could; it
+    is let go on and stopped again until it holds none.
+    """
+    parts = [only] if only else [WORKLOADS, AGENT, GUARD]
+    for _ in range(100):
+        for part in parts:
+            _freeze(group(lab, name) / part, frozen=True)
+        if not _store_is_locked(lab):
+            return
+        _freeze(group(lab, name) / AGENT, frozen=False)
+        time.sleep(0.01)
+    raise Failed(f"Host {name} could not be paused without holding the store's lock.", remedy="try again")
+
+
+def resume(lab: LabPlan, name: str, *, only: str = "") -> None:
+    """Let a paused host go on: its guard first, then the rest."""
+    for part in [only] if only else [GUARD, WORKLOADS, AGENT]:
+        _freeze(group(lab, name) / part, frozen=False)
+        if part == GUARD:
+            time.sleep(0.02)
+
+
+def _freeze(folder: Path, *, frozen: bool) -> None:
+    (folder / "cgroup.freeze").write_text("1" if frozen else "0")
+    wanted = f"frozen {int(frozen)}"
+    deadline = time.monotonic() + SETTLE_S
+    while wanted not in (folder / "cgroup.events").read_text() and time.monotonic() < deadline:
+        time.sleep(0.002)
+
+
+def _store_is_locked(lab: LabPlan) -> bool:
+    if not lab.store.exists():
+        return False
+    connection = sqlite3.connect(lab.store, timeout=0.3, isolation_level=None)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+    except sqlite3.OperationalError:
+        return True
+    finally:
+        connection.close()
+    return False
+
+
+def is_on(lab: LabPlan, name: str) -> bool:
+    """Whether anything of the host runs."""
+    return _populated(group(lab, name))
+
+
+def mount_memory(path: Path, size: str) -> None:
+    """Mount a file system in memory of limited size, unless one is there."""
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not os.path.ismount(path):
+        _run("mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "outlive-lab", str(path))
+
+
+def unmount_all(root: Path) -> None:
+    """Unmount whatever is mounted below a folder."""
+    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for mount in sorted((each for each in mounts if Path(each).is_relative_to(root)), reverse=True):
+        _run("umount", "-l", mount)
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    if done.returncode:
+        raise Failed(f"`{' '.join(command)}` failed.", cause=done.stderr.strip(), remedy="the lab needs root")

@@ -1,0 +1,165 @@
+"""A lab from its beginning to its end: up, broken in every way, down, and cleared up whatever happened before.
+
+Everything that is made has its name from the plan, and the plan is on disk before anything is made: so `down` works
+on a lab that is whole, half made, or left behind by a crash, and never touches anything else.
+"""
+
+import asyncio
+import shutil
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from outlive.agent import founding
+from outlive.cluster.timing import Timing
+from outlive.datastore.formatting import format_datastore
+from outlive.errors import RefusedForSafety
+from outlive.store.sqlite import SqliteStore
+
+from . import faults, hosts, network
+from .plan import LabPlan, known, labs_folder, load, plan, save
+
+Progress = Callable[[str], None]
+
+
+def _silent(step: str) -> None:
+    """Tell nobody."""
+
+
+class Lab:
+    """One lab. Its hosts are named as in the plan; every method returns when what it says is so."""
+
+    def __init__(self, planned: LabPlan) -> None:
+        self.plan = planned
+
+    @classmethod
+    def open(cls, name: str) -> "Lab":
+        """A lab that is there. Raises LabMissing."""
+        return cls(load(name))
+
+    @classmethod
+    def up(cls, name: str = "lab", count: int = 3, sites: int = 1, progress: Progress = _silent) -> "Lab":
+        """Make a lab and switch all its hosts on.
+
+        Raises Refused when a lab of that name runs; one that was left behind by a crash is cleared away first.
+        On any failure, Ctrl-C too, nothing of it is left.
+        """
+        if name in known():
+            old = cls.open(name)
+            if any(hosts.is_on(old.plan, host.name) for host in old.plan.hosts):
+                raise RefusedForSafety(
+                    f"The lab {name!r} is up already.",
+                    remedy=f"use it, or end it with `outlive lab down --name {name}`",
+                )
+            progress("clearing away what an earlier lab left")
+            old.down()
+        lab = cls(plan(name, count, sites))
+        save(lab.plan)
+        try:
+            lab._make(progress)
+        except BaseException:
+            lab.down()
+            raise
+        return lab
+
+    def _make(self, progress: Progress) -> None:
+        progress("keys and certificates")
+        founding.make_key(self.plan.root / "cluster.key")
+        authority = founding.Authority(self.plan.root / "tls")
+        authority.make(self.plan.cluster)
+        for host in self.plan.hosts:
+            authority.issue(host.name, host.address)
+        progress("store and datastore")
+        hosts.mount_memory(self.plan.memory, hosts.DATA_SIZE)
+        self.plan.datastore.mkdir(exist_ok=True)
+        format_datastore("shared", self.plan.datastore, self.plan.cluster)
+        asyncio.run(self._found())
+        progress("network")
+        network.make(self.plan)
+        for host in self.plan.hosts:
+            hosts.mount_memory(self.plan.host_folder(host.name) / "data", hosts.DATA_SIZE)
+        progress(f"{len(self.plan.hosts)} hosts")
+        for host in self.plan.hosts:
+            hosts.switch_on(self.plan, host.name)
+
+    async def _found(self) -> None:
+        store = await SqliteStore.open(self.plan.store, timeout_s=founding.STORE_S)
+        try:
+            await founding.record_cluster(store, self.plan.cluster, Timing())
+        finally:
+            await store.close()
+
+    def down(self) -> None:
+        """End the lab: every process, group, namespace, mount and file of it. Safe to repeat."""
+        for host in self.plan.hosts:
+            with suppress(FileNotFoundError):
+                hosts.kill(self.plan, host.name)
+        with suppress(FileNotFoundError):
+            hosts.kill(self.plan)
+        hosts.remove_groups(self.plan)
+        faults.lift(self.plan)
+        network.unmake(self.plan)
+        hosts.unmount_all(self.plan.root)
+        shutil.rmtree(self.plan.root, ignore_errors=True)
+        with suppress(OSError):
+            labs_folder().rmdir()
+
+    def kill(self, name: str) -> None:
+        """A power cut: the link goes first, so that nothing said for dying processes gets out."""
+        self.plan.host(name)
+        network.cut_power(self.plan, name)
+        hosts.kill(self.plan, name)
+        hosts.remove_groups(self.plan, name)
+        network.reset(self.plan, name)
+
+    def start(self, name: str) -> None:
+        """Switch a host on again: its own disk is as it was, everything else is gone."""
+        if hosts.is_on(self.plan, self.plan.host(name).name):
+            raise RefusedForSafety(f"Host {name} of the lab is on already.")
+        network.heal(self.plan, [name])
+        hosts.switch_on(self.plan, name)
+
+    def pause(self, name: str, *, agent_only: bool = False) -> None:
+        """Stop a host where it stands, all of it or just its agent."""
+        self.plan.host(name)
+        hosts.pause(self.plan, name, only=hosts.AGENT if agent_only else "")
+
+    def resume(self, name: str, *, agent_only: bool = False) -> None:
+        """Let it go on."""
+        self.plan.host(name)
+        hosts.resume(self.plan, name, only=hosts.AGENT if agent_only else "")
+
+    def isolate(self, name: str) -> None:
+        """Cut a host off from every other."""
+        network.isolate(self.plan, self.plan.host(name).name)
+
+    def partition(self, *names: str, with_client: bool = False) -> None:
+        """Cut these hosts off from all others, but not from each other."""
+        network.partition(self.plan, [self.plan.host(name).name for name in names], with_client=with_client)
+
+    def heal(self, *names: str) -> None:
+        """Connect these hosts again, all that are on by default, and lift what else was done to them."""
+        chosen = names or tuple(each.name for each in self.plan.hosts if hosts.is_on(self.plan, each.name))
+        network.heal(self.plan, chosen)
+        for name in chosen:
+            faults.free_disk(self.plan, name)
+            if (Path("/sys/fs/cgroup/blkio/outlive-lab") / self.plan.name / name).is_dir():
+                faults.slow_datastore(self.plan, name, None)
+
+    def fill_disk(self, name: str) -> int:
+        """Fill a host's own disk; returns the bytes it took."""
+        return faults.fill_disk(self.plan, self.plan.host(name).name)
+
+    def slow_datastore(self, name: str, bytes_per_s: int) -> None:
+        """Make a host's datastore slow; a few bytes a second is as good as hung."""
+        faults.slow_datastore(self.plan, self.plan.host(name).name, bytes_per_s)
+
+    def in_client(self, *command: str, **options: object) -> "subprocess.Popen[bytes]":
+        """Start a program where the clients are; the caller ends it."""
+        prefix = ["nsenter", f"--net=/run/netns/{self.plan.client}", "--"]
+        return subprocess.Popen([*prefix, *command], **options)  # type: ignore[call-overload,no-any-return]
+
+    def on(self) -> list[str]:
+        """The hosts that are switched on."""
+        return [host.name for host in self.plan.hosts if hosts.is_on(self.plan, host.name)]
