@@ -39,13 +39,13 @@ def make(lab: LabPlan) -> None:
     switch = lab.switch
     for namespace in (switch, lab.client, *(host.namespace for host in lab.hosts)):
         ip("netns", "add", namespace)
-        ip("-n", namespace, "link", "set", "lo", "up")
+        ip("-n", namespace, "link", "set", "dev", "lo", "up")
     for index, site in enumerate(lab.sites):
         _bridge(switch, site)
         if index:
-            ip("-n", switch, "link", "add", f"up-{site}", "type", "veth", "peer", "name", f"down-{site}")
-            ip("-n", switch, "link", "set", f"up-{site}", "master", lab.sites[0], "up")
-            ip("-n", switch, "link", "set", f"down-{site}", "master", site, "up")
+            ip("-n", switch, "link", "add", "name", f"up-{site}", "type", "veth", "peer", "name", f"down-{site}")
+            ip("-n", switch, "link", "set", "dev", f"up-{site}", "master", lab.sites[0], "up")
+            ip("-n", switch, "link", "set", "dev", f"down-{site}", "master", site, "up")
     _bridge(switch, AWAY)
     for host in lab.hosts:
         _link(lab, host.namespace, host.name, host.number, host.site)
@@ -53,16 +53,16 @@ def make(lab: LabPlan) -> None:
 
 
 def _bridge(switch: str, name: str) -> None:
-    ip("-n", switch, "link", "add", name, "type", "bridge", "forward_delay", "0", "mcast_snooping", "0")
-    ip("-n", switch, "link", "set", name, "up")
+    ip("-n", switch, "link", "add", "name", name, "type", "bridge", "forward_delay", "0", "mcast_snooping", "0")
+    ip("-n", switch, "link", "set", "dev", name, "up")
 
 
 def _link(lab: LabPlan, namespace: str, port: str, number: int, site: str) -> None:
-    ip("-n", lab.switch, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", namespace)
+    ip("-n", lab.switch, "link", "add", "name", port, "type", "veth", "peer", "name", "eth0", "netns", namespace)
     ip("-n", namespace, "addr", "add", f"{NETWORK_4}.{number}/24", "dev", "eth0")
     ip("-n", namespace, "addr", "add", f"{NETWORK_6}{number}/64", "dev", "eth0", "nodad")
-    ip("-n", namespace, "link", "set", "eth0", "up")
-    ip("-n", lab.switch, "link", "set", port, "master", site, "up")
+    ip("-n", namespace, "link", "set", "dev", "eth0", "up")
+    ip("-n", lab.switch, "link", "set", "dev", port, "master", site, "up")
 
 
 def unmake(lab: LabPlan) -> None:
@@ -75,25 +75,25 @@ def unmake(lab: LabPlan) -> None:
 
 def cut_power(lab: LabPlan, host: str) -> None:
     """Take the link down at the switch: from now on nothing of the host gets out, and nothing in."""
-    ip("-n", lab.switch, "link", "set", host, "nomaster", "down")
+    ip("-n", lab.switch, "link", "set", "dev", host, "nomaster", "down")
 
 
 def isolate(lab: LabPlan, host: str) -> None:
     """Unplug the port from its bridge; the host still has a carrier, and hears nobody."""
-    ip("-n", lab.switch, "link", "set", host, "nomaster")
+    ip("-n", lab.switch, "link", "set", "dev", host, "nomaster")
 
 
 def partition(lab: LabPlan, hosts: Iterable[str], *, with_client: bool = False) -> None:
     """Move these hosts to a switch of their own: they hear each other, and nobody else."""
     for port in (*hosts, *([CLIENT_PORT] if with_client else [])):
-        ip("-n", lab.switch, "link", "set", port, "master", AWAY, "up")
+        ip("-n", lab.switch, "link", "set", "dev", port, "master", AWAY, "up")
 
 
 def heal(lab: LabPlan, hosts: Iterable[str]) -> None:
     """Plug these hosts, and the client, in where they belong."""
     for name in hosts:
-        ip("-n", lab.switch, "link", "set", name, "master", lab.host(name).site, "up")
-    ip("-n", lab.switch, "link", "set", CLIENT_PORT, "master", lab.sites[0], "up")
+        ip("-n", lab.switch, "link", "set", "dev", name, "master", lab.host(name).site, "up")
+    ip("-n", lab.switch, "link", "set", "dev", CLIENT_PORT, "master", lab.sites[0], "up")
 
 
 def reset(lab: LabPlan, host: str) -> None:
