@@ -153,8 +153,11 @@ def _ended(
         _write_placement(turn, stopped, placed, ())
         return False
     planned = record.order is rec.Order.STOP and not record.reason.startswith(GAVE_UP) and not proof.own_fault
-    if not planned:
+    if not planned and turn.course(name).counted != record.generation:
         _count_failure(turn, name, record, proof)
+        cause = _cause_of_end(turn, record, verdict)
+        about = {"workload": name, "generation": record.generation, "host": record.host or "", "text": proof.reason}
+        turn.set_course(name, cause=turn.note("workload.fenced", because=cause, **about))
     if turn.course(name).cause == "":
         turn.set_course(name, cause=_cause_of_end(turn, record, verdict))
     prefer = (record.next_host or record.host) if planned else None
@@ -176,8 +179,6 @@ def _count_failure(turn: Turn, name: str, record: rec.PlacementRecord, proof: Pr
     A host where it failed by its own fault is avoided for a while.
     """
     course, timing, at = turn.course(name), turn.state.timing, turn.state.at
-    if course.counted == record.generation:
-        return
     wait_s = timing.retry_first_s * 2.0 ** min(course.failures - 1, 20) if course.failures else 0.0
     avoid = course.avoid
     if record.host is not None and (proof.own_fault or record.reason.startswith(GAVE_UP)):

@@ -153,10 +153,10 @@ def on_module(turn: Turn, event: ModuleChanged) -> None:
     reign = replace(reign, statuses={**reign.statuses, event.module: event.status}, because=cause)
     if event.status is ModuleStatus.FAILED:
         reign = replace(reign, reason=f"module {event.module} failed: {event.reason}")
-    whole = reign.stage() is rec.Stage.RUNNING
-    if whole and not reign.was_running:
+    if reign.stage() is rec.Stage.RUNNING and not reign.was_running:
+        cause = turn.note("workload.running", because=cause, workload=event.workload, generation=event.generation)
+        reign = replace(reign, was_running=True, because=cause)
         turn.do(Announce(event.workload, event.generation, cause))
-    reign = replace(reign, was_running=reign.was_running or whole)
     turn.set_reign(reign)
     _start_ready(turn, reign)
 

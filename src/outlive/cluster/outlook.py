@@ -1,0 +1,192 @@
+"""How a cluster and its workloads stand, in one verdict for people: protected, at risk, or unknown, and what to do.
+
+What `outlive status` ends with is decided here, from the picture of the store alone, so that every host says the same.
+Nothing here changes anything.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from . import records as rec
+from .heartbeat import Flags
+from .mirror import Mirror
+from .placement import NOTHING, Candidate, choose, usage
+from .workload import Workload
+
+
+class Standing(StrEnum):
+    """PROTECTED: it runs, and would go on if its host died. AT_RISK: one of both does not hold."""
+
+    PROTECTED = "protected"
+    AT_RISK = "at risk"
+    STOPPED = "stopped"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadOutlook:
+    """One workload: its state in a word, where it is, and how it stands."""
+
+    name: str
+    state: str
+    host: str | None
+    generation: int
+    standing: Standing
+    reason: str
+    remedy: str
+    could_go_to: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HostOutlook:
+    """One host as the leader last judged it."""
+
+    name: str
+    site: str
+    address: str
+    verdict: str
+    claim: bool
+    leads: bool
+    workloads: tuple[str, ...]
+    evidence: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """The whole cluster. sentence: the last line of `status`; failures_absorbed: hosts that may be lost now."""
+
+    cluster: str
+    leader: str | None
+    standing: Standing
+    sentence: str
+    failures_absorbed: int
+    hosts: tuple[HostOutlook, ...]
+    workloads: tuple[WorkloadOutlook, ...]
+    bad_records: dict[str, str]
+
+
+def look(mirror: Mirror, *, store_reachable: bool) -> Outlook:
+    """Say how everything stands. store_reachable: the picture is of now; otherwise every standing is unknown."""
+    hosts = tuple(_host(mirror, name) for name in sorted(mirror.hosts))
+    workloads = tuple(_workload(mirror, name) for name in sorted(mirror.workloads))
+    standing, sentence = _verdict(mirror, hosts, workloads, store_reachable)
+    return Outlook(
+        cluster=mirror.cluster.record.id if mirror.cluster else "",
+        leader=mirror.leader.record.host if mirror.leader else None,
+        standing=standing,
+        sentence=sentence,
+        failures_absorbed=failures_absorbed(mirror),
+        hosts=hosts,
+        workloads=workloads,
+        bad_records={key: problem for key, (_, problem) in sorted(mirror.bad.items())},
+    )
+
+
+def _host(mirror: Mirror, name: str) -> HostOutlook:
+    entry, verdict, leader = mirror.hosts[name].record, mirror.verdicts.get(name), mirror.leader
+    return HostOutlook(
+        name=name,
+        site=entry.site,
+        address=entry.address,
+        verdict=verdict.record.verdict if verdict else "unknown",
+        claim=mirror.claimed(name) is not None,
+        leads=leader is not None and leader.record.host == name,
+        workloads=tuple(sorted(key for key, placed in mirror.placements.items() if placed.record.host == name)),
+        evidence=verdict.record.evidence if verdict else {},
+    )
+
+
+def _workload(mirror: Mirror, name: str) -> WorkloadOutlook:
+    wanted, placed, report = mirror.workloads[name].record, mirror.placements.get(name), mirror.reports.get(name)
+    host = placed.record.host if placed else None
+    generation = placed.record.generation if placed else 0
+    state, why = "waiting", placed.record.reason if placed else "it has not been placed yet"
+    if placed and host is not None:
+        mine = report is not None and report.record.generation == generation and report.record.host == host
+        state = report.record.stage.value if report is not None and mine else "placed"
+        why = report.record.reason if report is not None and mine else ""
+        verdict = mirror.verdicts.get(host)
+        if verdict is not None and verdict.record.verdict is rec.Verdict.DEAD:
+            state, why = "failing over", f"{host} is dead"
+        elif verdict is not None and verdict.record.verdict is not rec.Verdict.ALIVE:
+            state = f"{state}, {host} {verdict.record.verdict}"
+    others = tuple(sorted(set(eligible(mirror, wanted.workload)) - {host}))
+    if wanted.desired is not rec.Desired.RUNNING and host is None:
+        word = "stopped" if wanted.desired is rec.Desired.STOPPED else "removed"
+        return WorkloadOutlook(name, word, None, generation, Standing.STOPPED, why, "", others)
+    standing, reason, remedy = _stands(state, host, why, others)
+    return WorkloadOutlook(name, state, host, generation, standing, reason, remedy, others)
+
+
+def _stands(state: str, host: str | None, why: str, others: tuple[str, ...]) -> tuple[Standing, str, str]:
+    if host is None:
+        return Standing.AT_RISK, why, "add a host that can have it, or lessen what it asks for"
+    if state != rec.Stage.RUNNING:
+        return Standing.AT_RISK, why or f"it is {state}", "wait a moment; `outlive why` tells what led here"
+    if not others:
+        return (
+            Standing.AT_RISK,
+            f"no other host could take it over if {host} died",
+            "add a host that meets its rules and has room",
+        )
+    return Standing.PROTECTED, "", ""
+
+
+def eligible(mirror: Mirror, workload: Workload, lost: frozenset[str] = frozenset()) -> list[str]:
+    """The hosts that could have the workload by what the store says of them, `lost` ones left out."""
+    used = usage(mirror)
+    found = []
+    for name, entry in sorted(mirror.hosts.items()):
+        verdict = mirror.verdicts.get(name)
+        capacity, count = used.get(name, (NOTHING, 0))
+        placed = mirror.placements.get(workload.name)
+        here = placed is not None and placed.record.host == name
+        candidate = Candidate(
+            host=entry.record,
+            verdict=verdict.record.verdict if verdict else rec.Verdict.SUSPECT,
+            claimed=mirror.claimed(name) is not None,
+            flags=Flags.DATASTORE_REACHABLE,
+            used=capacity - workload.resources if here else capacity,
+            workloads=count,
+        )
+        if name not in lost and choose(workload, [candidate], {}).host is not None:
+            found.append(name)
+    return found
+
+
+def failures_absorbed(mirror: Mirror) -> int:
+    """How many hosts, the worst ones first, may die with every running workload still having somewhere to go.
+
+    Each workload on its own: whether all of them fit together is for admission, which needs the packing.
+    """
+    running = [mirror.workloads[name].record.workload for name in _wanted(mirror)]
+    if not running:
+        return max(0, len([name for name in mirror.hosts if mirror.claimed(name)]) - 1)
+    return max(0, min(len(eligible(mirror, workload)) for workload in running) - 1)
+
+
+def _wanted(mirror: Mirror) -> list[str]:
+    return [name for name, entry in mirror.workloads.items() if entry.record.desired is rec.Desired.RUNNING]
+
+
+def _verdict(
+    mirror: Mirror, hosts: tuple[HostOutlook, ...], workloads: tuple[WorkloadOutlook, ...], store_reachable: bool
+) -> tuple[Standing, str]:
+    if not store_reachable:
+        return Standing.UNKNOWN, "Unknown: the store does not answer. Do: look at `outlive doctor` on this host."
+    if mirror.leader is None:
+        return Standing.AT_RISK, "At risk: the cluster has no leader at present. Do: wait a few seconds, look again."
+    for key, (_, problem) in sorted(mirror.bad.items()):
+        return (
+            Standing.AT_RISK,
+            f"At risk: the record {key} cannot be read ({problem}). Do: write it again or remove it.",
+        )
+    for each in workloads:
+        if each.standing is Standing.AT_RISK:
+            return Standing.AT_RISK, f"At risk: {each.name}: {each.reason}. Do: {each.remedy}."
+    for host in hosts:
+        if host.verdict != rec.Verdict.ALIVE:
+            return Standing.AT_RISK, f"At risk: host {host.name} is {host.verdict}. Do: look after {host.name}."
+    if not workloads:
+        return Standing.PROTECTED, "Nothing to protect yet. Do: `outlive run` or `outlive apply FILE`."
+    return Standing.PROTECTED, "Protected."
