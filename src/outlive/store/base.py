@@ -263,6 +263,4 @@ def check_ttl(ttl_s: int) -> None:
 
 
 def _written_bytes(writes: Iterable[Put | Delete]) -> int:
-    return sum(
-        len(write.key.encode()) + (len(write.value) if isinstance(write, Put) else 0) for write in writes
-    )
+    return sum(len(write.key.encode()) + (len(write.value) if isinstance(write, Put) else 0) for write in writes)

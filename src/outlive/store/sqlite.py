@@ -81,7 +81,8 @@ class SqliteStore:
             await store._writer.call("opening", store._open_writing, timeout_s)
             await store._reader.call("opening", store._open_reading, max(0.0, deadline_at - boot_time_s()))
         except BaseException:
-            store._stop()
+            store._stop_reading()
+            store._stop_writing()
             raise
         return store
 
@@ -137,8 +138,9 @@ class SqliteStore:
     async def close(self, *, timeout_s: float = 5.0) -> None:
         """Let go of the file. A thread that still hangs in its disk after `timeout_s` is left behind."""
         deadline_at = boot_time_s() + timeout_s
-        self._stop()
-        for thread in (self._reader, self._writer):
+        # The reader first: only a connection that may write takes the log away when it is the last to go.
+        for stop, thread in ((self._stop_reading, self._reader), (self._stop_writing, self._writer)):
+            stop()
             if not await thread.join(max(0.0, deadline_at - boot_time_s())):
                 log.warning("store.thread_left_behind", path=str(self.path))
 
@@ -232,14 +234,14 @@ class SqliteStore:
             self._sweeping = False
 
         with contextlib.suppress(StoreError):
-            self._writer.submit(
-                Call("sweep", lambda call: self._write_in_thread(call, lambda _: None), _SWEEP_S, done)
-            )
+            self._writer.submit(Call("sweep", lambda call: self._write_in_thread(call, lambda _: None), _SWEEP_S, done))
 
-    def _stop(self) -> None:
+    def _stop_reading(self) -> None:
         if self._watches is not None:
             self._watches.end(closed(self.path))
         self._reader.stop(lambda: _close(self._reading))
+
+    def _stop_writing(self) -> None:
         self._writer.stop(lambda: _close(self._writing))
 
 

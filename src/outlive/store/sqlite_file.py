@@ -64,6 +64,13 @@ CREATE TABLE history (
 CREATE INDEX history_by_revision ON history (revision);
 """
 
+_COLUMNS = {
+    "state": "revision, compacted, history_bytes",
+    "keys": "key, value, create_revision, mod_revision, lease",
+    "leases": "id, ttl_s, boot_id, deadline_ns",
+    "history": "position, revision, key, value, create_revision, lease",
+}
+
 Identity = tuple[tuple[int, int], ...]
 
 log = structlog.get_logger()
@@ -91,9 +98,7 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
 
     mode: "ro" or "rw", neither of which makes a file.
     """
-    connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=0
-    )
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=0)
     connection.text_factory = bytes
     return connection
 
@@ -160,7 +165,9 @@ def verify(path: Path) -> None:
         problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if problem != b"ok":
             raise _corrupt(path, problem.decode(errors="replace"))
-        if connection.execute("SELECT revision, compacted, history_bytes FROM state").fetchone() is None:
+        for table, columns in _COLUMNS.items():
+            connection.execute(f"SELECT {columns} FROM {table} LIMIT 0")  # noqa: S608
+        if connection.execute("SELECT revision FROM state").fetchone() is None:
             raise _corrupt(path, "its revision is missing")
     except sqlite3.OperationalError as error:
         if _primary_code(error) == sqlite3.SQLITE_ERROR:

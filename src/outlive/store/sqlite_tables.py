@@ -129,9 +129,7 @@ class Change:
             self._shrink_history(self._limits.size_bytes * 3 // 4)
         counted = (self.revision, self.compacted, self._history_bytes)
         if counted != self._loaded:
-            self._connection.execute(
-                "UPDATE state SET revision = ?, compacted = ?, history_bytes = ?", counted
-            )
+            self._connection.execute("UPDATE state SET revision = ?, compacted = ?, history_bytes = ?", counted)
 
     def transact(self, transaction: Transaction) -> TransactionResult:
         """Compare and write. Raises LeaseGone before anything of it is written."""
@@ -237,8 +235,7 @@ class Change:
         self, revision: int, key: bytes, value: bytes | None, create_revision: int, lease: int | None
     ) -> None:
         self._connection.execute(
-            "INSERT INTO history (revision, key, value, create_revision, lease) "
-            "VALUES (?, CAST(? AS TEXT), ?, ?, ?)",
+            "INSERT INTO history (revision, key, value, create_revision, lease) VALUES (?, CAST(? AS TEXT), ?, ?, ?)",
             (revision, key, value, create_revision, lease),
         )
         self._history_bytes += len(key) + len(value or b"") + 64

@@ -29,6 +29,8 @@ T = TypeVar("T")
 _FIRST_PAUSE_S = 0.0005
 _LONGEST_PAUSE_S = 0.01
 
+_jitter = random.Random()  # its own, so that a seeded generator elsewhere is left alone
+
 log = structlog.get_logger()
 
 
@@ -50,9 +52,7 @@ class Call(Generic[T]):
     name: for messages, as in "the store's NAME". notify: called from the thread when the call has finished.
     """
 
-    def __init__(
-        self, name: str, work: "Callable[[Call[T]], T]", timeout_s: float, notify: Callable[[], None]
-    ) -> None:
+    def __init__(self, name: str, work: "Callable[[Call[T]], T]", timeout_s: float, notify: Callable[[], None]) -> None:
         self.name = name
         self._work = work
         self._timeout_s = timeout_s
@@ -143,7 +143,7 @@ def patiently(call: "Call[Any]", step: Callable[[], T]) -> T:
             if not is_busy(error):
                 raise
         call.check_time()
-        time.sleep(pause_s * random.uniform(0.5, 1.5))
+        time.sleep(pause_s * _jitter.uniform(0.5, 1.5))
         pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
 
 

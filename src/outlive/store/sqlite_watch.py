@@ -27,6 +27,8 @@ _MAX_WAITING_BATCHES = 1000
 _MAX_BYTES_A_POLL = 4 * 1024 * 1024
 _REVISIONS_A_POLL = 1000
 
+_jitter = random.Random()  # its own, so that a seeded generator elsewhere is left alone
+
 
 class Watch:
     """One watch. The reading thread fills it, one task of `loop` empties it."""
@@ -50,9 +52,7 @@ class Watch:
         if self._next_revision <= last:
             if len(self._waiting) >= _MAX_WAITING_BATCHES:
                 return True
-            batches, told = tables.history(
-                connection, self.prefix, self._next_revision, last, _MAX_BYTES_A_POLL
-            )
+            batches, told = tables.history(connection, self.prefix, self._next_revision, last, _MAX_BYTES_A_POLL)
             self._next_revision = told + 1
             if batches:
                 self._give(batches, now)
@@ -147,7 +147,7 @@ class Watches:
             self._serve(connection, now)
             self._seen_version = version
         if now >= self._next_look_at:
-            self._next_look_at = now + random.uniform(*_LEASE_LOOK_S)
+            self._next_look_at = now + _jitter.uniform(*_LEASE_LOOK_S)
             if tables.any_over(connection, self._clock):
                 self._when_over()
 
