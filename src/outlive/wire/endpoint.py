@@ -1,0 +1,172 @@
+"""The UDP socket of a host, on the agent's loop.
+
+It sends to an address and port, and hands what the receiver accepts to a callback; what is refused is counted
+and, within bounds, logged. It reads the socket itself instead of through asyncio's datagram transport: a
+datagram costs at most MOST_BYTES + 1 bytes of memory however large it was, one wake-up takes at most
+MOST_AT_ONCE of them, and a send that would block is dropped and counted instead of queued. Errors that the
+kernel reports (ICMP) are passed over.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+
+import structlog
+
+from outlive.errors import Failed
+
+from .datagram import Message
+from .receiver import Receiver
+from .record import MOST_BYTES, Refused
+from .refusals import Refusals
+
+RECEIVE_BUFFER_BYTES = 256 * 1024
+MOST_AT_ONCE = 64
+
+_log = structlog.get_logger()
+
+Handle = Callable[[Message, "Address", float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An IP address (numeric, IPv6 with %zone where it needs one) and a UDP port."""
+
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+class EndpointUnavailable(Failed):
+    """The agent cannot listen where it was told to."""
+
+    id = "wire.endpoint-unavailable"
+
+    def __init__(self, address: Address, cause: str) -> None:
+        super().__init__(
+            f"Heartbeats cannot be received at {address}.",
+            cause=cause,
+            remedy="check that the address belongs to this machine and that no other agent uses the port",
+        )
+
+
+@dataclass(slots=True)
+class Counts:
+    """Datagrams since the endpoint was opened. unsent: dropped, because the kernel would not take them."""
+
+    accepted: int = 0
+    refused: int = 0
+    sent: int = 0
+    unsent: int = 0
+
+
+class Endpoint:
+    """An open UDP socket. Made by `open_endpoint`; used on the loop that it was opened on."""
+
+    def __init__(self, sock: socket.socket, receiver: Receiver, handle: Handle, clock: Callable[[], float]) -> None:
+        self._sock = sock
+        self._receiver = receiver
+        self._handle = handle
+        self._clock = clock
+        self.counts = Counts()
+        self.refusals = Refusals()
+        self.local = _address(sock.getsockname())
+
+    def send(self, datagram: bytes, to: Address) -> bool:
+        """Give a datagram to the kernel; False when it would not take it now. Never blocks, never raises."""
+        try:
+            self._sock.sendto(datagram, _sockaddr(to, self._sock.family))
+        except OSError:  # also gaierror: an address that is none, or of the other family
+            self.counts.unsent += 1
+            return False
+        self.counts.sent += 1
+        return True
+
+    def read(self) -> None:
+        """Take what has arrived, at most MOST_AT_ONCE datagrams; the loop calls again while there is more."""
+        for _ in range(MOST_AT_ONCE):
+            try:
+                data, source = self._sock.recvfrom(MOST_BYTES + 1)
+            except BlockingIOError:
+                return
+            except OSError:  # an ICMP error of something sent before
+                continue
+            now = self._clock()
+            message = self._receiver.accept(data, now)
+            if isinstance(message, Refused):
+                self._refuse(message, _address(source), now)
+            else:
+                self.counts.accepted += 1
+                self._handle(message, _address(source), now)
+
+    def _refuse(self, refused: Refused, source: Address, now: float) -> None:
+        self.counts.refused += 1
+        telling = self.refusals.count(refused, source.address, now)
+        if telling is not None:
+            _log.warning(
+                "wire.datagram_refused",
+                reason=telling.reason.value,
+                address=telling.address,
+                detail=telling.detail,
+                host=refused.host,
+                times=telling.times,
+            )
+
+
+@contextmanager
+def open_endpoint(local: Address, receiver: Receiver, handle: Handle, clock: Callable[[], float]) -> Iterator[Endpoint]:
+    """Listen at `local` on the running loop until the block ends.
+
+    local:  port 0 takes any free one; address "::" hears IPv4 too.
+    handle: called on the loop with each accepted message, where it came from, and clock() then. What it
+            raises goes to the loop's exception handler and does not stop the endpoint.
+    clock:  seconds, never going back.
+    Raises EndpointUnavailable.
+    """
+    loop = asyncio.get_running_loop()
+    sock = _listen(local)
+    try:
+        endpoint = Endpoint(sock, receiver, handle, clock)
+        loop.add_reader(sock.fileno(), endpoint.read)
+        try:
+            yield endpoint
+        finally:
+            loop.remove_reader(sock.fileno())
+    finally:
+        sock.close()
+
+
+def _listen(local: Address) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in local.address else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, local.address != "::")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+            sock.bind(_sockaddr(local, family))
+        except BaseException:
+            sock.close()
+            raise
+    except OSError as error:
+        raise EndpointUnavailable(local, error.strerror or str(error)) from error
+    return sock
+
+
+@lru_cache(maxsize=1024)
+def _sockaddr(to: Address, family: int) -> tuple[str | int | bytes, ...]:
+    """What the kernel wants to hear. Numeric only: looking up a name would block the loop."""
+    if not 0 <= to.port < 65536:
+        raise OSError(f"{to.port} is no port")
+    flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV | socket.AI_V4MAPPED
+    return socket.getaddrinfo(to.address, to.port, family, socket.SOCK_DGRAM, 0, flags)[0][4]
+
+
+def _address(sockaddr: tuple[str, int] | tuple[str, int, int, int]) -> Address:
+    host = sockaddr[0].removeprefix("::ffff:") if "." in sockaddr[0] else sockaddr[0]
+    return Address(host, sockaddr[1])
