@@ -16,7 +16,6 @@ from outlive.cli.table import LazyGroup
 from outlive.errors import Failed, OutliveError, UsageInvalid
 
 INTERRUPTED = 130
-READER_GONE = 141
 
 
 @click.group(
@@ -45,9 +44,10 @@ def run(argv: list[str]) -> int:
         sys.stderr.write("Interrupted.\n")
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone, as `head` does. Python must not stumble over it again at exit.
+        # Whoever read our output has gone, as `head` does; click ends its own help with the same code.
+        # Python must not stumble over it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return READER_GONE
+        return Failed.exit_code
     except Exception as exception:
         error = as_outlive_error(exception)
         show_error(error)

@@ -1,0 +1,249 @@
+"""The API's paths, and what each answers.
+
+Nouns are plural; long actions are operations; what can be followed is a stream. Handlers read the agent's view and
+hand wishes to `wishes`; the command line has no other way in.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from outlive import __version__
+from outlive.cluster import outlook
+from outlive.cluster import records as rec
+from outlive.config.workload_file import parse_workload
+from outlive.errors import OutliveError, UsageInvalid
+
+from . import streams, wishes
+from .problems import Encoded, NotFound, on_http_exception, on_outlive_error
+from .view import View
+
+MOST_BODY_BYTES = 1024 * 1024
+MOST_WAIT_S = 30.0
+
+T = TypeVar("T")
+
+
+def application(view: View, *, peers_only: bool = False) -> Starlette:
+    """The API of one agent. peers_only: just what other agents need (logs and health), for the TLS port."""
+    api = Api(view)
+    shared = [
+        Route("/healthz", api.health),
+        Route("/v1/hosts/{name}/logs/{workload}", api.host_logs),
+    ]
+    local = [
+        Route("/v1/cluster", api.cluster),
+        Route("/v1/hosts", api.hosts),
+        Route("/v1/hosts/{name}", api.host),
+        Route("/v1/workloads", api.workloads),
+        Route("/v1/workloads/{name}", api.workload, methods=["GET"]),
+        Route("/v1/workloads/{name}", api.apply, methods=["PUT"]),
+        Route("/v1/workloads/{name}", api.remove, methods=["DELETE"]),
+        Route("/v1/workloads/{name}/desired", api.desire, methods=["PUT"]),
+        Route("/v1/workloads/{name}/why", api.why),
+        Route("/v1/workloads/{name}/logs", api.logs),
+        Route("/v1/operations", api.operations, methods=["GET"]),
+        Route("/v1/operations", api.operate, methods=["POST"]),
+        Route("/v1/operations/{id}", api.operation),
+        Route("/v1/events", api.events),
+    ]
+    handlers: dict[Any, Any] = {OutliveError: on_outlive_error, HTTPException: on_http_exception}
+    return Starlette(routes=shared if peers_only else shared + local, exception_handlers=handlers)
+
+
+class Api:
+    """The handlers, around one agent's view."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+
+    async def health(self, request: Request) -> Response:
+        """Alive, and which host and version this is."""
+        return Encoded({"host": self.view.host, "version": __version__, "store_reachable": self.view.store_reachable})
+
+    def _look(self) -> outlook.Outlook:
+        return outlook.look(self.view.mirror, store_reachable=self.view.store_reachable)
+
+    async def cluster(self, request: Request) -> Response:
+        """Everything, with the verdict that `outlive status` ends with."""
+        return Encoded({"host": self.view.host, "revision": self.view.mirror.revision, "outlook": self._look()})
+
+    async def hosts(self, request: Request) -> Response:
+        """All hosts."""
+        return Encoded({"hosts": self._look().hosts})
+
+    async def host(self, request: Request) -> Response:
+        """One host."""
+        return Encoded(self._one(self._look().hosts, request, "host"))
+
+    async def workloads(self, request: Request) -> Response:
+        """All workloads."""
+        return Encoded({"workloads": self._look().workloads})
+
+    async def workload(self, request: Request) -> Response:
+        """One workload: how it stands, what was asked, where it is placed and what its host reports."""
+        stands = self._one(self._look().workloads, request, "workload")
+        name, picture = stands.name, self.view.mirror
+        placed, report = picture.placements.get(name), picture.reports.get(name)
+        return Encoded(
+            {
+                "outlook": stands,
+                "record": picture.workloads[name].record,
+                "placement": placed.record if placed else None,
+                "report": report.record if report else None,
+            }
+        )
+
+    @staticmethod
+    def _one(things: tuple[Any, ...], request: Request, what: str) -> Any:
+        name = request.path_params["name"]
+        for thing in things:
+            if thing.name == name:
+                return thing
+        raise NotFound(f"There is no {what} {name}.", remedy="see `outlive ps` and `outlive status`")
+
+    async def apply(self, request: Request) -> Response:
+        """Take a workload file (TOML, as it is on disk) and have the cluster keep what it says."""
+        source = request.query_params.get("source", "request")
+        workload = parse_workload(await _body(request), source)
+        if workload.name != request.path_params["name"]:
+            raise UsageInvalid(f"{source} describes {workload.name}, not {request.path_params['name']}.")
+        return Encoded(await wishes.apply(self.view, workload, dry_run=_dry_run(request)))
+
+    async def remove(self, request: Request) -> Response:
+        """Stop a workload and forget it."""
+        name = request.path_params["name"]
+        return Encoded(await wishes.desire(self.view, name, rec.Desired.REMOVED, dry_run=_dry_run(request)))
+
+    async def desire(self, request: Request) -> Response:
+        """Have a workload run or be stopped: the body is {"desired": "running" | "stopped"}."""
+        asked = _decoded(await _body(request), _Desire)
+        name = request.path_params["name"]
+        desired = rec.Desired(asked.desired)
+        return Encoded(await wishes.desire(self.view, name, desired, dry_run=_dry_run(request)))
+
+    async def operations(self, request: Request) -> Response:
+        """All operations that are kept, the running ones and the last that ended."""
+        return Encoded({"operations": [entry.record for _, entry in sorted(self.view.mirror.operations.items())]})
+
+    async def operate(self, request: Request) -> Response:
+        """Ask for a migration or failover."""
+        asked = _decoded(await _body(request), _Operate)
+        kind = rec.OperationKind(asked.kind)
+        result = await wishes.operate(self.view, kind, asked.workload, asked.target, dry_run=_dry_run(request))
+        return Encoded(result, status_code=200 if _dry_run(request) else 202)
+
+    async def operation(self, request: Request) -> Response:
+        """One operation; with ?wait_s=N the answer comes when it has ended, or after that time."""
+        name = request.path_params["id"]
+        wait_s = min(MOST_WAIT_S, _number(request, "wait_s", 0.0))
+        deadline = self.view.now() + wait_s
+        while True:
+            entry = self.view.mirror.operations.get(name)
+            ended = entry is not None and entry.record.state in rec.ENDED
+            if ended or self.view.now() >= deadline:
+                break
+            await asyncio.sleep(0.05)
+        if entry is None:
+            raise NotFound(f"There is no operation {name}.")
+        return Encoded(entry.record)
+
+    async def events(self, request: Request) -> Response:
+        """What happened. As text/event-stream it goes on, from Last-Event-ID if given; else a list."""
+        if "text/event-stream" in request.headers.get("accept", ""):
+            after = streams.mark(request.headers.get("last-event-id") or request.query_params.get("after"))
+            return StreamingResponse(streams.events(self.view, after), media_type="text/event-stream")
+        found = self.view.book.happened()
+        for field in ("workload", "host"):
+            if wanted := request.query_params.get(field):
+                found = [event for event in found if getattr(event, field) == wanted]
+        return Encoded({"events": found[-max(1, int(_number(request, "limit", 100))) :]})
+
+    async def why(self, request: Request) -> Response:
+        """The chain of causes that led to a workload's last change, the first cause first."""
+        name = request.path_params["name"]
+        happened = self.view.book.happened()
+        about = [event for event in happened if event.workload == name]
+        if not about:
+            raise NotFound(f"Nothing is recorded of a workload {name}.", remedy="see `outlive ps`")
+        return Encoded({"workload": name, "chain": streams.chain(about[-1], {event.id: event for event in happened})})
+
+    async def host_logs(self, request: Request) -> Response:
+        """This host's own lines of a workload."""
+        name = request.path_params["name"]
+        if name != self.view.host:
+            raise NotFound(f"This is {self.view.host}, not {name}.")
+        modules, lines, follow = _log_options(request)
+        found = self.view.log_lines(request.path_params["workload"], modules, lines, follow)
+        return StreamingResponse(found, media_type="application/x-ndjson")
+
+    async def logs(self, request: Request) -> Response:
+        """A workload's lines from all hosts; followed, they go on wherever it goes."""
+        name = request.path_params["name"]
+        if name not in self.view.mirror.workloads:
+            raise NotFound(f"There is no workload {name}.", remedy="see `outlive ps`")
+        modules, lines, follow = _log_options(request)
+        found: AsyncIterator[bytes] = streams.logs(self.view, name, modules, lines, follow)
+        return StreamingResponse(found, media_type="application/x-ndjson")
+
+
+class _Desire(msgspec.Struct, forbid_unknown_fields=True):
+    desired: str
+
+    def __post_init__(self) -> None:
+        if self.desired not in ("running", "stopped"):
+            raise ValueError("desired is running or stopped")
+
+
+class _Operate(msgspec.Struct, forbid_unknown_fields=True):
+    kind: str
+    workload: str
+    target: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in tuple(rec.OperationKind):
+            raise ValueError("kind is migrate or failover")
+
+
+def _decoded(body: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise UsageInvalid("The request's body is not what was expected.", cause=str(error)) from error
+
+
+async def _body(request: Request) -> bytes:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MOST_BODY_BYTES:
+            raise UsageInvalid("The request's body is too large.", cause=f"more than {MOST_BODY_BYTES} bytes")
+    return body
+
+
+def _dry_run(request: Request) -> bool:
+    return request.query_params.get("dry_run", "") in ("1", "true", "yes")
+
+
+def _number(request: Request, name: str, default: float) -> float:
+    text = request.query_params.get(name)
+    try:
+        number = float(text) if text is not None else default
+    except ValueError:
+        number = float("nan")
+    if not 0 <= number < 1e9:
+        raise UsageInvalid(f"{name}={text} is no number that makes sense here.")
+    return number
+
+
+def _log_options(request: Request) -> tuple[list[str], int, bool]:
+    modules = [name for name in request.query_params.get("modules", "").split(",") if name]
+    lines = int(_number(request, "lines", 100))
+    return modules, lines, request.query_params.get("follow", "") in ("1", "true", "yes")

@@ -1,0 +1,56 @@
+"""Errors over HTTP: every answer that is not what was asked for is a problem object (RFC 9457).
+
+The ids are those of the command line, so that a script may match the same word in either place.
+"""
+
+from http import HTTPStatus
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from outlive.errors import ClusterUnreachable, Failed, OutliveError, RefusedForSafety, UsageInvalid
+
+STATUSES: tuple[tuple[type[OutliveError], HTTPStatus], ...] = (
+    (ClusterUnreachable, HTTPStatus.SERVICE_UNAVAILABLE),
+    (RefusedForSafety, HTTPStatus.CONFLICT),
+    (UsageInvalid, HTTPStatus.UNPROCESSABLE_ENTITY),
+)
+
+
+class NotFound(Failed):
+    """There is nothing of that name."""
+
+    id = "not-found"
+
+
+class Conflict(RefusedForSafety):
+    """Somebody else changed it meanwhile."""
+
+    id = "conflict"
+
+
+class Encoded(JSONResponse):
+    """JSON made by msgspec, which knows dataclasses and enums."""
+
+    def render(self, content: object) -> bytes:
+        return msgspec.json.encode(content)
+
+
+async def on_outlive_error(request: Request, error: Exception) -> Response:
+    """Answer with the error's problem object."""
+    assert isinstance(error, OutliveError)
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    if isinstance(error, NotFound):
+        status = HTTPStatus.NOT_FOUND
+    else:
+        status = next((status for kind, status in STATUSES if isinstance(error, kind)), status)
+    return Encoded(error.problem(), status_code=status, media_type="application/problem+json")
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """Answer what the framework itself refuses (no such path, no such method) in the same form."""
+    assert isinstance(error, HTTPException)
+    problem = Failed(f"{request.method} {request.url.path} cannot be had.", cause=error.detail, id="http.refused")
+    return Encoded(problem.problem(), status_code=error.status_code, media_type="application/problem+json")

@@ -1,0 +1,175 @@
+"""What operators ask for, written to the store as records that the leader acts on.
+
+Each wish is one compare-and-swap on the record that the agent's picture shows; when somebody else was faster it is
+tried again on the new picture, a few times. A dry run writes nothing and returns the commands that the leader's own
+decision gives for the same record.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from outlive.cluster import leader, mirror
+from outlive.cluster import records as rec
+from outlive.cluster.commands import Command, RecordEvent, Transact
+from outlive.cluster.events import StoreMoved, Tick
+from outlive.cluster.mirror import Mirror
+from outlive.cluster.transaction import KeyValue, Put, Transaction, unchanged
+from outlive.cluster.workload import Workload
+from outlive.errors import UsageInvalid
+from outlive.store.base import Store
+
+from .problems import Conflict, NotFound
+from .view import View
+
+STORE_S = 5.0
+TRIES = 5
+RETRY_PAUSE_S = 0.1
+
+Change = Callable[[rec.WorkloadRecord | None], rec.WorkloadRecord | None]
+"""From the record that stands (None: none) to the one wanted; None: nothing to change."""
+
+
+async def apply(view: View, workload: Workload, *, dry_run: bool) -> dict[str, Any]:
+    """Have the cluster keep `workload` as given; returns what changed."""
+
+    def change(stands: rec.WorkloadRecord | None) -> rec.WorkloadRecord | None:
+        if stands is None:
+            return rec.WorkloadRecord(workload)
+        if stands.desired is rec.Desired.REMOVED:
+            raise Conflict(f"{workload.name} is being removed.", remedy="apply it again once it is gone")
+        if stands.workload == workload and stands.desired is rec.Desired.RUNNING:
+            return None
+        version = stands.version + (stands.workload != workload)
+        return replace(stands, workload=workload, desired=rec.Desired.RUNNING, version=version)
+
+    check_addresses(view.mirror, workload)
+    return await _change(view, workload.name, "workload.applied", change, dry_run)
+
+
+def check_addresses(picture: Mirror, workload: Workload) -> None:
+    """Refuse a virtual IP that another workload, or a host, has. Raises UsageInvalid."""
+    wanted = {each.address.partition("/")[0] for each in workload.virtual_ips}
+    for name, entry in picture.workloads.items():
+        taken = wanted & {each.address.partition("/")[0] for each in entry.record.workload.virtual_ips}
+        if taken and name != workload.name:
+            raise UsageInvalid(
+                f"The virtual IP {min(taken)} of {workload.name} is {name}'s already.",
+                remedy="give each workload addresses of its own",
+            )
+    for name, host in picture.hosts.items():
+        if host.record.address in wanted:
+            raise UsageInvalid(
+                f"The virtual IP {host.record.address} of {workload.name} is host {name}'s own address.",
+                remedy="choose a free address in the same network",
+            )
+
+
+async def desire(view: View, name: str, desired: rec.Desired, *, dry_run: bool) -> dict[str, Any]:
+    """Have a workload run, stop, or be removed. Raises NotFound."""
+
+    def change(stands: rec.WorkloadRecord | None) -> rec.WorkloadRecord | None:
+        if stands is None:
+            raise NotFound(f"There is no workload {name}.", remedy="see `outlive ps`")
+        if stands.desired is desired:
+            return None
+        if stands.desired is rec.Desired.REMOVED:
+            raise Conflict(f"{name} is being removed.", remedy="apply it again once it is gone")
+        return replace(stands, desired=desired)
+
+    word = {rec.Desired.RUNNING: "started", rec.Desired.STOPPED: "stopped", rec.Desired.REMOVED: "removed"}[desired]
+    return await _change(view, name, f"workload.asked_to_be_{word}", change, dry_run)
+
+
+async def _change(view: View, name: str, kind: str, change: Change, dry_run: bool) -> dict[str, Any]:
+    key = rec.WORKLOADS + name
+    for _ in range(TRIES):
+        entry = view.mirror.workloads.get(name)
+        wanted = change(entry.record if entry else None)
+        if wanted is None:
+            return {"workload": name, "changed": False}
+        if dry_run:
+            return {"workload": name, "changed": True, "commands": commands_for(view, key, rec.encode(wanted))}
+        cause = view.record(kind, workload=name)
+        value = rec.encode(replace(wanted, because=cause.id))
+        compare = unchanged(key, _revision(view.mirror, key, entry.mod_revision if entry else 0))
+        done = await view.store.transact(Transaction((compare,), (Put(key, value),)), timeout_s=STORE_S)
+        if done.succeeded:
+            return {"workload": name, "changed": True, "event": cause.id, "revision": done.revision}
+        await asyncio.sleep(RETRY_PAUSE_S)
+    raise Conflict(f"{name} was changed by others each time it was tried.", remedy="look at it, and try again")
+
+
+def _revision(picture: Mirror, key: str, known: int) -> int:
+    """The revision to compare: a record that cannot be read is replaced as it stands."""
+    return picture.bad[key][0] if key in picture.bad else known
+
+
+async def operate(
+    view: View, kind: rec.OperationKind, workload: str, target: str | None, *, dry_run: bool
+) -> dict[str, Any]:
+    """Ask for a migration or a failover; the leader begins it, and `operation` tells how far it is."""
+    if workload not in view.mirror.workloads:
+        raise NotFound(f"There is no workload {workload}.", remedy="see `outlive ps`")
+    if target is not None and target not in view.mirror.hosts:
+        raise NotFound(f"There is no host {target}.", remedy="see `outlive status`")
+    operation = rec.OperationRecord(f"{kind}-{secrets.token_hex(4)}", kind, workload, target)
+    key = rec.OPERATIONS + operation.id
+    if dry_run:
+        return {"operation": operation, "commands": commands_for(view, key, rec.encode(operation))}
+    cause = view.record(f"{kind}.asked", workload=workload, host=target or "")
+    operation = replace(operation, because=cause.id)
+    await put(view.store, key, rec.encode(operation))
+    return {"operation": operation, "event": cause.id}
+
+
+async def put(store: Store, key: str, value: bytes) -> None:
+    """Create a key that nobody else uses."""
+    await store.transact(Transaction((), (Put(key, value),)), timeout_s=STORE_S)
+
+
+def commands_for(view: View, key: str, value: bytes) -> list[dict[str, Any]]:
+    """The very commands that the leader's decision gives if `key` had `value`; nothing is written.
+
+    This host decides as if it led, on its own signs of life; the true leader may know more.
+    """
+    picture = view.mirror
+    revision = picture.revision + 1
+    supposed = mirror.changed(picture, revision, [KeyValue(key, value, revision, revision)], view.now())
+    if supposed.leader is None:
+        supposed = replace(supposed, leader=mirror.Entry(rec.LeaderRecord(view.host), revision, revision))
+    verdicts = {name: entry.record.verdict for name, entry in supposed.verdicts.items()}
+    state = replace(
+        view.leader,
+        mirror=picture,
+        office_since=view.leader.office_since or 0.0,
+        at=view.now(),
+        ticked_at=None,
+        in_flight=view.leader.in_flight.update({}),
+        verdicts=view.leader.verdicts.update(verdicts),
+    )
+    led = replace(supposed, leader=replace(supposed.leader, record=rec.LeaderRecord(view.host)))  # type: ignore[type-var]
+    state, first = leader.step(state, StoreMoved(view.now(), led, frozenset({key})))
+    _, second = leader.step(state, Tick(view.now()))
+    return [_told(command) for command in (*first, *second) if _is_decision(command)]
+
+
+def _is_decision(command: Command) -> bool:
+    return isinstance(command, RecordEvent) or (isinstance(command, Transact) and command.purpose.act != "verdict")
+
+
+def _told(command: Command) -> dict[str, Any]:
+    if isinstance(command, RecordEvent):
+        event = command.event
+        about = {"workload": event.workload, "host": event.host, "module": event.module, "text": event.text}
+        return {"command": "record", "kind": event.kind, **{word: told for word, told in about.items() if told}}
+    assert isinstance(command, Transact)
+    writes = [
+        {"put": write.key, "value": rec.decode(write.key, write.value)}
+        if isinstance(write, Put)
+        else {"delete": write.key}
+        for write in command.transaction.writes
+    ]
+    return {"command": str(command.purpose.act), "writes": writes}

@@ -1,0 +1,77 @@
+"""What commands share that talk to a cluster: which agent, and how a wish or its dry run is told.
+
+`--socket` names the agent; `--lab NAME` (or OUTLIVE_LAB) takes any host of a lab that answers.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from outlive.client import Client
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def cluster_options(function: Function) -> Function:
+    """Give a command `--socket` and `--lab`, as the argument `client`."""
+
+    def connected(*args: Any, socket: str | None, lab: str | None, **options: Any) -> Any:
+        return function(*args, client=connect(socket, lab), **options)
+
+    connected.__name__, connected.__doc__ = function.__name__, function.__doc__
+    connected.__dict__.update(function.__dict__)
+    connected = click.option("--lab", envvar="OUTLIVE_LAB", metavar="NAME", help="Talk to this lab's cluster.")(
+        connected
+    )
+    return click.option("--socket", metavar="PATH", help="The agent's socket.")(connected)  # type: ignore[return-value]
+
+
+def dry_run_option(function: Function) -> Function:
+    """Give a command `--dry-run`."""
+    option = click.option("--dry-run", is_flag=True, help="Print the commands that would be decided; change nothing.")
+    return option(function)
+
+
+def connect(socket: str | None, lab: str | None) -> "Client":
+    """A client of the agent that was named, or of the first host of a lab that answers."""
+    from outlive.client import Client
+
+    if socket is not None or lab is None:
+        return Client(socket)
+    from outlive.errors import ClusterUnreachable
+    from outlive.lab.lab import Lab
+
+    opened = Lab.open(lab)
+    for host in opened.on():
+        client = Client(str(opened.plan.api(host)))
+        try:
+            client.get("/healthz")
+        except ClusterUnreachable:
+            continue
+        return client
+    raise ClusterUnreachable(f"No host of the lab {lab} answers.", remedy="switch one on with `outlive lab start HOST`")
+
+
+def query(dry_run: bool) -> str:
+    """The part of the address that asks for a dry run."""
+    return "?dry_run=1" if dry_run else ""
+
+
+def tell_commands(result: dict[str, Any]) -> None:
+    """Print the commands of a dry run, one a line."""
+    import json
+
+    commands = result.get("commands", [])
+    if not commands:
+        click.echo("Nothing would be decided at once; the next change in the cluster may lead to something.")
+    for command in commands:
+        word = command.pop("command")
+        click.echo(f"{word}: {json.dumps(command, ensure_ascii=False)}")
+
+
+def say(text: str) -> None:
+    """Tell something on the way, not the result."""
+    sys.stderr.write(text + "\n")

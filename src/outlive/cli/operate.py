@@ -1,0 +1,32 @@
+"""Asking for a long action and following it to its end: what `migrate` and `failover` share."""
+
+from typing import TYPE_CHECKING
+
+from outlive.errors import Failed, RefusedForSafety
+
+from .connect import query, say, tell_commands
+from .output import print_json
+from .waiting import until_ended
+
+if TYPE_CHECKING:
+    from outlive.client import Client
+
+
+def operate(
+    client: "Client", kind: str, name: str, target: str | None, wait_s: float, dry_run: bool, as_json: bool
+) -> None:
+    """Ask, wait, tell. Raises RefusedForSafety or Failed with the operation's own reason."""
+    result = client.post(f"/v1/operations{query(dry_run)}", {"kind": kind, "workload": name, "target": target})
+    operation = result["operation"]
+    if dry_run:
+        tell_commands(result)
+    elif wait_s > 0:
+        say(f"{kind} of {name} was asked for ({operation['id']}).")
+        operation = until_ended(client, operation["id"], wait_s)
+        if operation["state"] == "refused":
+            raise RefusedForSafety(f"The {kind} of {name} was refused.", cause=operation["reason"])
+        if operation["state"] == "failed":
+            raise Failed(f"The {kind} of {name} failed.", cause=operation["reason"], remedy=f"see `outlive why {name}`")
+        say(f"Done: {operation['reason']}.")
+    if as_json:
+        print_json({"operation": operation, "commands": result.get("commands", [])})

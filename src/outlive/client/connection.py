@@ -1,0 +1,136 @@
+"""One connection to one agent, over its Unix socket.
+
+Requests are JSON over HTTP by the standard library's client, which costs a command little to import. A problem object
+comes back as the same error that the agent raised: its id, sentence, cause, remedy and exit code.
+"""
+
+import http.client
+import json
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+from outlive.errors import ClusterUnreachable, OutliveError
+
+DEFAULT_SOCKET = "/run/outlive/api.sock"
+ENVIRONMENT = "OUTLIVE_SOCKET"
+CONNECT_S = 3.0
+REQUEST_S = 40.0
+
+
+class Answered(OutliveError):
+    """What the agent answered, as it said it."""
+
+    def __init__(self, problem: dict[str, Any]) -> None:
+        super().__init__(
+            str(problem.get("title", "The agent refused.")),
+            cause=str(problem.get("detail", "")),
+            remedy=str(problem.get("remedy", "")),
+            id=str(problem.get("id", "failed")),
+        )
+        self.told = problem
+        code = problem.get("exit_code")
+        self.exit_code = code if isinstance(code, int) else 1  # type: ignore[misc]
+
+    def problem(self) -> dict[str, str | int]:
+        """The problem as the agent sent it."""
+        return self.told
+
+
+def find_socket(given: str | None = None) -> str:
+    """The agent's socket: as given, or by OUTLIVE_SOCKET, or where an installed agent has it."""
+    return given or os.environ.get(ENVIRONMENT) or DEFAULT_SOCKET
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(CONNECT_S)
+        self.sock.connect(self._path)
+        self.sock.settimeout(self.timeout)
+
+
+class Client:
+    """Requests to one agent; each opens a connection of its own."""
+
+    def __init__(self, path: str | None = None) -> None:
+        self.path = find_socket(path)
+
+    def get(self, path: str) -> Any:
+        """GET, decoded. Raises ClusterUnreachable, or what the agent answered."""
+        return self._request("GET", path)
+
+    def put(self, path: str, body: bytes | dict[str, Any]) -> Any:
+        """PUT a document, decoded answer."""
+        return self._request("PUT", path, body)
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        """POST a document, decoded answer."""
+        return self._request("POST", path, body)
+
+    def delete(self, path: str) -> Any:
+        """DELETE, decoded answer."""
+        return self._request("DELETE", path)
+
+    def lines(self, path: str, headers: dict[str, str] | None = None) -> Iterator[bytes]:
+        """A streamed answer line by line, until the agent or the caller ends it."""
+        connection, response = self._send("GET", path, None, headers or {}, None)
+        try:
+            if response.status >= 400:
+                raise Answered(_problem(response.read()))
+            while line := response.readline():
+                yield line
+        except (OSError, http.client.HTTPException) as error:
+            raise self._unreachable(error) from error
+        finally:
+            connection.close()
+
+    def _request(self, method: str, path: str, body: bytes | dict[str, Any] | None = None) -> Any:
+        connection, response = self._send(method, path, body, {}, REQUEST_S)
+        try:
+            content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise self._unreachable(error) from error
+        finally:
+            connection.close()
+        if response.status >= 400:
+            raise Answered(_problem(content))
+        return json.loads(content)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | dict[str, Any] | None,
+        headers: dict[str, str],
+        timeout_s: float | None,
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        connection = _UnixConnection(self.path, timeout_s)  # type: ignore[arg-type]
+        encoded = json.dumps(body).encode() if isinstance(body, dict) else body
+        try:
+            connection.request(method, path, encoded, headers)
+            return connection, connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: Exception) -> ClusterUnreachable:
+        return ClusterUnreachable(
+            f"No agent answers at {self.path}.",
+            cause=str(error) or type(error).__name__,
+            remedy="start one with `outlive up`, name another socket with --socket, "
+            "or look at a lab with `outlive lab status`",
+        )
+
+
+def _problem(content: bytes) -> dict[str, Any]:
+    try:
+        problem = json.loads(content)
+    except ValueError:
+        problem = {}
+    return problem if isinstance(problem, dict) else {}
