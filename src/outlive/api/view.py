@@ -10,7 +10,6 @@ from outlive.cluster.leader_state import LeaderState
 from outlive.cluster.mirror import Mirror
 from outlive.cluster.node_state import NodeState
 from outlive.cluster.records import EventRecord
-from outlive.store.base import Store
 
 Arrival = tuple[int, str]
 """Where an event stands in the order of arrival: the store's revision, and its key."""
@@ -43,8 +42,6 @@ class View(Protocol):
     def node(self) -> NodeState: ...
     @property
     def leader(self) -> LeaderState: ...
-    @property
-    def store(self) -> Store: ...
     @property
     def book(self) -> Book: ...
     @property

@@ -16,15 +16,13 @@ from outlive.cluster import records as rec
 from outlive.cluster.commands import Command, RecordEvent, Transact
 from outlive.cluster.events import StoreMoved, Tick
 from outlive.cluster.mirror import Mirror
-from outlive.cluster.transaction import KeyValue, Put, Transaction, unchanged
+from outlive.cluster.transaction import KeyValue, Put, Transaction, absent, unchanged
 from outlive.cluster.workload import Workload
 from outlive.errors import UsageInvalid
-from outlive.store.base import Store
 
 from .problems import Conflict, NotFound
 from .view import View
 
-STORE_S = 5.0
 TRIES = 5
 RETRY_PAUSE_S = 0.1
 
@@ -95,7 +93,7 @@ async def _change(view: View, name: str, kind: str, change: Change, dry_run: boo
         cause = view.record(kind, workload=name)
         value = rec.encode(replace(wanted, because=cause.id))
         compare = unchanged(key, _revision(view.mirror, key, entry.mod_revision if entry else 0))
-        done = await view.store.transact(Transaction((compare,), (Put(key, value),)), timeout_s=STORE_S)
+        done = await view.transact(Transaction((compare,), (Put(key, value),)))
         if done.succeeded:
             return {"workload": name, "changed": True, "event": cause.id, "revision": done.revision}
         await asyncio.sleep(RETRY_PAUSE_S)
@@ -121,13 +119,8 @@ async def operate(
         return {"operation": operation, "commands": commands_for(view, key, rec.encode(operation))}
     cause = view.record(f"{kind}.asked", workload=workload, host=target or "")
     operation = replace(operation, because=cause.id)
-    await put(view.store, key, rec.encode(operation))
+    await view.transact(Transaction((absent(key),), (Put(key, rec.encode(operation)),)))
     return {"operation": operation, "event": cause.id}
-
-
-async def put(store: Store, key: str, value: bytes) -> None:
-    """Create a key that nobody else uses."""
-    await store.transact(Transaction((), (Put(key, value),)), timeout_s=STORE_S)
 
 
 def commands_for(view: View, key: str, value: bytes) -> list[dict[str, Any]]:
