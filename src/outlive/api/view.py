@@ -10,6 +10,7 @@ from outlive.cluster.leader_state import LeaderState
 from outlive.cluster.mirror import Mirror
 from outlive.cluster.node_state import NodeState
 from outlive.cluster.records import EventRecord
+from outlive.cluster.transaction import Transaction, TransactionResult
 
 Arrival = tuple[int, str]
 """Where an event stands in the order of arrival: the store's revision, and its key."""
@@ -49,6 +50,10 @@ class View(Protocol):
 
     def now(self) -> float:
         """Seconds on this host's boot clock."""
+        ...
+
+    async def transact(self, transaction: Transaction) -> TransactionResult:
+        """Try a transaction on the store, within a few seconds. Raises an OutliveError when it cannot be reached."""
         ...
 
     def record(
