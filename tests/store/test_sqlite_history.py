@@ -1,5 +1,7 @@
 """The past that is kept for watches: bounded by count and by size, without anybody asking."""
 
+# ruff: noqa: ASYNC240 (small files, and nothing else runs in the loop)
+
 import asyncio
 import contextlib
 import sqlite3
@@ -67,6 +69,29 @@ async def test_the_bytes_kept_are_bounded(path: Path, open_store: OpenStore) -> 
 
     assert counted_bytes == real_bytes <= 100_000
     assert await told(store, oldest, revision) == list(range(oldest, revision + 1))
+
+
+async def test_the_log_is_taken_in_between_transactions_and_stays_small(
+    path: Path, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By both instances, while the other writes and reads; and not one commit less is there afterwards."""
+    monkeypatch.setattr("outlive.store.sqlite_checkpoint.COMMITS_BETWEEN", 5)
+    monkeypatch.setattr("outlive.store.sqlite_checkpoint.BYTES_BETWEEN", 50_000)
+    stores = [await open_store(), await open_store()]
+    log = Path(f"{path}-wal")
+
+    async def write(name: str, store: SqliteStore) -> None:
+        for number in range(60):
+            await put(store, f"{name}/{number}", b"v" * 10_000)
+            assert log.stat().st_size < 60 * 10_000
+            await store.list(name, timeout_s=LIMIT_S)
+
+    await asyncio.gather(write("a", stores[0]), write("b", stores[1]))
+    assert len((await stores[0].list("", timeout_s=LIMIT_S)).keys) == 120
+    for store in stores:
+        await store.close()
+
+    assert len((await (await open_store()).list("", timeout_s=LIMIT_S)).keys) == 120
 
 
 async def test_a_watcher_that_takes_nothing_costs_bounded_memory_and_then_gets_all_of_it(

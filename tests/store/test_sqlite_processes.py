@@ -15,6 +15,7 @@ import pytest
 from outlive.cluster.transaction import Delete, KeyValue, Put, Transaction
 from outlive.store.base import StoreTimeout
 from outlive.store.sqlite import SqliteStore
+from outlive.store.sqlite_locks import write_lock_holder
 
 LIMIT_S = 10.0
 OpenStore = Callable[..., Awaitable[SqliteStore]]
@@ -64,7 +65,7 @@ async def test_a_lock_held_by_another_process_times_out_and_then_lets_go(path: P
         assert holder.stdout is not None
         assert await holder.stdout.readline() == b"held\n"
 
-        with pytest.raises(StoreTimeout):
+        with pytest.raises(StoreTimeout) as raised:
             await put(store, "key", b"too late", timeout_s=0.3)
         while_locked = await store.get("key", timeout_s=LIMIT_S)
         waiting = asyncio.create_task(put(store, "key", b"patient"))
@@ -73,10 +74,31 @@ async def test_a_lock_held_by_another_process_times_out_and_then_lets_go(path: P
 
         assert await waiting == revision + 1
 
+    assert f"process {holder.pid} (python" in raised.value.cause
     assert while_locked == KeyValue("key", b"before", revision, revision)
     found = await store.get("key", timeout_s=LIMIT_S)
     assert found is not None
     assert found.value == b"patient"
+
+
+async def test_a_process_stopped_with_the_lock_is_named_and_found(path: Path, open_store: OpenStore) -> None:
+    store = await open_store()
+    before = write_lock_holder(path)
+    async with process("hold", path) as holder:
+        assert holder.stdout is not None
+        assert await holder.stdout.readline() == b"held\n"
+        holder.send_signal(signal.SIGSTOP)
+        with pytest.raises(StoreTimeout) as raised:
+            await put(store, "key", b"1", timeout_s=0.5)
+        found = write_lock_holder(path)
+        holder.send_signal(signal.SIGKILL)
+        await holder.wait()
+
+        assert await put(store, "key", b"2") == 1
+
+    assert before is None
+    assert found == holder.pid
+    assert "which is stopped" in raised.value.cause
 
 
 async def test_processes_share_one_order_of_changes_and_lose_none(path: Path, open_store: OpenStore) -> None:

@@ -34,6 +34,7 @@ from .base import (
     check_ttl,
 )
 from .boot_clock import BootClock, boot_time_s, kernel_boot_clock
+from .sqlite_checkpoint import Checkpointer
 from .sqlite_tables import Change, HistoryLimits
 from .sqlite_thread import Call, StoreThread, closed, patiently
 from .sqlite_watch import POLL_INTERVAL_S, Watch, Watches
@@ -58,7 +59,8 @@ class SqliteStore:
         self._reading: sqlite3.Connection | None = None
         self._watches: Watches | None = None
         self._sweeping = False
-        self._writer = StoreThread("writer", path)
+        self._checkpointer: Checkpointer | None = None
+        self._writer = StoreThread("writer", path, self._checkpoint)
         self._reader = StoreThread("reader", path, self._poll, POLL_INTERVAL_S)
 
     @classmethod
@@ -171,7 +173,7 @@ class SqliteStore:
                 finally:
                     connection.execute("ROLLBACK")
 
-            return patiently(call, step)
+            return patiently(call, self.path, step)
 
         return await self._reader.call(name, work, timeout_s)
 
@@ -182,7 +184,7 @@ class SqliteStore:
         connection = self._writing
         assert connection is not None
         self._file.check()
-        patiently(call, lambda: connection.execute("BEGIN IMMEDIATE"))
+        patiently(call, self.path, lambda: connection.execute("BEGIN IMMEDIATE"))
         try:
             change = Change(connection, self._clock, self._limits)
             result = body(change)
@@ -194,6 +196,8 @@ class SqliteStore:
                 connection.execute("ROLLBACK")
             raise
         call.mark_committed()
+        if self._checkpointer is not None:
+            self._checkpointer.count(change.written_bytes)
         self._check_after_commit()
         self._reader.poke()
         return result
@@ -213,11 +217,17 @@ class SqliteStore:
     def _open_writing(self, call: Call[None]) -> None:
         path = self.path = self.path.resolve()
         files.create_if_missing(path)
-        patiently(call, lambda: files.verify(path))
-        self._writing, self._file = patiently(call, lambda: files.open_for_writing(path))
+        patiently(call, path, lambda: files.verify(path))
+        self._writing, self._file = patiently(call, path, lambda: files.open_for_writing(path))
+
+        self._checkpointer = Checkpointer(path, self._writing)
+
+    def _checkpoint(self) -> None:
+        if self._checkpointer is not None:
+            self._checkpointer.run_if_due()
 
     def _open_reading(self, call: Call[None]) -> None:
-        self._reading = patiently(call, lambda: files.open_for_reading(self._file))
+        self._reading = patiently(call, self.path, lambda: files.open_for_reading(self._file))
         self._watches = Watches(self._clock, self._file, self._sweep)
 
     def _poll(self) -> None:
@@ -242,7 +252,12 @@ class SqliteStore:
         self._reader.stop(lambda: _close(self._reading))
 
     def _stop_writing(self) -> None:
-        self._writer.stop(lambda: _close(self._writing))
+        self._writer.stop(self._close_writing)
+
+    def _close_writing(self) -> None:
+        if self._checkpointer is not None:
+            self._checkpointer.close()
+        _close(self._writing)
 
 
 def commit(connection: sqlite3.Connection) -> None:

@@ -184,6 +184,7 @@ def open_for_writing(path: Path) -> tuple[sqlite3.Connection, StoreFile]:
     connection = connect(path, "rw")
     try:
         connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA wal_autocheckpoint=0")  # see sqlite_checkpoint
         connection.execute("PRAGMA journal_size_limit=16777216")
         mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
         if mode != b"wal":

@@ -117,6 +117,7 @@ class Change:
         self.revision, self.compacted, self._history_bytes = connection.execute(
             "SELECT revision, compacted, history_bytes FROM state"
         ).fetchone()
+        self.written_bytes = 0
         self._loaded = (self.revision, self.compacted, self._history_bytes)
         for (lease_id,) in connection.execute(_ALL_OVER, _now(clock)).fetchall():
             self.end_lease(lease_id)
@@ -239,6 +240,7 @@ class Change:
             (revision, key, value, create_revision, lease),
         )
         self._history_bytes += len(key) + len(value or b"") + 64
+        self.written_bytes += len(key) + len(value or b"") + 64
 
 
 def _now(clock: BootClock) -> dict[str, str | int]:

@@ -8,6 +8,7 @@ was: surely not done, or possibly done.
 
 import asyncio
 import contextlib
+import math
 import queue
 import random
 import sqlite3
@@ -23,11 +24,13 @@ import structlog
 from .base import StoreError, StoreTimeout, StoreUnavailable, StoreUncertain
 from .boot_clock import boot_time_s
 from .sqlite_file import is_busy, translate
+from .sqlite_locks import who_holds_up
 
 T = TypeVar("T")
 
 _FIRST_PAUSE_S = 0.0005
 _LONGEST_PAUSE_S = 0.01
+_WHO_AFTER_S = 0.1
 
 _jitter = random.Random()  # its own, so that a seeded generator elsewhere is left alone
 
@@ -60,6 +63,7 @@ class Call(Generic[T]):
         self._notify = notify
         self._lock = threading.Lock()
         self._gate = _Gate.OPEN
+        self._hindered_by = ""
         self._committed = False
         self._abandoned = False
         self._result: T | None = None
@@ -76,6 +80,10 @@ class Call(Generic[T]):
             self.finish(None, translate(error, path, committing=self._gate is _Gate.COMMITTING))
         else:
             self.finish(result, None)
+
+    def hindered_by(self, obstacle: str) -> None:
+        """What to tell as the cause if the time runs out; empty: not known."""
+        self._hindered_by = obstacle
 
     def check_time(self) -> None:
         """Raise StoreTimeout when the deadline has passed or the waiter has given up."""
@@ -121,7 +129,7 @@ class Call(Generic[T]):
     def _timeout(self) -> StoreTimeout:
         return StoreTimeout(
             f"The store's {self.name} was not done within {self._timeout_s:g} s; it will not be done.",
-            cause="another process held the store's lock, or its disk did not answer",
+            cause=self._hindered_by or "another process held the store's lock, or its disk did not answer",
             remedy="try again; if it lasts, look for a stuck process that has the store open",
         )
 
@@ -133,9 +141,10 @@ class Call(Generic[T]):
         )
 
 
-def patiently(call: "Call[Any]", step: Callable[[], T]) -> T:
+def patiently(call: "Call[Any]", path: Path, step: Callable[[], T]) -> T:
     """Repeat `step` while another connection is in the way, up to the call's deadline."""
     pause_s = _FIRST_PAUSE_S
+    ask_who_at = boot_time_s() + _WHO_AFTER_S
     while True:
         try:
             return step()
@@ -143,19 +152,20 @@ def patiently(call: "Call[Any]", step: Callable[[], T]) -> T:
             if not is_busy(error):
                 raise
         call.check_time()
+        if boot_time_s() >= ask_who_at:
+            call.hindered_by(who_holds_up(path))
+            ask_who_at = math.inf
         time.sleep(pause_s * _jitter.uniform(0.5, 1.5))
         pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
 
 
 class StoreThread:
-    """Runs calls one after another, and `idle` about every `interval_s` between them.
+    """Runs calls one after another, and `idle` after each and, with `interval_s`, about that often between them.
 
     Nothing here waits for a thread that hangs in its disk: it is left behind as a daemon.
     """
 
-    def __init__(
-        self, name: str, path: Path, idle: Callable[[], None] | None = None, interval_s: float | None = None
-    ) -> None:
+    def __init__(self, name: str, path: Path, idle: Callable[[], None], interval_s: float | None = None) -> None:
         self._path = path
         self._idle = idle
         self._interval_s = interval_s
@@ -218,7 +228,7 @@ class StoreThread:
         next_idle_at = time.monotonic()
         while True:
             wait_s = None
-            if self._idle is not None and self._interval_s is not None:
+            if self._interval_s is not None:
                 wait_s = max(0.0, next_idle_at - time.monotonic())
             with contextlib.suppress(queue.Empty):
                 call = self._queue.get(timeout=wait_s)
@@ -226,9 +236,8 @@ class StoreThread:
                     break
                 if isinstance(call, Call):
                     call.run(self._path)
-            if self._idle is not None and self._interval_s is not None:
-                self._idle()
-                next_idle_at = time.monotonic() + self._interval_s
+            self._idle()
+            next_idle_at = time.monotonic() + (self._interval_s or 0.0)
         self._refuse_the_rest()
         self._closing()
 
