@@ -5,8 +5,6 @@ judges the hosts and then looks at every workload that may need something. All t
 transactions that hold only while it leads; who was replaced unaware can do no harm.
 """
 
-from dataclasses import replace
-
 from immutables import Map
 
 from . import courses, judging, operations
@@ -43,7 +41,8 @@ def step(state: LeaderState, event: Event) -> tuple[LeaderState, tuple[Command, 
 
     Raises nothing for any sequence of well-formed events; events of machines that are not the leader's change nothing.
     """
-    turn = Turn(replace(state, at=max(state.at, event.at)))
+    turn = Turn(state)
+    turn.set(at=max(state.at, event.at))
     match event:
         case Tick():
             _tick(turn)

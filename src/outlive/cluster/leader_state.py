@@ -7,6 +7,7 @@ life, verdicts, and the course of each workload (failures, avoided hosts, restor
 from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
 from immutables import Map
 
 from . import records as rec
@@ -41,8 +42,7 @@ class Course:
     cause: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class LeaderState:
+class LeaderState(msgspec.Struct, frozen=True):
     """Everything that one host's leader machine knows.
 
     office_since: when this host was first seen to lead; None: it does not. in_flight: key → when its write was sent.

@@ -45,7 +45,8 @@ def step(state: NodeState, event: Event) -> tuple[NodeState, tuple[Command, ...]
 
     Raises nothing for any sequence of well-formed events; events of machines that are not the node's change nothing.
     """
-    turn = Turn(replace(state, at=max(state.at, event.at)))
+    turn = Turn(state)
+    turn.set(at=max(state.at, event.at))
     _dispatch(turn, event)
     if isinstance(event, Tick | StoreMoved | TornDown | Transacted | Prepared | PrepareFailed | ModuleChanged):
         reigns.follow(turn, session.in_force(turn))

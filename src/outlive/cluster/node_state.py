@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+import msgspec
 from immutables import Map
 
 from .commands import Held, Journal, SaveJournal
@@ -89,8 +90,7 @@ class Reign:
         return ModuleStatus.RESTORING
 
 
-@dataclass(frozen=True, slots=True)
-class NodeState:
+class NodeState(msgspec.Struct, frozen=True):
     """Everything that one host's node machine knows. shown: the reigns that the last heartbeat told of."""
 
     me: str

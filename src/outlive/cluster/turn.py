@@ -1,11 +1,14 @@
 """One event being dealt with: the newest state, and the commands so far.
 
 Both machines' rules are written against a turn; it lives for one `step` only, so that a step stays a function from
-values to values. What is recorded for people gets its id here, and the consequence names its cause by that id.
+values to values. A state has many fields and a step copies it several times: so states are msgspec structs, which
+copy twenty times faster than dataclasses. What is recorded for people gets its id here, and the consequence
+names its cause by that id.
 """
 
-from dataclasses import replace
 from typing import Any, Generic, Protocol, TypeVar
+
+from msgspec.structs import replace
 
 from .commands import Act, Command, Purpose, RecordEvent, Transact
 from .records import EventRecord
