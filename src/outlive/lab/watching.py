@@ -3,6 +3,7 @@
 The watcher looks at the kernel's own account (control groups with processes in them), never at what agents say.
 """
 
+import itertools
 import json
 import subprocess
 import sys
@@ -55,7 +56,7 @@ class Counting:
         """The longest time in which no client was told anything."""
         with self.changed:
             times = [each[0] for each in self.acknowledged]
-        return max((later - earlier for earlier, later in zip(times, times[1:], strict=False)), default=0.0)
+        return max((later - earlier for earlier, later in itertools.pairwise(times)), default=0.0)
 
     def finish(self) -> dict[str, Any]:
         """Have the clients stop and verify; returns their account."""

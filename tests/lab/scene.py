@@ -1,0 +1,109 @@
+"""A Redis in a lab, clients that count through it, and what must hold when the test is over."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from outlive.lab import demo, hosts, ready
+from outlive.lab.lab import Lab
+from outlive.lab.watching import Counting, Sightings, counting_clients, watched
+
+WORKLOAD = demo.WORKLOAD
+TAKEOVER_S = 45.0
+SETTLED_S = 30.0
+
+
+@dataclass
+class Scene:
+    """What a test plays with. primary: the host that runs Redis when the test begins."""
+
+    lab: Lab
+    primary: str
+    counting: Counting
+    sightings: Sightings
+
+    @property
+    def leader(self) -> str:
+        """The host that leads now."""
+        return str(
+            ready.until(self.lab, "somebody leads", lambda found: found["leader"] is not None, SETTLED_S)["leader"]
+        )
+
+    def others(self, *besides: str) -> list[str]:
+        """The hosts that are neither the primary nor these."""
+        return [host.name for host in self.lab.plan.hosts if host.name not in (self.primary, *besides)]
+
+    def counts_again(self, timeout_s: float = TAKEOVER_S) -> None:
+        """Clients are answered anew from now on."""
+        now = time.time()
+        assert self.counting.wait_for(lambda: self.counting.acknowledged[-1][0] > now + 0.2, timeout_s)
+
+    def runs_elsewhere(self, *besides: str) -> str:
+        """Wait until another host than the primary runs Redis; returns it."""
+
+        def moved(found: dict[str, Any]) -> bool:
+            each = ready.workload(found, WORKLOAD)
+            return each is not None and each["state"] == "running" and each["host"] != self.primary
+
+        found = ready.until(self.lab, "Redis runs elsewhere", moved, TAKEOVER_S, besides=(self.primary, *besides))
+        each = ready.workload(found, WORKLOAD)
+        assert each is not None
+        return str(each["host"])
+
+    def runs_here(self) -> dict[str, Any]:
+        """Wait until the primary runs Redis (still or again); returns how it stands."""
+
+        def here(found: dict[str, Any]) -> bool:
+            each = ready.workload(found, WORKLOAD)
+            return each is not None and each["state"] == "running" and each["host"] == self.primary
+
+        each = ready.workload(ready.until(self.lab, "Redis runs here", here, TAKEOVER_S), WORKLOAD)
+        assert each is not None
+        return each
+
+    def generation(self, *, besides: tuple[str, ...] = ()) -> int:
+        """The generation that stands in the store."""
+        each = ready.workload(ready.outlook(self.lab, besides=besides), WORKLOAD)
+        assert each is not None
+        return int(each["generation"])
+
+    def events(self, *, besides: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+        """Everything that was recorded, in order."""
+        found: list[dict[str, Any]] = ready.any_client(self.lab, besides=besides).get("/v1/events?limit=5000")["events"]
+        return found
+
+    def kinds(self, *, besides: tuple[str, ...] = ()) -> list[str]:
+        """What was recorded, by kind."""
+        return [event["kind"] for event in self.events(besides=besides)]
+
+    def module_pids(self, host: str | None = None) -> list[int]:
+        """Redis's own processes on a host."""
+        found = hosts.pids(self.lab.plan, host or self.primary, f"{hosts.WORKLOADS}/{WORKLOAD}/redis")
+        assert found, "Redis has no processes there"
+        return found
+
+    def agent_pids(self, host: str | None = None) -> list[int]:
+        """The keeper's and the agent's processes on a host."""
+        return hosts.pids(self.lab.plan, host or self.primary, hosts.AGENT)
+
+
+@contextmanager
+def on_stage(lab: Lab) -> Iterator[Scene]:
+    """Redis runs and clients count; afterwards check that nothing was lost, doubled, or run twice."""
+    ready.until_ready(lab, SETTLED_S)
+    ready.any_client(lab).put(f"/v1/workloads/{WORKLOAD}", demo.REDIS.encode())
+    primary = ready.until_running(lab, WORKLOAD, SETTLED_S)
+    with (
+        watched(lab, WORKLOAD) as sightings,
+        counting_clients(lab, demo.ADDRESS, demo.PORT, demo.CLIENTS) as counting,
+    ):
+        assert counting.wait_for(lambda: len(counting.acknowledged) > 20, SETTLED_S)
+        yield Scene(lab, primary, counting, sightings)
+        account = counting.finish()
+    assert not sightings.double_run, sightings.both[:5]
+    assert account, "the clients could not verify"
+    assert account["lost"] == 0, account
+    assert account["duplicated"] == 0, account
+    assert account["acknowledged"] > 20

@@ -1,0 +1,220 @@
+"""Real failures of a real Redis and its hosts. Each test ends with the promises checked by the scene."""
+
+import os
+import signal
+import sqlite3
+import time
+
+from outlive.cluster.timing import Timing
+from outlive.lab import hosts, network, ready
+
+from .scene import WORKLOAD, Scene
+
+TIMING = Timing()
+SURELY_OVER_S = TIMING.claim_surely_over_s()
+
+
+def test_a_host_that_loses_power_is_replaced_within_the_promised_time(scene: Scene) -> None:
+    cut_at = time.time()
+    scene.lab.kill(scene.primary)
+    scene.runs_elsewhere()
+    scene.counts_again()
+    events = scene.events(besides=(scene.primary,))
+    dead = [event for event in events if event["kind"] == "verdict.dead" and event["host"] == scene.primary]
+    assert len(dead) == 1
+    placed = next(event for event in events if event["kind"] == "failover.started")
+    assert placed["unix_ms"] / 1000 > cut_at + TIMING.claim_ttl_s - TIMING.renew_s * 2
+    print(f"restart issued {placed['unix_ms'] / 1000 - cut_at:.2f} s after the cut")
+
+
+def test_a_module_that_crashes_is_restored_in_place(scene: Scene) -> None:
+    [pid] = scene.module_pids()
+    os.kill(pid, signal.SIGKILL)
+    ready.until(scene.lab, "it is noticed", lambda found: "module.failed" in scene.kinds(), 10)
+    stands = scene.runs_here()
+    scene.counts_again()
+    assert stands["generation"] == 1
+    assert {"restore.ordered", "module.restored"} <= set(scene.kinds())
+
+
+def test_a_module_that_hangs_is_found_by_its_health_check_and_restored(scene: Scene) -> None:
+    [pid] = scene.module_pids()
+    os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + 30
+    while "module.restored" not in scene.kinds():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    scene.counts_again()
+    assert scene.generation() == 1
+
+
+def test_a_module_that_fails_again_and_again_moves_to_another_host(scene: Scene) -> None:
+    deadline = time.monotonic() + 60
+    while ready.until_running(scene.lab, WORKLOAD, 40) == scene.primary:
+        assert time.monotonic() < deadline
+        pids = hosts.pids(scene.lab.plan, scene.primary, f"{hosts.WORKLOADS}/{WORKLOAD}/redis")
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.3)
+    scene.counts_again()
+    assert scene.kinds().count("restore.ordered") >= 3
+    assert "restore.given_up" in scene.kinds()
+
+
+def test_an_agent_killed_comes_back_and_adopts_what_runs(scene: Scene) -> None:
+    [redis] = scene.module_pids()
+    agent = scene.agent_pids()[-1]
+    os.kill(agent, signal.SIGKILL)
+    ready.until(scene.lab, "it was adopted", lambda found: "workload.adopted" in scene.kinds(), 20)
+    scene.counts_again()
+    assert scene.module_pids() == [redis]
+    assert scene.generation() == 1
+
+
+def test_a_stopped_agent_cannot_keep_its_workload_and_the_guard_sees_to_that(scene: Scene) -> None:
+    scene.lab.pause(scene.primary, agent_only=True)
+    stopped_at = time.monotonic()
+    while hosts.pids(scene.lab.plan, scene.primary, f"{hosts.WORKLOADS}/{WORKLOAD}"):
+        assert time.monotonic() - stopped_at < SURELY_OVER_S + 2
+        time.sleep(0.02)
+    addresses = network.ip("-n", scene.lab.plan.host(scene.primary).namespace, "-4", "addr", "show", "dev", "eth0")
+    assert "10.77.0.100" not in addresses
+    scene.runs_elsewhere()
+    scene.counts_again()
+    scene.lab.resume(scene.primary, agent_only=True)
+    ready.until_ready(scene.lab, 30)
+
+
+def test_a_host_paused_for_longer_than_its_claim_does_not_act_when_it_wakes(scene: Scene) -> None:
+    scene.lab.pause(scene.primary)
+    scene.runs_elsewhere()
+    scene.counts_again()
+    scene.lab.resume(scene.primary)
+    ready.until_ready(scene.lab, 30)
+    scene.counts_again()
+    assert not hosts.pids(scene.lab.plan, scene.primary, f"{hosts.WORKLOADS}/{WORKLOAD}")
+
+
+def test_a_short_pause_changes_nothing(scene: Scene) -> None:
+    scene.lab.pause(scene.primary)
+    time.sleep(1.0)
+    scene.lab.resume(scene.primary)
+    scene.counts_again()
+    assert scene.generation() == 1
+
+
+def test_an_isolated_host_stops_and_its_workload_goes_elsewhere_without_a_death(scene: Scene) -> None:
+    scene.lab.isolate(scene.primary)
+    scene.runs_elsewhere()
+    scene.counts_again()
+    assert "verdict.dead" not in scene.kinds(besides=(scene.primary,))
+    scene.lab.heal(scene.primary)
+    ready.until_ready(scene.lab, 30)
+    scene.counts_again()
+
+
+def test_a_partition_with_the_primary_on_the_larger_side_disturbs_nobody(scene: Scene) -> None:
+    away = scene.others()[0]
+    scene.lab.partition(away)
+    time.sleep(SURELY_OVER_S + 3)
+    scene.counts_again()
+    assert scene.generation(besides=(away,)) == 1
+    scene.lab.heal()
+    ready.until_ready(scene.lab, 30)
+    scene.counts_again()
+
+
+def test_a_partition_with_the_primary_on_the_smaller_side_moves_it(scene: Scene) -> None:
+    scene.lab.partition(scene.primary)
+    scene.runs_elsewhere()
+    scene.counts_again()
+    scene.lab.heal()
+    ready.until_ready(scene.lab, 30)
+    scene.counts_again()
+
+
+def test_a_primary_and_another_host_cut_off_together_go_on_and_are_not_doubled(scene: Scene) -> None:
+    companion = scene.others()[0]
+    scene.lab.partition(scene.primary, companion, with_client=True)
+    time.sleep(SURELY_OVER_S + 3)
+    scene.counts_again()
+    scene.lab.heal()
+    ready.until_ready(scene.lab, 30)
+    scene.counts_again()
+    assert scene.generation() == 1
+
+
+def test_the_leaders_host_killed_leaves_a_cluster_that_leads_itself_again(scene: Scene) -> None:
+    leader = scene.leader
+    killed_at = time.monotonic()
+    scene.lab.kill(leader)
+    found = ready.until(
+        scene.lab, "another leads", lambda found: found["leader"] not in (None, leader), 30, besides=(leader,)
+    )
+    print(f"{found['leader']} led {time.monotonic() - killed_at:.2f} s after the leader's end")
+    if leader == scene.primary:
+        scene.runs_elsewhere()
+    scene.counts_again()
+
+
+def test_two_of_three_hosts_killed_leave_one_that_runs_it(scene: Scene) -> None:
+    victim = scene.others()[0]
+    scene.lab.kill(victim)
+    scene.lab.kill(scene.primary)
+    assert scene.runs_elsewhere(victim) == scene.others(victim)[0]
+    scene.counts_again()
+
+
+def test_a_host_switched_on_again_joins_and_can_take_over(scene: Scene) -> None:
+    scene.lab.kill(scene.primary)
+    successor = scene.runs_elsewhere()
+    scene.lab.start(scene.primary)
+    ready.until_ready(scene.lab, 30)
+    for other in scene.others(successor):
+        scene.lab.kill(other)
+    scene.lab.kill(successor)
+    scene.runs_here()
+    scene.counts_again()
+
+
+def test_a_store_that_is_locked_for_longer_than_a_claim_stops_everything_and_lets_it_begin_anew(scene: Scene) -> None:
+    locker = sqlite3.connect(scene.lab.plan.store, isolation_level=None, timeout=10)
+    locker.execute("BEGIN IMMEDIATE")
+    time.sleep(TIMING.claim_ttl_s + 1)
+    for host in scene.lab.plan.hosts:
+        assert not hosts.pids(scene.lab.plan, host.name, f"{hosts.WORKLOADS}/{WORKLOAD}/redis")
+    locker.execute("ROLLBACK")
+    locker.close()
+    scene.counts_again()
+    assert scene.generation() > 1
+
+
+def test_a_full_disk_of_the_primary_is_survived(scene: Scene) -> None:
+    scene.lab.fill_disk(scene.primary)
+    time.sleep(2)
+    scene.counts_again()
+    scene.lab.heal(scene.primary)
+    scene.counts_again()
+
+
+def test_a_datastore_as_good_as_hung_does_not_make_a_live_host_dead(scene: Scene) -> None:
+    [other, *_] = scene.others()
+    scene.lab.slow_datastore(other, 1)
+    time.sleep(TIMING.slot_stale_s + SURELY_OVER_S + 1)
+    assert "verdict.dead" not in scene.kinds()
+    scene.counts_again()
+    scene.lab.heal(other)
+    ready.until_ready(scene.lab, 30)
+
+
+def test_a_guard_killed_is_replaced_at_once_and_the_workload_stays(scene: Scene) -> None:
+    [guard] = hosts.pids(scene.lab.plan, scene.primary, hosts.GUARD)
+    os.kill(guard, signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while (found := hosts.pids(scene.lab.plan, scene.primary, hosts.GUARD)) in ([], [guard]):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert len(found) == 1
+    time.sleep(SURELY_OVER_S)
+    scene.counts_again()
+    assert scene.generation() == 1
