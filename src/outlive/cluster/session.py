@@ -34,7 +34,8 @@ def advance(turn: Turn) -> None:
         lose(turn, "the store did not answer in time to renew it")
         return
     if session.asked_at is not None:
-        if state.at - session.asked_at < state.timing.transact_s * 2:
+        patience_s = state.timing.renew_s * 2 if session.incarnation else state.timing.transact_s * 2
+        if state.at - session.asked_at < patience_s:
             return
         turn.set_session(asked_at=None)
     if session.incarnation:
