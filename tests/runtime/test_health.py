@@ -120,9 +120,7 @@ async def test_http_that_never_answers_ends_in_time() -> None:
 async def test_single_failures_are_borne_and_a_row_of_them_is_not(tmp_path: Path) -> None:
     # Fails on every second try until the file says to fail always.
     script = f"""cd {tmp_path}; echo x >> tries; [ -e always ] && exit 1; exit $(( $(wc -l < tries) % 2 ))"""
-    check = Check(
-        CheckKind.COMMAND, ("sh", "-c", script), interval_s=0.01, timeout_s=20, failures=2, grace_s=60
-    )
+    check = Check(CheckKind.COMMAND, ("sh", "-c", script), interval_s=0.01, timeout_s=20, failures=2, grace_s=60)
     first = asyncio.Event()
     watching = asyncio.create_task(watched(check, HERE, first.set))
     async with asyncio.timeout(30):

@@ -42,6 +42,11 @@ class StoreWatcher:
         self._away = False
         self.mirror = Mirror()
 
+    @property
+    def fresh(self) -> bool:
+        """Whether the store was being followed when it was last looked at."""
+        return self.mirror.revision > 0 and not self._away
+
     async def read(self) -> Mirror:
         """Read the whole store. Raises StoreError."""
         listing = await self._store.list("", timeout_s=LISTED_WITHIN_S)

@@ -73,7 +73,6 @@ class Storage:
         """Write and read until cancelled."""
         self._tell = tell
         async with asyncio.TaskGroup() as self._tasks:
-            self._say_reachable()
             for name, datastore in self.datastores.items():
                 self._tasks.create_task(self._write_slots(datastore, self._wake[name]))
                 self._tasks.create_task(self._read_slots(datastore))

@@ -1,0 +1,141 @@
+"""The agent as its API sees it: the newest values, and the few things that the API asks for.
+
+Everything here is read or handed on; nothing is decided and no state is kept but the number of the last event that
+was recorded for an operator.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from outlive.cluster.leader_state import LeaderState
+from outlive.cluster.mirror import Mirror
+from outlive.cluster.node_state import NodeState
+from outlive.cluster.records import EventRecord
+from outlive.cluster.transaction import Transaction, TransactionResult
+from outlive.errors import ClusterUnreachable
+from outlive.runtime import logs
+from outlive.store.base import Store
+
+from . import peers
+from .observe import Clock, StoreWatcher
+from .record import EventBook, Recorder
+
+TRANSACT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Machines:
+    """The two machines' states as they are now."""
+
+    node: Callable[[], NodeState]
+    leader: Callable[[], LeaderState]
+
+
+class AgentView:
+    """What the API may know and ask of one run of the agent."""
+
+    def __init__(
+        self,
+        host: str,
+        run: str,
+        machines: Machines,
+        watcher: StoreWatcher,
+        book: EventBook,
+        recorder: Recorder,
+        store: Store,
+        logs_folder: Path,
+        clock: Clock,
+        tls: peers.Credentials | None,
+    ) -> None:
+        self.host = host
+        self.book = book
+        self._run = run
+        self._machines = machines
+        self._watcher = watcher
+        self._recorder = recorder
+        self._store = store
+        self._logs_folder = logs_folder
+        self._clock = clock
+        self._tls = tls
+        self._context: ssl.SSLContext | None = None
+        self._issued = count(1)
+
+    @property
+    def mirror(self) -> Mirror:
+        """The newest picture of the store."""
+        return self._watcher.mirror
+
+    @property
+    def node(self) -> NodeState:
+        """The node machine's state."""
+        return self._machines.node()
+
+    @property
+    def leader(self) -> LeaderState:
+        """The leader machine's state."""
+        return self._machines.leader()
+
+    @property
+    def store_reachable(self) -> bool:
+        """Whether the picture of the store is fresh."""
+        return self._watcher.fresh
+
+    def now(self) -> float:
+        """Seconds on this host's boot clock."""
+        return self._clock()
+
+    async def transact(self, transaction: Transaction) -> TransactionResult:
+        """Try a transaction. Raises StoreError."""
+        return await self._store.transact(transaction, timeout_s=TRANSACT_S)
+
+    def record(
+        self, kind: str, *, workload: str = "", host: str = "", text: str = "", because: str = ""
+    ) -> EventRecord:
+        """Record something that an operator did."""
+        event = EventRecord(
+            id=f"{self.host}.{self._run}.o{next(self._issued)}",
+            kind=kind,
+            by=self.host,
+            at_s=self._clock(),
+            host=host,
+            workload=workload,
+            text=text,
+            because=because,
+        )
+        return self._recorder.record(event)
+
+    async def log_lines(self, workload: str, modules: Sequence[str], lines: int, follow: bool) -> AsyncIterator[bytes]:
+        """This host's lines of a workload, each a JSON object and a newline."""
+        async for line in logs.read(self._logs_folder, workload, modules, lines, follow=follow):
+            told = {
+                "unix_ms": line.unix_ms,
+                "host": self.host,
+                "module": line.module,
+                "stream": line.stream,
+                "text": line.text,
+            }
+            yield msgspec.json.encode(told) + b"\n"
+
+    async def peer_log_lines(
+        self, host: str, workload: str, modules: Sequence[str], lines: int, follow: bool
+    ) -> AsyncIterator[bytes]:
+        """The same of another host, asked over TLS. Raises ClusterUnreachable when it cannot be asked."""
+        member = self.mirror.hosts.get(host)
+        if self._tls is None or member is None:
+            raise ClusterUnreachable(
+                f"The agent of {host} cannot be asked.",
+                cause="this agent has no [tls] in its file" if member else f"there is no host {host}",
+                remedy="give every host its certificate, or ask on that host itself",
+            )
+        if self._context is None:
+            self._context = await asyncio.to_thread(peers.trusting, self._tls)
+        options = urlencode({"modules": ",".join(modules), "lines": lines, "follow": int(follow)})
+        path = f"/v1/hosts/{quote(host)}/logs/{quote(workload)}?{options}"
+        return peers.lines(self._context, host, member.record.address, member.record.peer_port, path)
