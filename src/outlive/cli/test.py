@@ -10,9 +10,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -39,6 +39,7 @@ class Step:
     commands: Sequence[Sequence[str]]
     limit_s: float
     talks: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,24 +139,21 @@ def find_checkout() -> Path:
 
 def all_steps(checkout: Path) -> list[Step]:
     """Return every step but the lab, cheapest first."""
+    ruff = [sys.executable, "-m", "ruff"]
     scripts = Path(sys.executable).parent
-    build = checkout / ".setup" / "strict"
+    strict = checkout / ".setup" / "strict"
     meson = [str(scripts / "meson")]
-    setup = [*meson, "setup", *(["--wipe"] if build.exists() else []), "-Dwerror=true", "-Db_sanitize=undefined"]
-    simulate = checkout / "src" / "outlive" / "cli" / "simulate.py"
+    fresh = ["--wipe"] if strict.exists() else []
+    setup = [*meson, "setup", *fresh, "-Dwerror=true", "-Db_sanitize=address,undefined", str(strict)]
+    sanitized = {"OUTLIVE_NATIVE_DIR": str(strict / "native"), "UBSAN_OPTIONS": "halt_on_error=1"}
     return [
-        Step(
-            "lint", [[sys.executable, "-m", "ruff", "check"], [sys.executable, "-m", "ruff", "format", "--check"]], 120
-        ),
+        Step("lint", [[*ruff, "check"], [*ruff, "format", "--check"]], 120),
         Step("types", [[sys.executable, "-m", "mypy"]], 900),
         Step("import contracts", [[str(scripts / "lint-imports"), "--no-logo"]], 120),
-        Step("native programs, warnings as errors", [[*setup, str(build)], [*meson, "compile", "-C", str(build)]], 300),
+        Step("native programs, warnings as errors", [setup, [*meson, "compile", "-C", str(strict)]], 300),
         pytest_step("tests", QUICK),
-        *(
-            [Step("simulator sample", [outlive_command("simulate", "--seeds", "200", "--hosts", "5", "--json")], 900)]
-            if simulate.exists()
-            else []
-        ),
+        replace(pytest_step("native programs under sanitizers", QUICK, "tests/native"), environment=sanitized),
+        Step("simulator sample", [outlive_command("simulate", "--seeds", "200", "--hosts", "5", "--json")], 900),
     ]
 
 
@@ -193,7 +191,7 @@ class Runner:
         process = subprocess.Popen(
             words,
             cwd=self.checkout,
-            env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            env={**os.environ, **step.environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
             stdin=subprocess.DEVNULL,
             stdout=talk if step.talks else subprocess.PIPE,
             stderr=talk if step.talks else subprocess.STDOUT,
