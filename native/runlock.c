@@ -5,8 +5,8 @@
  *
  * It takes an OFD lock on the file without waiting, writes who holds it and at which generation, syncs that, says
  * so, and sleeps until it is killed; the kernel (or the file server) then lets go. It sits in --cgroup, so that it
- * dies with the workload. --state, a local file, gets {"boot_id","pid","start_ticks","generation","owner","file"},
- * the identity of the process that asks, so that a restarted agent finds it.
+ * dies with the workload. --state, a local file, gets {"boot_id","pid","start_ticks","generation","owner","file",
+ * "held"}: who this process is and whether it holds the lock yet, so that a restarted agent finds it.
  *
  * One line on the ready descriptor (standard output without one), and the exit code where it ends:
  *     HELD                                      it holds
@@ -217,7 +217,7 @@ static bool still_named(int fd, const char *path)
         && held.st_ino == named.st_ino;
 }
 
-static bool state_record(const struct options *options)
+static bool state_record(const struct options *options, bool held)
 {
     char folder[PATH_MAX];
     char name[PATH_MAX];
@@ -231,9 +231,9 @@ static bool state_record(const struct options *options)
     strcpy(name, options->state);
     snprintf(text, sizeof text,
              "{\"boot_id\":\"%s\",\"pid\":%d,\"start_ticks\":%" PRIu64 ",\"generation\":%" PRIu64
-             ",\"owner\":\"%s\",\"file\":\"%s\"}\n",
+             ",\"owner\":\"%s\",\"file\":\"%s\",\"held\":%s}\n",
              options->wanted.boot_id, (int)getpid(), start_ticks(getpid()), options->wanted.generation,
-             options->wanted.owner, options->file);
+             options->wanted.owner, options->file, held ? "true" : "false");
     return file_replace(dirname(folder), basename(name), text);
 }
 
@@ -338,11 +338,13 @@ int main(int count, char *words[])
     if (!boot_id_read(options.wanted.boot_id))
         return say_error(&options, "cannot learn which boot this is");
     /* Before the lock is asked for, so that no holder exists that a restarted agent could not find. */
-    if (options.state != NULL && !state_record(&options))
+    if (options.state != NULL && !state_record(&options, false))
         return say_error(&options, "the state file cannot be written");
     int status = take(&options, &lock);
     if (status != 0)
         return status;
+    if (options.state != NULL && !state_record(&options, true))
+        return say_error(&options, "the state file cannot be written");
     ready_say(&options.ready_fd, STDOUT_FILENO, "HELD");
     for (;;)
         (void)pause();
