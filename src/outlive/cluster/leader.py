@@ -25,7 +25,7 @@ from .events import (
 )
 from .leader_state import LeaderState, Turn
 from .timing import Timing
-from .transaction import Delete, Put, Transaction, absent, same_incarnation
+from .transaction import Delete, Put, Transaction, absent, same_incarnation, unchanged
 
 LOOK_AT_ALL_S = 1.0
 PROTECTED_S = 2.0
@@ -80,6 +80,7 @@ def _tick(turn: Turn) -> None:
     _campaign(turn)
     if not in_office(turn.state):
         return
+    _heal_own_key(turn)
     changed = judging.judge_all(turn)
     state = turn.state
     look_at_all = changed or state.at - state.looked_at >= LOOK_AT_ALL_S
@@ -124,7 +125,8 @@ def _notice_office(turn: Turn) -> None:
 
 def _campaign(turn: Turn) -> None:
     state = turn.state
-    if state.mirror.leader is not None or state.isolated:
+    stray = _stray_key(turn)
+    if (state.mirror.leader is not None and stray is None) or state.isolated:
         return
     claim = state.mirror.claimed(state.me)
     if claim is None or claim.record.run != state.run:
@@ -132,6 +134,12 @@ def _campaign(turn: Turn) -> None:
     if state.campaigned_at is not None and state.at - state.campaigned_at < state.timing.transact_s:
         return
     turn.set(campaigned_at=state.at)
+    if stray is not None:
+        # Removed, not written over: who led under it must find that its term has ended.
+        turn.transact(
+            Act.CAMPAIGN, state.me, Transaction((unchanged(rec.LEADER, stray),), (Delete(rec.LEADER),))
+        )
+        return
     turn.transact(
         Act.CAMPAIGN,
         state.me,
@@ -139,6 +147,35 @@ def _campaign(turn: Turn) -> None:
             (absent(rec.LEADER), same_incarnation(rec.CLAIMS + state.me, claim.incarnation)),
             (Put(rec.LEADER, rec.encode(rec.LeaderRecord(state.me)), claim.record.lease),),
         ),
+    )
+
+
+def _stray_key(turn: Turn) -> int | None:
+    """The revision of a leader's key that no claim stands behind, so that no lease will end it: a hand wrote it."""
+    mirror = turn.state.mirror
+    revision = mirror.bad[rec.LEADER][0] if rec.LEADER in mirror.bad else None
+    if mirror.leader is None:
+        return revision
+    if mirror.claimed(mirror.leader.record.host) is not None:
+        return None
+    return mirror.leader.mod_revision if revision is None else revision
+
+
+def _heal_own_key(turn: Turn) -> None:
+    """A hand spoilt the key under which this host leads: write it again, bound to the lease as before."""
+    mirror = turn.state.mirror
+    claim = mirror.claimed(turn.state.me)
+    if rec.LEADER not in mirror.bad or mirror.leader is None or claim is None or turn.is_busy(rec.LEADER):
+        return
+    revision, problem = mirror.bad[rec.LEADER]
+    cause = turn.note("record.healed", text=f"{rec.LEADER} could not be read: {problem}")
+    record = rec.encode(mirror.leader.record)
+    turn.write(
+        Act.HEAL,
+        rec.LEADER,
+        (unchanged(rec.LEADER, revision), same_incarnation(rec.CLAIMS + turn.state.me, claim.incarnation)),
+        (Put(rec.LEADER, record, claim.record.lease),),
+        cause,
     )
 
 

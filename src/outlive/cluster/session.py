@@ -55,7 +55,12 @@ def _register(turn: Turn) -> None:
         return
     key = rec.CLAIMS + state.host.name
     seen = state.mirror.claimed(state.host.name)
-    if seen is None:
+    if key in state.mirror.bad:
+        # A hand wrote over it, and with that freed it of its lease: it would stand for ever.
+        turn.set_session(asked_at=state.at)
+        spoilt = unchanged(key, state.mirror.bad[key][0])
+        turn.transact(Act.UNREGISTER, state.host.name, Transaction((spoilt,), (Delete(key),)))
+    elif seen is None:
         turn.set_session(asked_at=state.at)
         known = state.mirror.hosts.get(state.host.name)
         writes = [Put(key, rec.encode(_claim(turn)), session.lease)]
