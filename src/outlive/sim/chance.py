@@ -1,0 +1,275 @@
+"""A world and its faults, drawn from one seed.
+
+What is drawn: sites and sizes of hosts, clock rates up to the allowed drift (often at its ends), workloads of all
+shapes, how fast things are, and a schedule of faults that ends before the calm. Waiting times that only cost
+simulated time (back-off, exclusion) are shortened; all on which safety rests is as in the default timing.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+
+from outlive.cluster.host import Capacity, Host
+from outlive.cluster.timing import Timing
+from outlive.cluster.workload import Module, OnIsolation, PlacementRules, RestorePolicy, VirtualIP, Workload
+
+from .faults import Fault
+from .setup import DATASTORE, Delays, HostSetup, Setup, WorkloadSetup
+
+SETTLE_S = 6.0
+FAULTS_S = 50.0
+CALM_S = 45.0
+TIMING = Timing(retry_first_s=0.5, retry_most_s=4.0, exclude_s=8.0, stable_s=15.0, verify_s=3.0)
+
+Drawn = tuple[Setup, tuple[Fault, ...]]
+
+
+def draw(random: Random, hosts: int = 5, faults_s: float = FAULTS_S) -> Drawn:
+    """A world of so many hosts, and what goes wrong in it during `faults_s` seconds, from a seeded generator."""
+    timing = TIMING
+    names = [_name(number) for number in range(hosts)]
+    calm_at_s = SETTLE_S + faults_s
+    setup = Setup(
+        hosts=tuple(_host(random, name, number, timing) for number, name in enumerate(names)),
+        workloads=tuple(_workload(random, number, names) for number in range(random.randint(2, 5))),
+        timing=timing,
+        delays=_delays(random),
+        calm_at_s=calm_at_s,
+        end_s=calm_at_s + CALM_S,
+    )
+    return setup, _faults(random, setup, names)
+
+
+def _name(number: int) -> str:
+    return chr(ord("a") + number) if number < 26 else f"host-{number}"
+
+
+def _host(random: Random, name: str, number: int, timing: Timing) -> HostSetup:
+    # The square root keeps the ratio of any two rates within the drift that is allowed.
+    most = (1.0 + timing.drift_ratio) ** 0.5
+    rate = random.choice((1.0, most, 1.0 / most, random.uniform(1.0 / most, most)))
+    cpus = random.choice((2.0, 4.0, 4.0, 8.0))
+    host = Host(
+        name=name,
+        site=random.choice(("north", "south")),
+        address=f"10.0.0.{number + 1}",
+        port=7900,
+        peer_port=7901,
+        capacity=Capacity(cpus, 8192),
+        labels={"disk": random.choice(("fast", "fast", "slow"))},
+        datastores=(DATASTORE,),
+    )
+    return HostSetup(host, rate, random.choice((10.0, 1000.0, 1_000_000.0)))
+
+
+def _workload(random: Random, number: int, hosts: list[str]) -> WorkloadSetup:
+    modules: list[Module] = []
+    for name in ("db", "app", "web")[: random.choice((1, 1, 2, 3))]:
+        restore = RestorePolicy(random.choice((1, 2, 3)), 60.0, random.choice((0.2, 0.5)), 4.0)
+        after = (modules[-1].name,) if modules and random.random() < 0.7 else ()
+        modules.append(Module(name, (f"/bin/{name}",), restore=restore, after=after, stop_grace_s=2.0))
+    rules = random.choice(
+        (
+            PlacementRules(),
+            PlacementRules(),
+            PlacementRules(),
+            PlacementRules(labels={"disk": "fast"}),
+            PlacementRules(sites=("north",)),
+            PlacementRules(hosts=tuple(sorted(random.sample(hosts, min(3, len(hosts)))))),
+        )
+    )
+    workload = Workload(
+        name=f"w{number}",
+        modules=tuple(modules),
+        priority=random.choice((50, 100, 100, 200)),
+        on_isolation=random.choice((OnIsolation.STOP, OnIsolation.STOP, OnIsolation.LEAVE)),
+        resources=Capacity(random.choice((0.5, 1.0, 2.0, 3.0)), 512),
+        placement=rules,
+        virtual_ips=(VirtualIP(f"10.0.9.{number + 1}/24"),),
+        data_on=random.choice((DATASTORE, None)),
+    )
+    applied_at_s = random.choice((0.5, 0.5, random.uniform(0.0, 4.0), None if number else 0.5))
+    return WorkloadSetup(workload, applied_at_s, broken=number > 0 and random.random() < 0.06)
+
+
+def _delays(random: Random) -> Delays:
+    delays = Delays(network_loss=random.choice((0.0, 0.0, 0.01, 0.02)))
+    quick = replace(
+        delays, network_s=(0.0001, 0.0005), store_s=(0.0002, 0.002), watch_s=(0.0002, 0.002), slot_write_s=(0.001, 0.01)
+    )
+    slow = replace(
+        delays, network_s=(0.005, 0.05), store_s=(0.01, 0.08), watch_s=(0.01, 0.2), prepare_s=(0.2, 1.5),
+        module_start_s=(0.3, 2.5), module_stop_s=(0.1, 1.2),
+    )  # fmt: skip
+    return random.choice((delays, delays, quick, slow))
+
+
+# Faults: each draws one, or several that belong together, that begin at a moment.
+
+Draft = Callable[[Random, float, list[str], list[WorkloadSetup]], list[Fault]]
+
+
+def _some(random: Random, names: list[str]) -> str:
+    return random.choice(names)
+
+
+def _groups(random: Random, names: list[str]) -> tuple[str, str]:
+    mixed = random.sample(names, len(names))
+    cut = random.randint(1, max(1, len(mixed) - 1))
+    return "+".join(sorted(mixed[:cut])), "+".join(sorted(mixed[cut:]) or mixed[:1])
+
+
+def _short(random: Random) -> float:
+    return random.choice((random.uniform(0.1, 3.0), random.uniform(1.0, 6.0), random.uniform(4.0, 15.0)))
+
+
+def _of_host(verb: str, least_s: float = 0.0) -> Draft:
+    def fault(random: Random, at_s: float, hosts: list[str], _: list[WorkloadSetup]) -> list[Fault]:
+        return [Fault(at_s, verb, (_some(random, hosts),), max(least_s, _short(random)))]
+
+    return fault
+
+
+def _of_all(verb: str, *choices: str) -> Draft:
+    def fault(random: Random, at_s: float, _: list[str], __: list[WorkloadSetup]) -> list[Fault]:
+        args = (random.choice(choices),) if choices else ()
+        return [Fault(at_s, verb, args, _short(random))]
+
+    return fault
+
+
+def _partition(random: Random, at_s: float, hosts: list[str], _: list[WorkloadSetup]) -> list[Fault]:
+    one, other = _groups(random, hosts)
+    verb = random.choice(("cut", "cut", "cut-oneway"))
+    cut = Fault(at_s, verb, (one, other), _short(random))
+    if random.random() < 0.5:
+        return [cut]
+    # The store is with the other side.
+    away = [Fault(at_s, "store-away", (name,), cut.for_s) for name in one.split("+")]
+    if random.random() < 0.5:
+        away += [Fault(at_s, "datastore-away", (name,), cut.for_s) for name in one.split("+")]
+    return [cut, *away]
+
+
+def _two_crash(random: Random, at_s: float, hosts: list[str], _: list[WorkloadSetup]) -> list[Fault]:
+    return [
+        Fault(at_s + random.uniform(0.0, 1.0), "crash", (name,), _short(random))
+        for name in random.sample(hosts, min(2, len(hosts)))
+    ]
+
+
+def _midway(random: Random, at_s: float, hosts: list[str], _: list[WorkloadSetup]) -> list[Fault]:
+    return [Fault(at_s, "kill-agent-midway", (_some(random, hosts), str(random.randint(0, 40))))]
+
+
+def _flapping(random: Random, at_s: float, hosts: list[str], _: list[WorkloadSetup]) -> list[Fault]:
+    verb = random.choice(("isolate", "kill-agent", "store-away", "unplug", "hang-agent", "pause"))
+    host, every_s = _some(random, hosts), random.uniform(0.5, 3.0)
+    return [Fault(at_s + turn * every_s, verb, (host,), every_s * 0.6) for turn in range(random.randint(3, 6))]
+
+
+def _stale(random: Random, at_s: float, hosts: list[str], _: list[WorkloadSetup]) -> list[Fault]:
+    age = random.choice(("0.5", "1.5", "2.5", "5"))
+    return [Fault(at_s, "datastore-stale", (_some(random, hosts), age), _short(random))]
+
+
+def _of_module(verb: str) -> Draft:
+    def fault(random: Random, at_s: float, _: list[str], workloads: list[WorkloadSetup]) -> list[Fault]:
+        workload = random.choice(workloads).workload
+        module = random.choice(workload.modules).name
+        times = random.choice((1, 1, 1, 4))
+        return [Fault(at_s + turn * 1.5, verb, (workload.name, module)) for turn in range(times)]
+
+    return fault
+
+
+def _of_workload(verb: str) -> Draft:
+    def fault(random: Random, at_s: float, hosts: list[str], workloads: list[WorkloadSetup]) -> list[Fault]:
+        name = random.choice(workloads).workload.name
+        args = (name,) if random.random() < 0.4 else (name, _some(random, hosts))
+        return [Fault(at_s, verb, args, _short(random))]
+
+    return fault
+
+
+def _asked(random: Random, at_s: float, hosts: list[str], workloads: list[WorkloadSetup]) -> list[Fault]:
+    name = random.choice(workloads).workload.name
+    verb = random.choice(("apply", "apply", "stop", "start", "remove", "migrate", "migrate", "failover", "failover"))
+    if verb in ("migrate", "failover"):
+        return [Fault(at_s, verb, (name,) if random.random() < 0.5 else (name, _some(random, hosts)))]
+    faults = [Fault(at_s, verb, (name,))]
+    if verb in ("stop", "remove") and random.random() < 0.7:
+        again = "start" if verb == "stop" else "apply"
+        faults.append(Fault(at_s + random.choice((0.01, 0.2, 2.0)) * random.random(), again, (name,)))
+    return faults
+
+
+def _by_hand(random: Random, at_s: float, hosts: list[str], workloads: list[WorkloadSetup]) -> list[Fault]:
+    name = random.choice(workloads).workload.name
+    host = _some(random, hosts)
+    key = random.choice(
+        (f"placements/{name}", f"placements/{name}", f"workloads/{name}", f"reports/{name}", f"claims/{host}",
+         f"verdicts/{host}", "leader")
+    )  # fmt: skip
+    verb = "garble" if key.startswith("workloads/") else random.choice(("garble", "delete"))
+    return [Fault(at_s, verb, (key,))]
+
+
+def _kill_guard(random: Random, at_s: float, hosts: list[str], _: list[WorkloadSetup]) -> list[Fault]:
+    return [Fault(at_s, "kill-guard", (_some(random, hosts),))]
+
+
+DRAFTS: tuple[tuple[int, Draft], ...] = (
+    (8, _of_host("crash", 0.5)),
+    (3, _two_crash),
+    (8, _of_host("pause")),
+    (5, _of_host("kill-agent")),
+    (5, _midway),
+    (6, _of_host("hang-agent")),
+    (1, _kill_guard),
+    (10, _partition),
+    (4, _of_host("isolate")),
+    (4, _of_host("unplug")),
+    (4, _flapping),
+    (2, _of_all("lose", "0.1", "0.3", "0.6")),
+    (2, _of_all("double", "0.3", "1")),
+    (2, _of_all("delay", "0.3", "1", "3")),
+    (4, _of_host("store-away")),
+    (3, _of_host("store-deaf")),
+    (4, _of_host("store-mute")),
+    (3, _of_all("store-down")),
+    (3, _of_all("store-slow", "0.3", "1.5", "4")),
+    (4, _of_host("datastore-away")),
+    (4, _of_host("datastore-hung")),
+    (2, _of_all("datastore-down")),
+    (3, _stale),
+    (5, _of_module("crash-module")),
+    (3, _of_module("hang-module")),
+    (5, _of_workload("fail-starts")),
+    (2, _of_workload("fail-prepares")),
+    (2, _of_workload("hang-stops")),
+    (8, _asked),
+    (2, _of_host("maintenance", 1.0)),
+    (2, _by_hand),
+)
+
+
+def _faults(random: Random, setup: Setup, hosts: list[str]) -> tuple[Fault, ...]:
+    drafts = [draft for _, draft in DRAFTS]
+    weights = [weight for weight, _ in DRAFTS]
+    faults: list[Fault] = []
+    workloads = list(setup.workloads)
+    at_s = random.uniform(0.0, SETTLE_S)
+    pace_s = random.choice((1.0, 2.5, 2.5, 5.0))
+    while at_s < setup.calm_at_s - 1.0:
+        (draft,) = random.choices(drafts, weights)
+        faults += draft(random, round(at_s, 3), hosts, workloads)
+        at_s += random.expovariate(1.0 / pace_s)
+    return tuple(_before(fault, setup.calm_at_s) for fault in sorted(faults, key=lambda each: each.at_s))
+
+
+def _before(fault: Fault, calm_at_s: float) -> Fault:
+    """The same fault, over before the calm."""
+    at_s = round(min(fault.at_s, calm_at_s - 0.1), 3)
+    for_s = None if fault.for_s is None else round(max(0.01, min(fault.for_s, calm_at_s - at_s)), 3)
+    return replace(fault, at_s=at_s, for_s=for_s)

@@ -1,0 +1,136 @@
+"""What people do to the cluster, at good and bad times, in the way the API does it: read, then compare and swap.
+
+Between the reading and the writing time passes, so that a change may have come in between; then it is tried again, and
+after a few times given up. `garble` and `delete` are hands in the store that ask nobody.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+
+from outlive.cluster import records as rec
+from outlive.cluster.transaction import Delete, KeyValue, Put, Transaction, absent, unchanged
+from outlive.cluster.workload import Workload
+
+from .agenda import Agenda
+from .store import Store
+from .timeline import Timeline
+
+OPERATOR = "operator"
+BY_HAND = "hand"
+TRIES = 3
+NONSENSE = b'{"workload": 7, "'
+
+
+def _readable(known: KeyValue | None) -> rec.Record | None:
+    try:
+        return None if known is None else rec.decode(known.key, known.value)
+    except rec.BadRecord:
+        return None
+
+
+class Operators:
+    """workloads: what `apply` applies, by name."""
+
+    def __init__(
+        self, agenda: Agenda, random: Random, store: Store, timeline: Timeline, workloads: dict[str, Workload]
+    ) -> None:
+        self._agenda = agenda
+        self._random = random
+        self._store = store
+        self._timeline = timeline
+        self._workloads = workloads
+        self._asked = 0
+
+    def apply(self, workload: str) -> None:
+        """Apply the workload's file: it shall exist and run."""
+        wanted = self._workloads[workload]
+
+        def change(known: KeyValue | None) -> bytes:
+            version, because = 1, self._cause()
+            record = _readable(known)
+            if isinstance(record, rec.WorkloadRecord):
+                version = record.version + (record.workload != wanted)
+            elif known is not None:
+                version = known.mod_revision
+            return rec.encode(rec.WorkloadRecord(wanted, rec.Desired.RUNNING, version, because))
+
+        self._swap(rec.WORKLOADS + workload, change)
+
+    def stop(self, workload: str) -> None:
+        """It shall not run."""
+        self._desire(workload, rec.Desired.STOPPED)
+
+    def start(self, workload: str) -> None:
+        """It shall run again."""
+        self._desire(workload, rec.Desired.RUNNING)
+
+    def remove(self, workload: str) -> None:
+        """It shall not exist."""
+        self._desire(workload, rec.Desired.REMOVED)
+
+    def migrate(self, workload: str, host: str | None) -> None:
+        """It shall move, as planned work."""
+        self._operate(rec.OperationKind.MIGRATE, workload, host)
+
+    def failover(self, workload: str, host: str | None) -> None:
+        """It shall move, by force."""
+        self._operate(rec.OperationKind.FAILOVER, workload, host)
+
+    def maintenance(self, host: str, wanted: bool) -> None:
+        """The host shall get no new workloads, or shall again."""
+
+        def change(known: KeyValue | None) -> bytes | None:
+            record = _readable(known)
+            return rec.encode(replace(record, maintenance=wanted)) if isinstance(record, rec.Host) else None
+
+        self._swap(rec.HOSTS + host, change)
+
+    def garble(self, key: str) -> None:
+        """Write nonsense over a key."""
+        if key in self._store.data:
+            self._store.transact(BY_HAND, Transaction((), (Put(key, NONSENSE),)))
+
+    def delete(self, key: str) -> None:
+        """Remove a key."""
+        self._store.transact(BY_HAND, Transaction((), (Delete(key),)))
+
+    def _cause(self) -> str:
+        self._asked += 1
+        return f"operator.{self._asked}"
+
+    def _desire(self, workload: str, desired: rec.Desired) -> None:
+        def change(known: KeyValue | None) -> bytes | None:
+            record = _readable(known)
+            if not isinstance(record, rec.WorkloadRecord) or record.desired is rec.Desired.REMOVED:
+                return None
+            return rec.encode(replace(record, desired=desired, because=self._cause()))
+
+        self._swap(rec.WORKLOADS + workload, change)
+
+    def _operate(self, kind: rec.OperationKind, workload: str, host: str | None) -> None:
+        because = self._cause()
+        name = because.replace(".", "-")
+        record = rec.OperationRecord(id=name, kind=kind, workload=workload, target=host, because=because)
+        key = rec.OPERATIONS + name
+        self._store.transact(OPERATOR, Transaction((absent(key),), (Put(key, rec.encode(record)),)))
+
+    def _swap(self, key: str, change: Callable[[KeyValue | None], bytes | None], tries: int = TRIES) -> None:
+        known = self._store.data.get(key)
+        value = change(known)
+        if value is not None:
+            delay_s = 0.001 + 0.03 * self._random.random()
+            self._agenda.after(delay_s, self._write, key, value, known, change, tries)
+
+    def _write(
+        self,
+        key: str,
+        value: bytes,
+        known: KeyValue | None,
+        change: Callable[[KeyValue | None], bytes | None],
+        tries: int,
+    ) -> None:
+        compare = unchanged(key, known.mod_revision if known else 0)
+        result = self._store.transact(OPERATOR, Transaction((compare,), (Put(key, value),)))
+        if not result.succeeded and tries > 1:
+            self._swap(key, change, tries - 1)
