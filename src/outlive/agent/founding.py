@@ -19,7 +19,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from outlive.cluster import records as rec
 from outlive.cluster.timing import Timing
 from outlive.cluster.transaction import Put, Transaction, absent
-from outlive.store.base import Store
+from outlive.datastore.formatting import format_datastore
+from outlive.store.sqlite import SqliteStore
 
 KEY_BYTES = 32
 VALID_DAYS = 3650
@@ -109,8 +110,18 @@ def _write(path: Path, content: bytes) -> None:
     fresh.rename(path)
 
 
-async def record_cluster(store: Store, cluster: str, timing: Timing) -> None:
-    """Write the cluster's record, unless one is there."""
-    record = rec.ClusterRecord(cluster, timing=timing)
-    transaction = Transaction((absent(rec.CLUSTER),), (Put(rec.CLUSTER, rec.encode(record)),))
-    await store.transact(transaction, timeout_s=STORE_S)
+async def found_store(path: Path, cluster: str, timing: Timing) -> None:
+    """Make the SQLite store with the cluster's record in it, unless they are there."""
+    store = await SqliteStore.open(path, timeout_s=STORE_S)
+    try:
+        record = rec.ClusterRecord(cluster, timing=timing)
+        transaction = Transaction((absent(rec.CLUSTER),), (Put(rec.CLUSTER, rec.encode(record)),))
+        await store.transact(transaction, timeout_s=STORE_S)
+    finally:
+        await store.close()
+
+
+def found_datastore(name: str, path: Path, cluster: str) -> None:
+    """Make a folder, and make it a datastore of the cluster, unless it is. Raises what a datastore raises."""
+    path.mkdir(parents=True, exist_ok=True)
+    format_datastore(name, path, cluster)

@@ -13,9 +13,7 @@ from pathlib import Path
 
 from outlive.agent import founding
 from outlive.cluster.timing import Timing
-from outlive.datastore.formatting import format_datastore
 from outlive.errors import RefusedForSafety
-from outlive.store.sqlite import SqliteStore
 
 from . import faults, hosts, network
 from .plan import LabPlan, known, labs_folder, load, plan, save
@@ -72,9 +70,8 @@ class Lab:
             authority.issue(host.name, host.address)
         progress("store and datastore")
         hosts.mount_memory(self.plan.memory, hosts.DATA_SIZE)
-        self.plan.datastore.mkdir(exist_ok=True)
-        format_datastore("shared", self.plan.datastore, self.plan.cluster)
-        asyncio.run(self._found())
+        founding.found_datastore("shared", self.plan.datastore, self.plan.cluster)
+        asyncio.run(founding.found_store(self.plan.store, self.plan.cluster, Timing()))
         progress("network")
         network.make(self.plan)
         for host in self.plan.hosts:
@@ -82,13 +79,6 @@ class Lab:
         progress(f"{len(self.plan.hosts)} hosts")
         for host in self.plan.hosts:
             hosts.switch_on(self.plan, host.name)
-
-    async def _found(self) -> None:
-        store = await SqliteStore.open(self.plan.store, timeout_s=founding.STORE_S)
-        try:
-            await founding.record_cluster(store, self.plan.cluster, Timing())
-        finally:
-            await store.close()
 
     def down(self) -> None:
         """End the lab: every process, group, namespace, mount and file of it. Safe to repeat."""
