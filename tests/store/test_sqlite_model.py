@@ -21,6 +21,7 @@ from outlive.store.sqlite import SqliteStore
 T = TypeVar("T")
 
 LIMIT_S = 20.0
+MEMORY = Path("/dev/shm")  # what is looked at here is no matter of disks, and thousands of syncs take their time
 KEYS = st.sampled_from(["a", "a/1", "a/2", "b", "é"])
 PREFIXES = st.sampled_from(["", "a", "a/", "b", "é", "none"])
 INSTANCES = st.integers(0, 1)
@@ -86,7 +87,7 @@ class StoreMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.folder = tempfile.TemporaryDirectory()
+        self.folder = tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
         self.model = Model()
         self.now_s = 1
         self.boot = 1

@@ -140,14 +140,14 @@ async def test_a_lease_outlives_its_killed_holder_and_ends_for_those_who_remain(
 
 async def test_killed_writers_leave_all_that_was_acknowledged_and_nothing_half(path: Path) -> None:
     """Two processes are killed at a random moment of their transactions, in each of the rounds."""
-    result = await result_of("kill", path, 60)
+    result = await result_of("kill", path, 40)
 
-    assert result["rounds"] == 60
+    assert result["rounds"] == 40
     assert result["revision"] >= result["acknowledged"] + result["rounds"]
 
 
 async def test_a_store_whose_makers_were_killed_can_be_opened(tmp_path: Path) -> None:
-    assert (await result_of("kill-making", tmp_path, 40))["rounds"] == 40
+    assert (await result_of("kill-making", tmp_path, 30))["rounds"] == 30
 
 
 async def test_a_full_disk_is_told_loses_nothing_and_is_recovered_from(tmp_path: Path) -> None:

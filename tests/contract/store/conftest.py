@@ -1,6 +1,7 @@
 """The backends that the contract is checked against: one parameter each, and nothing else to change."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,21 @@ from outlive.store.sqlite import SqliteStore
 OpenStore = Callable[[], Awaitable[Store]]
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """In memory where possible: the contract is no matter of disks, and its many syncs take their time."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
+        yield Path(name)
+
+
 @pytest.fixture(params=["sqlite"])
-async def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OpenStore]:
+async def open_store(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[OpenStore]:
     """Open another instance of the one store of this test, as another agent would."""
     opened: list[Store] = []
 
     async def open_sqlite() -> Store:
-        store = await SqliteStore.open(tmp_path / "store.db", timeout_s=10)
+        store = await SqliteStore.open(folder / "store.db", timeout_s=10)
         opened.append(store)
         return store
 
