@@ -4,6 +4,8 @@
 #include <assert.h>
 #include <errno.h>
 #include <linux/if_addr.h>
+#include <linux/if_link.h>
+#include <linux/ip.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <pthread.h>
@@ -53,18 +55,60 @@ static int netlink_socket(int flags, unsigned groups)
     return fd;
 }
 
-static bool request_send(int fd, const struct request *request)
+struct setting {
+    struct nlmsghdr header;
+    struct ifinfomsg link;
+    struct rtattr families;
+    struct rtattr family;
+    struct rtattr settings;
+    struct rtattr setting;
+    uint32_t value;
+};
+
+static bool request_send(int fd, const struct nlmsghdr *request)
 {
-    while (send(fd, request, request->header.nlmsg_len, 0) < 0)
+    while (send(fd, request, request->nlmsg_len, 0) < 0)
         if (errno != EINTR)
             return false;
     return true;
 }
 
-/* Requests are served within send, so its answer waits already; it is taken off, and the next listing tells. */
-static void delete_listed(const struct address *address, int index, uint8_t prefix)
+/* Requests are served within send, so the answer waits already; it is taken off, and the next listing tells. */
+static void change(const struct nlmsghdr *request)
 {
     char answer[512];
+
+    if (request_send(dropper.delete_fd, request))
+        while (recv(dropper.delete_fd, answer, sizeof answer, MSG_DONTWAIT) > 0)
+            continue;
+}
+
+/* Without this the kernel takes with the first IPv4 address of a subnet all its others: the host's own, or those
+ * of another workload. */
+static void spare_other_addresses(int index)
+{
+    struct setting setting = {
+        .header = {
+            .nlmsg_len = sizeof setting,
+            .nlmsg_type = RTM_SETLINK,
+            .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK,
+        },
+        .link = { .ifi_family = AF_UNSPEC, .ifi_index = index },
+        .families = { .rta_len = sizeof setting - offsetof(struct setting, families), .rta_type = IFLA_AF_SPEC },
+        .family = { .rta_len = sizeof setting - offsetof(struct setting, family), .rta_type = AF_INET },
+        .settings = { .rta_len = sizeof setting - offsetof(struct setting, settings), .rta_type = IFLA_INET_CONF },
+        .setting = {
+            .rta_len = sizeof setting - offsetof(struct setting, setting),
+            .rta_type = IPV4_DEVCONF_PROMOTE_SECONDARIES,
+        },
+        .value = 1,
+    };
+
+    change(&setting.header);
+}
+
+static void delete_listed(const struct address *address, int index, uint8_t prefix)
+{
     size_t bytes = address_size(address);
     struct request request = {
         .header = {
@@ -76,10 +120,10 @@ static void delete_listed(const struct address *address, int index, uint8_t pref
         .attribute = { .rta_len = (uint16_t)RTA_LENGTH(bytes), .rta_type = IFA_LOCAL },
     };
 
+    if (address->family == AF_INET && prefix < 32)
+        spare_other_addresses(index);
     memcpy(request.bytes, address->bytes, bytes);
-    if (request_send(dropper.delete_fd, &request))
-        while (recv(dropper.delete_fd, answer, sizeof answer, MSG_DONTWAIT) > 0)
-            continue;
+    change(&request.header);
 }
 
 /* The interface's number; 0 when it cannot be had, which then matches no listed address. */
@@ -143,7 +187,7 @@ static bool list_once(void)
         },
     };
 
-    if (!request_send(dropper.list_fd, &request))
+    if (!request_send(dropper.list_fd, &request.header))
         return false;
     for (;;) {
         ssize_t got = recv(dropper.list_fd, answer, sizeof answer, MSG_TRUNC);
