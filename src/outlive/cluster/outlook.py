@@ -4,7 +4,7 @@ What `outlive status` ends with is decided here, from the picture of the store a
 Nothing here changes anything.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from . import records as rec
@@ -70,6 +70,10 @@ def look(mirror: Mirror, *, store_reachable: bool) -> Outlook:
     hosts = tuple(_host(mirror, name) for name in sorted(mirror.hosts))
     workloads = tuple(_workload(mirror, name) for name in sorted(mirror.workloads))
     standing, sentence = _verdict(mirror, hosts, workloads, store_reachable)
+    if not store_reachable:
+        hosts = tuple(replace(each, verdict="unknown") for each in hosts)
+        why = "the store does not answer; this is how it was"
+        workloads = tuple(replace(each, standing=Standing.UNKNOWN, reason=why, remedy="") for each in workloads)
     return Outlook(
         cluster=mirror.cluster.record.id if mirror.cluster else "",
         leader=mirror.leader.record.host if mirror.leader else None,
@@ -111,9 +115,10 @@ def _workload(mirror: Mirror, name: str) -> WorkloadOutlook:
         elif verdict is not None and verdict.record.verdict is not rec.Verdict.ALIVE:
             state = f"{state}, {host} {verdict.record.verdict}"
     others = tuple(sorted(set(eligible(mirror, wanted.workload)) - {host}))
-    if wanted.desired is not rec.Desired.RUNNING and host is None:
-        word = "stopped" if wanted.desired is rec.Desired.STOPPED else "removed"
-        return WorkloadOutlook(name, word, None, generation, Standing.STOPPED, why, "", others)
+    if wanted.desired is not rec.Desired.RUNNING:
+        if host is None:
+            state = "stopped" if wanted.desired is rec.Desired.STOPPED else "removed"
+        return WorkloadOutlook(name, state, host, generation, Standing.STOPPED, why, "", others)
     standing, reason, remedy = _stands(state, host, why, others)
     return WorkloadOutlook(name, state, host, generation, standing, reason, remedy, others)
 

@@ -1,0 +1,184 @@
+"""What `outlive status` ends with: one verdict, its reason and what to do, from the picture of the store alone."""
+
+from dataclasses import replace
+
+import pytest
+
+from outlive.cluster import outlook
+from outlive.cluster import records as rec
+from outlive.cluster.host import Capacity
+from outlive.cluster.mirror import Mirror
+from outlive.cluster.outlook import Outlook, Standing, WorkloadOutlook
+from outlive.cluster.workload import PlacementRules
+
+from .small_world import SmallWorld, host, service
+
+
+@pytest.fixture
+def world() -> SmallWorld:
+    """Three hosts that have found a leader."""
+    three = SmallWorld("a", "b", "c")
+    three.run(2)
+    return three
+
+
+def picture(world: SmallWorld) -> Mirror:
+    """The store as a host that is on sees it."""
+    name = next(name for name in world.hosts if name not in world.off)
+    world.settle(name)
+    return world.hosts[name].mirror
+
+
+def look(world: SmallWorld, *, store_reachable: bool = True) -> Outlook:
+    return outlook.look(picture(world), store_reachable=store_reachable)
+
+
+def web(world: SmallWorld) -> WorkloadOutlook:
+    [found] = look(world).workloads
+    return found
+
+
+def test_without_workloads_there_is_nothing_to_protect_and_the_next_step_is_named(world: SmallWorld) -> None:
+    found = look(world)
+    assert (found.standing, found.workloads) == (Standing.PROTECTED, ())
+    assert found.sentence == "Nothing to protect yet. Do: `outlive run` or `outlive apply FILE`."
+    assert found.failures_absorbed == 2
+    assert found.leader == world.leads()
+    assert [each.name for each in found.hosts if each.leads] == [found.leader]
+    assert all(each.verdict == "alive" and each.claim for each in found.hosts)
+
+
+def test_a_workload_that_runs_and_could_go_on_elsewhere_is_protected(world: SmallWorld) -> None:
+    world.apply(service("web"))
+    world.run(3)
+    found, [where] = look(world), world.runs_on("web")
+    [each] = found.workloads
+    assert (each.state, each.host, each.standing, each.reason) == ("running", where, Standing.PROTECTED, "")
+    assert set(each.could_go_to) == {"a", "b", "c"} - {where}
+    assert found.sentence == "Protected."
+    assert found.failures_absorbed == 2
+    assert [host.workloads for host in found.hosts if host.name == where] == [("web",)]
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [PlacementRules(hosts=("a",)), PlacementRules(labels={"disk": "ssd"}), PlacementRules(sites=("there",))],
+    ids=["named", "label", "site"],
+)
+def test_a_workload_that_only_one_host_may_have_is_at_risk_while_it_runs(rules: PlacementRules) -> None:
+    world = SmallWorld("b", "c")
+    world.boot(host("a", site="there", labels={"disk": "ssd"}))
+    world.run(2)
+    world.apply(service("web", placement=rules))
+    world.run(3)
+    found = look(world)
+    assert world.runs_on("web") == ["a"]
+    assert found.standing is Standing.AT_RISK
+    assert found.failures_absorbed == 0
+    assert found.sentence == (
+        "At risk: web: no other host could take it over if a died. Do: add a host that meets its rules and has room."
+    )
+
+
+def test_the_only_host_of_a_cluster_protects_nothing_from_its_own_death() -> None:
+    world = SmallWorld("a")
+    world.run(2)
+    world.apply(service("web"))
+    world.run(3)
+    assert (web(world).state, web(world).standing, web(world).could_go_to) == ("running", Standing.AT_RISK, ())
+
+
+def test_room_that_others_use_is_no_room_to_go_to() -> None:
+    world = SmallWorld()
+    for name in ("a", "b"):
+        world.boot(host(name, capacity=Capacity(2, 1024)))
+    world.run(2)
+    for name in ("one", "two"):
+        world.apply(service(name, resources=Capacity(1.5, 100)))
+        world.run(2)
+    assert {each.host for each in look(world).workloads} == {"a", "b"}
+    assert all(each.could_go_to == () and each.standing is Standing.AT_RISK for each in look(world).workloads)
+    assert look(world).failures_absorbed == 0
+
+
+def test_a_workload_that_cannot_be_placed_says_why_each_host_is_passed_over(world: SmallWorld) -> None:
+    world.apply(service("web", placement=PlacementRules(labels={"disk": "ssd"})))
+    world.run(2)
+    each = web(world)
+    assert (each.host, each.standing) == (None, Standing.AT_RISK)
+    assert each.state == "waiting"
+    assert each.remedy == "add a host that can have it, or lessen what it asks for"
+
+
+def test_what_was_stopped_on_purpose_is_not_at_risk(world: SmallWorld) -> None:
+    world.apply(service("web"))
+    world.run(3)
+    world.apply(service("web"), rec.Desired.STOPPED)
+    assert web(world).standing is Standing.STOPPED
+    world.run(3)
+    each = web(world)
+    assert (each.state, each.host, each.standing) == ("stopped", None, Standing.STOPPED)
+    assert look(world).sentence == "Protected."
+
+
+def test_a_dead_host_is_named_and_what_ran_there_is_failing_over(world: SmallWorld) -> None:
+    world.apply(service("web"))
+    world.run(3)
+    if world.leads() in world.runs_on("web"):
+        world.ask(rec.OperationRecord("o", rec.OperationKind.MIGRATE, "web"))
+        world.run(3)
+    [where] = world.runs_on("web")
+    world.off.add(where)
+    states = []
+    for _ in range(60):
+        world.run(0.1)
+        states.append((web(world).state, web(world).standing))
+    assert (f"running, {where} suspect", Standing.AT_RISK) in states
+    assert states[-1] == ("running", Standing.PROTECTED)
+    assert web(world).host != where
+    found = look(world)
+    assert found.sentence == f"At risk: host {where} is dead. Do: look after {where}."
+    assert {host.name: host.verdict for host in found.hosts}[where] == "dead"
+    assert {host.name: host.evidence for host in found.hosts}[where]["lease"] == "expired"
+
+
+def test_no_leader_is_at_risk_and_will_pass(world: SmallWorld) -> None:
+    found = outlook.look(replace(picture(world), leader=None), store_reachable=True)
+    assert (found.leader, found.standing) == (None, Standing.AT_RISK)
+    assert found.sentence == "At risk: the cluster has no leader at present. Do: wait a few seconds, look again."
+
+
+def test_a_record_that_cannot_be_read_is_named_before_everything_else(world: SmallWorld) -> None:
+    world.apply(service("web"))
+    world.run(3)
+    world.store.put(rec.HOSTS + "b", b"{")
+    found = look(world)
+    assert set(found.bad_records) == {"hosts/b"}
+    assert found.standing is Standing.AT_RISK
+    assert found.sentence.startswith("At risk: the record hosts/b cannot be read (")
+
+
+def test_with_an_unreachable_store_everything_is_unknown_and_nothing_is_called_protected(world: SmallWorld) -> None:
+    world.apply(service("web"))
+    world.run(3)
+    found = look(world, store_reachable=False)
+    assert found.standing is Standing.UNKNOWN
+    assert found.sentence == "Unknown: the store does not answer. Do: look at `outlive doctor` on this host."
+    assert {each.standing for each in found.workloads} == {Standing.UNKNOWN}
+    assert {each.verdict for each in found.hosts} == {"unknown"}
+
+
+def test_an_empty_store_can_be_looked_at() -> None:
+    found = outlook.look(Mirror(), store_reachable=True)
+    assert (found.cluster, found.leader, found.hosts, found.workloads) == ("", None, (), ())
+    assert found.standing is Standing.AT_RISK
+
+
+def test_looking_changes_nothing_and_says_the_same_on_every_host(world: SmallWorld) -> None:
+    world.apply(service("web"))
+    world.run(3)
+    pictures = []
+    for name, each in world.hosts.items():
+        world.settle(name)
+        pictures.append(replace(each.mirror, began_at=0.0))
+    assert len({outlook.look(each, store_reachable=True).sentence for each in pictures}) == 1
