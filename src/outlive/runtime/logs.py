@@ -50,7 +50,7 @@ def last_lines(path: Path, module: str, count: int) -> list[LogLine]:
                     return found[::-1]
                 if (told := parsed(module, line)) is not None:
                     found.append(told)
-        except FileNotFoundError:
+        except OSError:
             break
     return found[::-1]
 
@@ -112,7 +112,7 @@ class Follower:
     def _open(self) -> None:
         try:
             self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
+        except OSError:
             self._descriptor = -1
 
     def _read_some(self) -> list[LogLine]:
@@ -124,7 +124,7 @@ class Follower:
     def _was_rotated(self) -> bool:
         try:
             there = os.stat(self._path)
-        except FileNotFoundError:
+        except OSError:
             return False
         here = os.fstat(self._descriptor) if self._descriptor >= 0 else None
         if (

@@ -147,6 +147,18 @@ class Running:
                 raise _unkillable(self.cgroup)
         return exit_
 
+    async def gone(self, timeout_s: float) -> None:
+        """Return once its runner has ended too, which holds the state folder until then. Raises ModuleUnkillable."""
+        if self._runner is None:
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._runner.wait()
+        except TimeoutError as error:
+            raise ModuleUnkillable(
+                "The runner of a module that has ended does not end.", cause=f"it still holds {self.state_dir}"
+            ) from error
+
     def close(self) -> None:
         """Watch it no longer; it lives on."""
         for process in (self._runner, self._child):
