@@ -151,7 +151,7 @@ async def test_readiness_waits_for_the_line(place: Place) -> None:
 
 
 async def test_a_line_of_the_run_before_does_not_count_as_readiness(place: Place) -> None:
-    script = f"cd {place.folder}; [ -e again ] || { touch again; echo listening; }; exec sleep 60"
+    script = f"cd {place.folder}; if [ -e again ]; then :; else touch again; echo listening; fi; exec sleep 60"
     async with service(place, shell(script, readiness=Readiness("listening", 0.6))) as one:
         await one.start("server")
         await place.until_told(1)
