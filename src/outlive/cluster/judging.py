@@ -113,7 +113,7 @@ def mind_own_lag(turn: Turn) -> None:
 def judge_all(turn: Turn) -> bool:
     """Give every other host its verdict; says whether any changed."""
     changed = False
-    for host in turn.state.mirror.hosts:
+    for host in sorted(turn.state.mirror.hosts):
         if host == turn.state.me:
             changed |= _set_verdict(turn, host, rec.Verdict.ALIVE, None)
             continue

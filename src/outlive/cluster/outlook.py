@@ -114,6 +114,8 @@ def _workload(mirror: Mirror, name: str) -> WorkloadOutlook:
             state, why = "failing over", f"{host} is dead"
         elif verdict is not None and verdict.record.verdict is not rec.Verdict.ALIVE:
             state = f"{state}, {host} {verdict.record.verdict}"
+        elif placed.record.version != wanted.version:
+            state, why = "changing", "its file changed, so it is started anew"
     others = tuple(sorted(set(eligible(mirror, wanted.workload)) - {host}))
     if wanted.desired is not rec.Desired.RUNNING:
         if host is None:
@@ -171,7 +173,7 @@ def failures_absorbed(mirror: Mirror) -> int:
 
 
 def _wanted(mirror: Mirror) -> list[str]:
-    return [name for name, entry in mirror.workloads.items() if entry.record.desired is rec.Desired.RUNNING]
+    return [name for name, entry in sorted(mirror.workloads.items()) if entry.record.desired is rec.Desired.RUNNING]
 
 
 def _verdict(

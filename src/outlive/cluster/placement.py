@@ -45,7 +45,7 @@ class Choice:
 def usage(mirror: Mirror) -> dict[str, tuple[Capacity, int]]:
     """What placements use on each host: capacity and number of workloads."""
     used: dict[str, tuple[Capacity, int]] = {}
-    for name, entry in mirror.placements.items():
+    for name, entry in sorted(mirror.placements.items()):
         host, spec = entry.record.host, mirror.workloads.get(name)
         if host is not None and spec is not None:
             capacity, count = used.get(host, (NOTHING, 0))

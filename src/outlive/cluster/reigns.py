@@ -28,12 +28,12 @@ from .workload import OnIsolation, start_order
 def follow(turn: Turn, may_act: bool) -> None:
     """Make the reigns follow the placements in the store. may_act: the claim is in force."""
     state = turn.state
-    for name, reign in state.reigns.items():
+    for name, reign in sorted(state.reigns.items()):
         _follow_known(turn, reign, state.mirror.placements.get(name))
     if not may_act:
         return
     me, incarnation = state.host.name, state.session.incarnation
-    for name, entry in state.mirror.placements.items():
+    for name, entry in sorted(state.mirror.placements.items()):
         placed = entry.record
         if placed.host != me or placed.claim != incarnation:
             continue
@@ -229,7 +229,7 @@ def on_torn_down(turn: Turn, event: TornDown) -> None:
 
 def report(turn: Turn) -> None:
     """Tell the store how far each reign has come, where its newest picture says otherwise."""
-    for reign in turn.state.reigns.values():
+    for _, reign in sorted(turn.state.reigns.items()):
         if _report_due(turn, reign):
             _report(turn, reign)
 
