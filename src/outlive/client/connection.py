@@ -100,7 +100,10 @@ class Client:
             connection.close()
         if response.status >= 400:
             raise Answered(_problem(content))
-        return json.loads(content)
+        try:
+            return json.loads(content)
+        except ValueError as error:
+            raise self._unreachable(error) from error
 
     def _send(
         self,
@@ -120,9 +123,14 @@ class Client:
             raise self._unreachable(error) from error
 
     def _unreachable(self, error: Exception) -> ClusterUnreachable:
+        cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if isinstance(error, PermissionError):
+            return ClusterUnreachable(
+                f"This user may not talk to the agent at {self.path}.", cause=cause, remedy="run it with sudo"
+            )
         return ClusterUnreachable(
             f"No agent answers at {self.path}.",
-            cause=str(error) or type(error).__name__,
+            cause=cause,
             remedy="start one with `outlive up`, name another socket with --socket, "
             "or look at a lab with `outlive lab status`",
         )

@@ -1,0 +1,151 @@
+"""The client against whatever may listen at a socket: an agent, none, something else, one that breaks off."""
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from outlive.client import Client, connection, find_socket
+from outlive.client.connection import Answered
+from outlive.errors import ClusterUnreachable, RefusedForSafety
+
+PROBLEM = RefusedForSafety("Host a may still run it.", cause="its claim stands", remedy="wait", id="claim.not-ended")
+
+
+@contextmanager
+def answering(path: Path, answer: bytes | Callable[[bytes], bytes]) -> Iterator[list[bytes]]:
+    """Something at a socket that answers one request after the other with these bytes, and hangs up."""
+    heard: list[bytes] = []
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening.bind(str(path))
+    listening.listen()
+
+    def serve() -> None:
+        while True:
+            try:
+                talk, _ = listening.accept()
+            except OSError:
+                return
+            with talk:
+                talk.settimeout(5)
+                heard.append(talk.recv(65536))
+                talk.sendall(answer(heard[-1]) if callable(answer) else answer)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield heard
+    finally:
+        listening.shutdown(socket.SHUT_RDWR)
+        listening.close()
+        thread.join(5)
+        path.unlink()
+
+
+def http(body: bytes, status: str = "200 OK", kind: str = "application/json") -> bytes:
+    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    return head.encode() + body
+
+
+def test_an_answer_is_decoded(tmp_path: Path) -> None:
+    with answering(tmp_path / "s", http(b'{"host": "a"}')) as heard:
+        assert Client(str(tmp_path / "s")).get("/healthz") == {"host": "a"}
+    assert heard[0].startswith(b"GET /healthz HTTP/1.1\r\n")
+
+
+def test_documents_are_sent_as_json_and_files_as_they_are(tmp_path: Path) -> None:
+    with answering(tmp_path / "s", http(b"{}")) as heard:
+        client = Client(str(tmp_path / "s"))
+        client.put("/x", {"desired": "running"})
+        client.put("/x", b'name = "web"')
+        client.post("/x", {"kind": "migrate"})
+        client.delete("/x")
+    assert [each.split(b" ")[0] for each in heard] == [b"PUT", b"PUT", b"POST", b"DELETE"]
+    assert heard[0].endswith(b'{"desired": "running"}')
+    assert heard[1].endswith(b'name = "web"')
+
+
+def test_a_problem_comes_back_as_the_error_that_it_tells(tmp_path: Path) -> None:
+    body = json.dumps(PROBLEM.problem()).encode()
+    with answering(tmp_path / "s", http(body, "409 Conflict", "application/problem+json")):
+        with pytest.raises(Answered) as caught:
+            Client(str(tmp_path / "s")).delete("/v1/workloads/web")
+    error = caught.value
+    assert (error.sentence, error.cause, error.remedy) == (PROBLEM.sentence, PROBLEM.cause, PROBLEM.remedy)
+    assert (error.id, error.exit_code, error.problem()) == (PROBLEM.id, 3, PROBLEM.problem())
+
+
+@given(body=st.binary(max_size=200) | st.builds(lambda value: json.dumps(value).encode(), st.integers() | st.text()))
+def test_a_refusal_in_any_form_is_still_an_error_with_a_sentence(body: bytes) -> None:
+    path = Path(f"/tmp/outlive-test-{os.getpid()}.sock")
+    with answering(path, http(body, "500 Internal Server Error")), pytest.raises(Answered) as caught:
+        Client(str(path)).get("/")
+    assert caught.value.sentence
+    assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"SSH-2.0-OpenSSH\r\n", http(b"<html>"), http(b"{}").replace(b"Length: 2", b"Length: 9"), b"\0" * 100],
+    ids=["hung-up", "not-http", "not-json", "broken-off", "zeros"],
+)
+def test_what_is_no_agent_is_told_as_no_agent(tmp_path: Path, answer: bytes) -> None:
+    with answering(tmp_path / "s", answer), pytest.raises(ClusterUnreachable) as caught:
+        Client(str(tmp_path / "s")).get("/healthz")
+    assert caught.value.sentence == f"No agent answers at {tmp_path / 's'}."
+    assert "outlive up" in caught.value.remedy
+
+
+def test_nobody_at_the_socket_is_told_with_the_way_on(tmp_path: Path) -> None:
+    with pytest.raises(ClusterUnreachable) as caught:
+        Client(str(tmp_path / "nobody")).get("/healthz")
+    assert caught.value.exit_code == 4
+    assert caught.value.cause == "No such file or directory"
+
+
+def test_a_socket_that_a_user_may_not_use_asks_for_sudo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(connection._UnixConnection, "connect", refuse)
+    with pytest.raises(ClusterUnreachable) as caught:
+        Client(str(tmp_path / "s")).get("/healthz")
+    assert caught.value.remedy == "run it with sudo"
+
+
+def test_an_agent_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "REQUEST_S", 0.2)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(str(tmp_path / "s"))
+        listening.listen()
+        with pytest.raises(ClusterUnreachable):
+            Client(str(tmp_path / "s")).get("/healthz")
+
+
+def test_lines_come_one_by_one_and_an_end_is_an_end(tmp_path: Path) -> None:
+    with answering(tmp_path / "s", http(b"one\ntwo\nthree")) as heard:
+        lines = Client(str(tmp_path / "s")).lines("/v1/events", {"Last-Event-ID": "7:events/x"})
+        assert list(lines) == [b"one\n", b"two\n", b"three"]
+    assert b"Last-Event-ID: 7:events/x\r\n" in heard[0]
+
+
+def test_lines_that_are_refused_raise_the_problem(tmp_path: Path) -> None:
+    body = json.dumps(PROBLEM.problem()).encode()
+    with answering(tmp_path / "s", http(body, "404 Not Found")), pytest.raises(Answered) as caught:
+        list(Client(str(tmp_path / "s")).lines("/v1/workloads/web/logs"))
+    assert caught.value.id == PROBLEM.id
+
+
+def test_the_socket_is_the_one_given_then_the_environments_then_the_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OUTLIVE_SOCKET", raising=False)
+    assert find_socket() == "/run/outlive/api.sock"
+    monkeypatch.setenv("OUTLIVE_SOCKET", "/x/api.sock")
+    assert find_socket() == "/x/api.sock"
+    assert find_socket("/y/api.sock") == "/y/api.sock"
