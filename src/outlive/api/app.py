@@ -22,7 +22,7 @@ from outlive.config.workload_file import parse_workload
 from outlive.errors import OutliveError, UsageInvalid
 
 from . import streams, wishes
-from .problems import Encoded, NotFound, on_http_exception, on_outlive_error
+from .problems import Encoded, NotFound, on_http_exception, on_mistake, on_outlive_error
 from .view import View
 
 MOST_BODY_BYTES = 1024 * 1024
@@ -54,7 +54,11 @@ def application(view: View, *, peers_only: bool = False) -> Starlette:
         Route("/v1/operations/{id}", api.operation),
         Route("/v1/events", api.events),
     ]
-    handlers: dict[Any, Any] = {OutliveError: on_outlive_error, HTTPException: on_http_exception}
+    handlers: dict[Any, Any] = {
+        OutliveError: on_outlive_error,
+        HTTPException: on_http_exception,
+        Exception: on_mistake,
+    }
     return Starlette(routes=shared if peers_only else shared + local, exception_handlers=handlers)
 
 
@@ -156,9 +160,12 @@ class Api:
         return Encoded(entry.record)
 
     async def events(self, request: Request) -> Response:
-        """What happened. As text/event-stream it goes on, from Last-Event-ID if given; else a list."""
+        """What happened. As text/event-stream it goes on, from after Last-Event-ID or the ?last=N; else a list."""
         if "text/event-stream" in request.headers.get("accept", ""):
-            after = streams.mark(request.headers.get("last-event-id") or request.query_params.get("after"))
+            given = request.headers.get("last-event-id") or request.query_params.get("after")
+            after = streams.mark(given)
+            if not given and "last" in request.query_params:
+                after = streams.last(self.view, int(_number(request, "last", 0)))
             return StreamingResponse(streams.events(self.view, after), media_type="text/event-stream")
         found = self.view.book.happened()
         for field in ("workload", "host"):

@@ -54,3 +54,14 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     problem = Failed(f"{request.method} {request.url.path} cannot be had.", cause=error.detail, id="http.refused")
     return Encoded(problem.problem(), status_code=error.status_code, media_type="application/problem+json")
+
+
+async def on_mistake(request: Request, error: Exception) -> Response:
+    """Answer in the same form also where we made a mistake; the agent's log has the rest."""
+    problem = Failed(
+        f"Outlive made a mistake of its own: {type(error).__name__}.",
+        cause=str(error),
+        remedy="report it, with what the agent's log says at this time",
+        id="internal",
+    )
+    return Encoded(problem.problem(), status_code=500, media_type="application/problem+json")

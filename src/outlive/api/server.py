@@ -55,7 +55,8 @@ async def serving(view: View, path: Path, peers: PeerPort | None) -> AsyncIterat
         finally:
             for server, _ in servers:
                 server.should_exit = True
-            os.unlink(path)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
 
 
 def _config(view: View) -> uvicorn.Config:

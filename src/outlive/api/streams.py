@@ -7,6 +7,7 @@ comes back to any agent of the cluster misses nothing and reads nothing twice.
 import asyncio
 import contextlib
 import heapq
+import itertools
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
@@ -33,13 +34,21 @@ def mark(text: str | None) -> Arrival:
     return (int(revision), key)
 
 
+def last(view: View, count: int) -> Arrival:
+    """The mark after which the last `count` events come."""
+    arrived = view.book.arrived()
+    return arrived[-count - 1][0] if len(arrived) > count else (0, "")
+
+
 async def events(view: View, after: Arrival) -> AsyncIterator[bytes]:
     """Server-sent events from after the mark, and on; a comment now and then keeps the connection."""
     while True:
-        for arrival, event in view.book.arrived(after):
-            after = arrival
-            data = msgspec.json.encode(event).decode()
-            yield f"id: {arrival[0]}:{arrival[1]}\nevent: {event.kind}\ndata: {data}\n\n".encode()
+        # Until there is none: what arrives while we are sending would not end the wait below.
+        while found := view.book.arrived(after):
+            for arrival, event in found:
+                after = arrival
+                data = msgspec.json.encode(event).decode()
+                yield f"id: {arrival[0]}:{arrival[1]}\nevent: {event.kind}\ndata: {data}\n\n".encode()
         await view.book.wait(KEEP_ALIVE_S)
         if not view.book.arrived(after):
             yield b": still here\n\n"
@@ -73,15 +82,21 @@ def _when(line: bytes) -> int:
 async def logs(view: View, workload: str, modules: Sequence[str], lines: int, follow: bool) -> AsyncIterator[bytes]:
     """The last lines from every host in order of time; followed, each new one as it comes, from any host."""
     past: list[tuple[int, int, bytes]] = []
-    number = 0
-    for host in sorted(view.mirror.hosts):
+    numbers = itertools.count()
+
+    async def gather(host: str) -> None:
         with contextlib.suppress(OutliveError, OSError):
             async for line in await _of(view, host, workload, modules, lines, follow=False):
-                number += 1
-                heapq.heappush(past, (_when(line), number, line))
-                if len(past) > max(lines, 1):
+                heapq.heappush(past, (_when(line), next(numbers), line))
+                if len(past) > lines:
                     heapq.heappop(past)
-    for _, _, line in sorted(past)[-lines:] if lines else []:
+
+    if lines:
+        # Side by side: a host that does not answer costs its patience once, whatever the number of such hosts.
+        async with asyncio.TaskGroup() as group:
+            for host in sorted(view.mirror.hosts):
+                group.create_task(gather(host))
+    for _, _, line in sorted(past):
         yield line
     if follow:
         async for line in _followed(view, workload, modules):

@@ -25,6 +25,7 @@ from .view import View
 
 TRIES = 5
 RETRY_PAUSE_S = 0.1
+SEEN_S = 2.0
 
 Change = Callable[[rec.WorkloadRecord | None], rec.WorkloadRecord | None]
 """From the record that stands (None: none) to the one wanted; None: nothing to change."""
@@ -95,9 +96,17 @@ async def _change(view: View, name: str, kind: str, change: Change, dry_run: boo
         compare = unchanged(key, _revision(view.mirror, key, entry.mod_revision if entry else 0))
         done = await view.transact(Transaction((compare,), (Put(key, value),)))
         if done.succeeded:
+            await seen(view, done.revision)
             return {"workload": name, "changed": True, "event": cause.id, "revision": done.revision}
         await asyncio.sleep(RETRY_PAUSE_S)
     raise Conflict(f"{name} was changed by others each time it was tried.", remedy="look at it, and try again")
+
+
+async def seen(view: View, revision: int) -> None:
+    """Wait until this agent's picture has the change, so that who asked for it finds it; not for long."""
+    deadline = view.now() + SEEN_S
+    while view.mirror.revision < revision and view.now() < deadline:  # noqa: ASYNC110 - no event tells of it
+        await asyncio.sleep(0.01)
 
 
 def _revision(picture: Mirror, key: str, known: int) -> int:
@@ -119,7 +128,8 @@ async def operate(
         return {"operation": operation, "commands": commands_for(view, key, rec.encode(operation))}
     cause = view.record(f"{kind}.asked", workload=workload, host=target or "")
     operation = replace(operation, because=cause.id)
-    await view.transact(Transaction((absent(key),), (Put(key, rec.encode(operation)),)))
+    done = await view.transact(Transaction((absent(key),), (Put(key, rec.encode(operation)),)))
+    await seen(view, done.revision)
     return {"operation": operation, "event": cause.id}
 
 

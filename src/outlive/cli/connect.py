@@ -15,6 +15,20 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+def _named(what: str) -> Callable[[str], str]:
+    """Make the type of an argument that names a thing; what cannot be a name is not asked for."""
+
+    def name(text: str) -> str:
+        from outlive.cluster.host import checked_name
+
+        return checked_name(text, what)
+
+    return name
+
+
+HOST, WORKLOAD, MODULE = _named("host"), _named("workload"), _named("module")
+
+
 def cluster_options(function: Function) -> Function:
     """Give a command `--socket` and `--lab`, as the argument `client`."""
 
@@ -68,8 +82,8 @@ def tell_commands(result: dict[str, Any]) -> None:
     if not commands:
         click.echo("Nothing would be decided at once; the next change in the cluster may lead to something.")
     for command in commands:
-        word = command.pop("command")
-        click.echo(f"{word}: {json.dumps(command, ensure_ascii=False)}")
+        told = {word: value for word, value in command.items() if word != "command"}
+        click.echo(f"{command['command']}: {json.dumps(told, ensure_ascii=False)}")
 
 
 def say(text: str) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .connect import cluster_options
+from .connect import HOST, WORKLOAD, cluster_options
 from .output import json_option, print_json
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--workload", "-w", metavar="NAME", help="Only of this workload.")
-@click.option("--host", metavar="NAME", help="Only about this host.")
+@click.option("--workload", "-w", type=WORKLOAD, metavar="NAME", help="Only of this workload.")
+@click.option("--host", type=HOST, metavar="NAME", help="Only about this host.")
 @click.option("--limit", "-n", type=click.IntRange(1, 5000), default=50, show_default=True, help="The last so many.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with what happens, until Ctrl-C.")
 @cluster_options
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def command(client: "Client", workload: str | None, host: str | None, limit: int, follow: bool, as_json: bool) -> None:
     """List what happened, the oldest first."""
     if follow:
-        for event in followed(client):
+        for event in followed(client, limit):
             if (workload in (None, event["workload"])) and (host in (None, event["host"])):
                 click.echo(json.dumps(event) if as_json else line(event))
         return
@@ -49,15 +49,15 @@ def line(event: dict[str, Any]) -> str:
     return f"{stamp} {event['by']:8} {event['kind']:22} {' '.join(about)}{text}"
 
 
-def followed(client: "Client", after: str = "") -> "Iterator[dict[str, Any]]":
-    """Every event after a mark, and on, taken up again by itself when the agent goes away for a while."""
+def followed(client: "Client", last: int, after: str = "") -> "Iterator[dict[str, Any]]":
+    """The last so many events, or all after a mark, and on; taken up again when the agent goes away for a while."""
     from outlive.errors import ClusterUnreachable
 
     away = 0
     while True:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
         try:
-            for raw in client.lines("/v1/events", headers):
+            for raw in client.lines(f"/v1/events?last={last}", headers):
                 word, _, rest = raw.decode().rstrip("\n").partition(": ")
                 if word == "id":
                     after = rest

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .connect import cluster_options
+from .connect import MODULE, WORKLOAD, cluster_options
 from .output import json_option
 
 if TYPE_CHECKING:
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", type=WORKLOAD)
 @click.option("--follow", "-f", is_flag=True, help="Go on with new lines, from whatever host, until Ctrl-C.")
-@click.option("--module", "-m", "modules", multiple=True, metavar="MODULE", help="Only of this module.")
+@click.option("--module", "-m", "modules", multiple=True, type=MODULE, metavar="MODULE", help="Only of this module.")
 @click.option("--lines", "-n", type=click.IntRange(0, 100000), default=100, show_default=True, help="The last so many.")
 @cluster_options
 @json_option

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .connect import cluster_options, dry_run_option
+from .connect import HOST, WORKLOAD, cluster_options, dry_run_option
 from .operate import operate
 from .output import json_option
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("name")
-@click.option("--to", "target", metavar="HOST", help="Where to; without it the best other host.")
+@click.argument("name", type=WORKLOAD)
+@click.option("--to", "target", type=HOST, metavar="HOST", help="Where to; without it the best other host.")
 @click.option("--wait", "wait_s", type=float, default=120.0, show_default=True, help="Seconds to wait; 0: do not wait.")
 @dry_run_option
 @cluster_options

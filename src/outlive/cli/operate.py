@@ -20,8 +20,9 @@ def operate(
     operation = result["operation"]
     if dry_run:
         tell_commands(result)
-    elif wait_s > 0:
+    else:
         say(f"{kind} of {name} was asked for ({operation['id']}).")
+    if wait_s > 0 and not dry_run:
         operation = until_ended(client, operation["id"], wait_s)
         if operation["state"] == "refused":
             raise RefusedForSafety(f"The {kind} of {name} was refused.", cause=operation["reason"])

@@ -30,6 +30,7 @@ def command(client: "Client", as_json: bool) -> None:
 def table(workloads: list[dict[str, Any]]) -> "Table":
     """Workloads as rows."""
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
     shown = Table("WORKLOAD", "STATE", "HOST", "GENERATION", "STANDING", "WHY", box=box.SIMPLE_HEAD, pad_edge=False)
@@ -37,6 +38,6 @@ def table(workloads: list[dict[str, Any]]) -> "Table":
         colour = COLOURS.get(each["standing"], "")
         standing = f"[{colour}]{each['standing']}[/]" if colour else each["standing"]
         shown.add_row(
-            each["name"], each["state"], each["host"] or "-", str(each["generation"]), standing, each["reason"]
+            each["name"], each["state"], each["host"] or "-", str(each["generation"]), standing, escape(each["reason"])
         )
     return shown

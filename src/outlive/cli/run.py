@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .apply import apply_text
-from .connect import cluster_options, dry_run_option
+from .connect import WORKLOAD, cluster_options, dry_run_option
 from .output import json_option, print_json
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command(context_settings={"ignore_unknown_options": False})
-@click.argument("name")
+@click.argument("name", type=WORKLOAD)
 @click.argument("words", nargs=-1, required=True, metavar="-- COMMAND [ARGUMENT]…")
 @click.option("--virtual-ip", multiple=True, metavar="ADDRESS/LENGTH", help="An address that moves with it.")
 @click.option("--data-on", metavar="DATASTORE", help="Keep its data folder, {data}, on this datastore.")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .connect import cluster_options, dry_run_option, query, say, tell_commands
+from .connect import WORKLOAD, cluster_options, dry_run_option, query, say, tell_commands
 from .output import json_option, print_json
 from .waiting import until_state
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME…")
+@click.argument("names", nargs=-1, required=True, type=WORKLOAD, metavar="NAME…")
 @click.option("--wait", "wait_s", type=float, default=60.0, show_default=True, help="Seconds to wait; 0: do not wait.")
 @dry_run_option
 @cluster_options

@@ -52,4 +52,5 @@ def show(asked: str, outlook: dict[str, Any]) -> None:
     console.print(hosts)
     if outlook["workloads"]:
         console.print(table(outlook["workloads"]))
-    console.print(outlook["sentence"], style="bold green" if outlook["standing"] == "protected" else "bold red")
+    style = {"protected": "bold green", "unknown": "bold yellow"}.get(outlook["standing"], "bold red")
+    console.print(outlook["sentence"], style=style, markup=False, soft_wrap=True)

@@ -50,10 +50,14 @@ def until_state(client: "Client", workload: str, state: str, wait_s: float) -> d
 def until_gone(client: "Client", workload: str, wait_s: float) -> None:
     """Wait until a removed workload is forgotten. Raises NotInTime."""
     deadline = time.monotonic() + wait_s
-    while any(each["name"] == workload for each in client.get("/v1/workloads")["workloads"]):
-        if time.monotonic() > deadline:
-            raise NotInTime(f"{workload} is still being removed after {wait_s:g} s.", remedy="see `outlive ps`")
-        time.sleep(POLL_S)
+    try:
+        while any(each["name"] == workload for each in client.get("/v1/workloads")["workloads"]):
+            if time.monotonic() > deadline:
+                raise NotInTime(f"{workload} is still being removed after {wait_s:g} s.", remedy="see `outlive ps`")
+            time.sleep(POLL_S)
+    except KeyboardInterrupt:
+        say(f"Detached. {workload} goes on being removed; see `outlive ps`.")
+        raise
 
 
 def until_ended(client: "Client", operation: str, wait_s: float) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .connect import cluster_options
+from .connect import WORKLOAD, cluster_options
 from .events import line
 from .output import json_option, print_json
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", type=WORKLOAD)
 @cluster_options
 @json_option
 def command(client: "Client", name: str, as_json: bool) -> None:
