@@ -512,6 +512,7 @@ int main(int count, char *words[])
     stack_touch();
     journal_note("guard.started %s", guard.hello + strlen("HELLO 1 "));
     ready_say(&options.ready_fd, STDERR_FILENO, "OK %d", (int)getpid());
+    (void)streams_close(false); /* its starter's; errors go to the log */
     serve();
     (void)unlink(guard.socket_path);
     journal_note("guard.ended");

@@ -41,7 +41,7 @@ bool journal_start(void)
     if (child < 0)
         return false;
     if (child == 0) {
-        if (dup2(ends[0], STDIN_FILENO) < 0)
+        if (!streams_close(false) || dup2(ends[0], STDIN_FILENO) < 0)
             _exit(EXIT_FAILED);
         descriptors_close(-1);
         signal(SIGTERM, SIG_IGN);

@@ -62,7 +62,7 @@ bool mourner_start(struct cgroup *cgroup)
         return false;
     if (mourner == 0) {
         /* Everything but its end and its own look at the cgroup, so that it holds nothing of the runner's open. */
-        if (dup2(ends[0], STDIN_FILENO) < 0)
+        if (!streams_close(true) || dup2(ends[0], STDIN_FILENO) < 0)
             _exit(EXIT_FAILED);
         descriptors_close(-1);
         cgroup->kill_fd = cgroup->events_fd = -1;

@@ -202,6 +202,19 @@ void descriptors_close(int keep)
     close_from_to((unsigned)keep + 1, ~0U);
 }
 
+bool streams_close(bool error_too)
+{
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    if (null < 0)
+        return false;
+    bool closed = dup2(null, STDIN_FILENO) >= 0 && dup2(null, STDOUT_FILENO) >= 0;
+    closed = closed && (!error_too || dup2(null, STDERR_FILENO) >= 0);
+    if (null > STDERR_FILENO)
+        close(null);
+    return closed;
+}
+
 bool descriptor_parse(const char *text, int *fd)
 {
     uint64_t number;

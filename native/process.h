@@ -54,6 +54,9 @@ void ready_say(int *ready_fd, int otherwise, const char *format, ...) __attribut
 /* Closes every descriptor from 3 on, but `keep` (-1: none). */
 void descriptors_close(int keep);
 
+/* Lets go of the starter's terminal or pipes: input, output and (with `error_too`) errors become /dev/null. */
+bool streams_close(bool error_too);
+
 /* The number of an inherited descriptor that is open, for an option's value. It is marked close-on-exec. */
 bool descriptor_parse(const char *text, int *fd);
 

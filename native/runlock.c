@@ -346,6 +346,7 @@ int main(int count, char *words[])
     if (options.state != NULL && !state_record(&options, true))
         return say_error(&options, "the state file cannot be written");
     ready_say(&options.ready_fd, STDOUT_FILENO, "HELD");
+    (void)streams_close(true); /* or else whoever reads them waits for the lock's end */
     for (;;)
         (void)pause();
 }

@@ -426,6 +426,7 @@ int main(int count, char *words[])
         give_up(EXIT_FAILED, "cannot start the thread that writes the log");
     }
     ready_say(&runner.options.ready_fd, STDERR_FILENO, "OK %d", (int)runner.child);
+    (void)streams_close(true); /* or else whoever reads them waits for the module's end */
     while (!runner.ended)
         serve_once(-1);
     bool emptied = clear_up();
