@@ -74,9 +74,9 @@ def test_documents_are_sent_as_json_and_files_as_they_are(tmp_path: Path) -> Non
 
 def test_a_problem_comes_back_as_the_error_that_it_tells(tmp_path: Path) -> None:
     body = json.dumps(PROBLEM.problem()).encode()
-    with answering(tmp_path / "s", http(body, "409 Conflict", "application/problem+json")):
-        with pytest.raises(Answered) as caught:
-            Client(str(tmp_path / "s")).delete("/v1/workloads/web")
+    answer = http(body, "409 Conflict", "application/problem+json")
+    with answering(tmp_path / "s", answer), pytest.raises(Answered) as caught:
+        Client(str(tmp_path / "s")).delete("/v1/workloads/web")
     error = caught.value
     assert (error.sentence, error.cause, error.remedy) == (PROBLEM.sentence, PROBLEM.cause, PROBLEM.remedy)
     assert (error.id, error.exit_code, error.problem()) == (PROBLEM.id, 3, PROBLEM.problem())
