@@ -12,6 +12,9 @@ import sys
 import time
 from pathlib import Path
 
+from outlive.cluster.host import Capacity
+from outlive.config.agent_file import AgentConfig, ClusterMembership, DatastoreFolder, TlsFiles, agent_document
+from outlive.config.toml_writer import toml_text
 from outlive.errors import Failed
 
 from .plan import PEER_PORT, PORT, LabPlan
@@ -19,6 +22,7 @@ from .plan import PEER_PORT, PORT, LabPlan
 GUARD, AGENT, WORKLOADS = "guard", "agent", "workloads"
 SETTLE_S = 5.0
 DATA_SIZE = "64m"
+CAPACITY = Capacity(4, 4096)
 
 
 def control_groups() -> Path:
@@ -43,34 +47,23 @@ def write_config(lab: LabPlan, name: str) -> Path:
     host, folder = lab.host(name), lab.host_folder(name)
     for path in (folder / "data", lab.run_folder(name)):
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    text = f"""# Written by the lab; a change is lost with the next `lab up`.
-host = "{name}"
-site = "{host.site}"
-address = "{host.address}"
-port = {PORT}
-peer_port = {PEER_PORT}
-cluster = "{lab.cluster}"
-key_file = "{lab.root / "cluster.key"}"
-store = "sqlite://{lab.store}"
-data_folder = "{folder / "data"}"
-run_folder = "{lab.run_folder(name)}"
-cgroup_root = "{group(lab, name) / WORKLOADS}"
-
-[capacity]
-cpus = 4
-memory_mib = 4096
-
-[[datastore]]
-name = "shared"
-path = "{lab.datastore}"
-
-[tls]
-ca = "{lab.root / "tls" / "ca.pem"}"
-certificate = "{lab.root / "tls" / name}.pem"
-key = "{lab.root / "tls" / name}.key"
-"""
+    config = AgentConfig(
+        host=name,
+        address=host.address,
+        cluster=ClusterMembership(lab.cluster, lab.root / "cluster.key"),
+        site=host.site,
+        port=PORT,
+        peer_port=PEER_PORT,
+        data_folder=folder / "data",
+        run_folder=lab.run_folder(name),
+        store=f"sqlite://{lab.store}",
+        cgroup_root=group(lab, name) / WORKLOADS,
+        capacity=CAPACITY,
+        datastores=(DatastoreFolder("shared", lab.datastore),),
+        tls=TlsFiles(lab.root / "tls" / "ca.pem", lab.root / "tls" / f"{name}.pem", lab.root / "tls" / f"{name}.key"),
+    )
     path = folder / "agent.toml"
-    path.write_text(text)
+    path.write_text("# Written by the lab; a change is lost with the next start.\n" + toml_text(agent_document(config)))
     return path
 
 
