@@ -141,9 +141,10 @@ class GuardReady:
 
 @dataclass(frozen=True, slots=True)
 class GuardLost:
-    """No guard could be had: this host must not act."""
+    """No guard can be had, or the host is to be shut down: this host must not act. reason: for people."""
 
     at: float
+    reason: str = "this host has no guard"
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,8 +90,8 @@ def _dispatch(turn: Turn, event: Event) -> None:
         case GuardReady():
             turn.set_session(guarded=True)
             turn.do(SetDeadline(turn.state.session.deadline_at))
-        case GuardLost():
-            session.lose(turn, "this host has no guard")
+        case GuardLost(reason=reason):
+            session.lose(turn, reason)
             turn.set_session(guarded=False)
         case AgentStarted():
             _adopt(turn, event)
@@ -114,13 +114,16 @@ def _adopt(turn: Turn, event: AgentStarted) -> None:
     if seen is not None and seen.incarnation == journal.incarnation:
         turn.set_session(sequence=seen.record.sequence)
     for held in journal.held:
-        alive = event.alive.get(held.workload.name)
+        alive = event.alive.get(held.workload.name) if held.ended is None else None
         statuses = {
             module.name: (alive or {}).get(module.name, ModuleStatus.FAILED) for module in held.workload.modules
         }
-        kind = "workload.adopted" if alive else "workload.lost"
-        about = {"workload": held.workload.name, "generation": held.generation}
-        cause = turn.note(kind, because=held.because, **about)
+        cause, reason = held.because, held.reason
+        if held.ended is None:
+            kind = "workload.adopted" if alive else "workload.lost"
+            about = {"workload": held.workload.name, "generation": held.generation}
+            cause = turn.note(kind, because=cause, **about)
+            reason = "" if alive else "it had ended when its agent started again"
         reign = Reign(
             workload=held.workload,
             generation=held.generation,
@@ -130,7 +133,8 @@ def _adopt(turn: Turn, event: AgentStarted) -> None:
             started=frozenset(name for name in statuses if name in (alive or {})),
             restored=held.restored,
             was_running=bool(alive),
-            reason="" if alive else "it had ended when its agent started again",
+            final=held.ended or Stage.STOPPED,
+            reason=reason,
             because=cause,
         )
         turn.set_reign(reign)
