@@ -40,12 +40,13 @@ class StoreWatcher:
         self._book = book
         self._clock = clock
         self._away = False
+        self._began = False
         self.mirror = Mirror()
 
     @property
     def fresh(self) -> bool:
         """Whether the store was being followed when it was last looked at."""
-        return self.mirror.revision > 0 and not self._away
+        return self._began and not self._away
 
     async def read(self) -> Mirror:
         """Read the whole store. Raises StoreError."""
@@ -54,20 +55,22 @@ class StoreWatcher:
         before = self.mirror
         self.mirror = snapshot(before, listing.revision, listing.keys, self._clock())
         self._complain(before)
+        self._began = True
         return self.mirror
 
     async def run(self, tell: Tell) -> None:
         """Follow the store until cancelled, telling StoreMoved for every change."""
         while True:
             try:
+                if not self._began:
+                    tell(StoreMoved(self._clock(), await self.read()))
                 batches = self._store.watch("", self.mirror.revision + 1)
                 async with contextlib.aclosing(batches):
                     async for batch in batches:
                         self._back()
                         self._take(batch, tell)
             except Compacted:
-                with contextlib.suppress(StoreError):
-                    tell(StoreMoved(self._clock(), await self.read()))
+                self._began = False
             except StoreError as error:
                 if not self._away:
                     log.warning("store.went_away", reason=str(error), remedy=error.remedy)

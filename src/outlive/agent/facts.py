@@ -1,0 +1,69 @@
+"""What a host is, read once when its agent starts: its member record, the cluster's key, its boot.
+
+Only reading; what is missing or wrong is an error that names the file and the fix.
+"""
+
+import os
+from pathlib import Path
+
+from outlive import spawn
+from outlive.cluster.host import Capacity, Host
+from outlive.config.agent_file import AgentConfig
+from outlive.errors import UsageInvalid
+from outlive.wire.seal import KEY_BYTES
+
+
+class KeyUnusable(UsageInvalid):
+    """The cluster's key cannot be read, or is none."""
+
+    id = "agent.key-unusable"
+
+
+def cluster_key(path: Path) -> bytes:
+    """The cluster's 32-byte key, kept as hexadecimal text. Raises KeyUnusable."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise _unusable(path, error.strerror or str(error)) from error
+    if len(content) == KEY_BYTES:
+        return content
+    try:
+        key = bytes.fromhex(content.decode("ascii"))
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise _unusable(path, f"it is not {KEY_BYTES} bytes, nor {2 * KEY_BYTES} hexadecimal digits")
+    return key
+
+
+def boot_id() -> str:
+    """The id of the present start of the kernel, 32 hexadecimal characters."""
+    return spawn.boot_id().replace("-", "")
+
+
+def member(config: AgentConfig) -> Host:
+    """The host as it registers itself."""
+    return Host(
+        name=config.host,
+        site=config.site,
+        address=config.address,
+        port=config.port,
+        peer_port=config.peer_port,
+        capacity=config.capacity or machine_capacity(),
+        labels=dict(config.labels),
+        datastores=tuple(datastore.name for datastore in config.datastores),
+    )
+
+
+def machine_capacity() -> Capacity:
+    """What this machine has."""
+    pages, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return Capacity(float(os.cpu_count() or 1), pages * page_bytes // (1024 * 1024))
+
+
+def _unusable(path: Path, cause: str) -> KeyUnusable:
+    return KeyUnusable(
+        f"The cluster's key {path} cannot be used.",
+        cause=cause,
+        remedy="copy it from another host of the cluster, readable by root alone",
+    )
