@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from .heartbeat import Heartbeat, ModuleTable
-from .records import EventRecord
+from .records import EventRecord, Stage
 from .transaction import Transaction
 from .workload import Workload
 
@@ -148,13 +148,19 @@ class TearDown:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A workload that this host has begun and not torn down, as its journal keeps it."""
+    """A workload that this host has begun, as its journal keeps it.
+
+    ended: how it ended here (None: it was not torn down); it must never begin again at this generation, since others
+    may have begun on the word that it ended. reason: why it did.
+    """
 
     workload: Workload
     generation: int
     claim: int
     restored: dict[str, int]
     because: str
+    ended: Stage | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

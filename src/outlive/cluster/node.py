@@ -32,6 +32,7 @@ from .events import (
 from .heartbeat import Flags, Heartbeat, ModuleKey, ModuleStatus, ModuleTable
 from .host import Host
 from .node_state import NodeState, Phase, Reign, Session, Turn
+from .records import Stage
 from .timing import Timing
 
 

@@ -134,9 +134,16 @@ class Turn(BaseTurn[NodeState]):
         """Have the journal say what is held now, if that is not what it says already."""
         state = self.state
         held = tuple(
-            Held(reign.workload, reign.generation, reign.claim, reign.restored, reign.because)
+            Held(
+                workload=reign.workload,
+                generation=reign.generation,
+                claim=reign.claim,
+                restored=reign.restored,
+                because=reign.because,
+                ended=reign.final if reign.phase is Phase.ENDED else None,
+                reason=reign.reason if reign.phase is Phase.ENDED else "",
+            )
             for _, reign in sorted(state.reigns.items())
-            if reign.phase is not Phase.ENDED
         )
         session = state.session
         journal = Journal(state.run, session.lease, session.incarnation, held)

@@ -44,7 +44,9 @@ def follow(turn: Turn, may_act: bool) -> None:
 
 def _follow_known(turn: Turn, reign: Reign, entry: Entry[rec.PlacementRecord] | None) -> None:
     if entry is None:
-        if reign.phase is Phase.ENDED and reign.workload.name not in turn.state.mirror.workloads:
+        # A picture that was never read says nothing.
+        read = turn.state.mirror.revision > 0
+        if read and reign.phase is Phase.ENDED and reign.workload.name not in turn.state.mirror.workloads:
             turn.set(reigns=turn.state.reigns.delete(reign.workload.name))
         return
     placed = entry.record
@@ -82,6 +84,7 @@ def _begin(turn: Turn, placed: rec.PlacementRecord) -> None:
     )
     if placed.order is rec.Order.STOP:
         turn.set_reign(replace(reign, phase=Phase.ENDED, reason="it was stopped before it began"))
+        turn.save()
         return
     turn.set_reign(reign)
     turn.save()
