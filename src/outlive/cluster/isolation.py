@@ -1,14 +1,16 @@
 """Whether a host is cut off: it hears no peer, and probes to all of them stay unanswered.
 
 Silence alone proves nothing when the others have lost their claims too: then this host is alone, not isolated. With
-just two hosts both would think so of themselves; there the leader stays, and the other yields. Sources:
-US 9,558,070 (isolated hosts told from partitioned ones), vSphere's isolation response.
+just two hosts both would think so of themselves; there the leader stays, and the other yields. A host that outlives all
+others is not isolated either, or it would stop what only it can run. Sources: US 9,558,070 (isolated hosts told from
+partitioned ones), vSphere's isolation response.
 """
 
 from .commands import DeclareIsolated, Probe
+from .lease import silent_for_s
 from .node_state import Turn
 from .reigns import stop_isolated
-from .session import in_force, store_reachable
+from .session import in_force
 
 
 def heard(turn: Turn, host: str) -> None:
@@ -29,6 +31,8 @@ def watch(turn: Turn) -> None:
     """On every tick: probe silent peers, and say whether this host is isolated."""
     state = turn.state
     others = peers(turn)
+    if state.isolated and _store_answers(turn) and all(state.mirror.claimed(name) is None for name in others):
+        _declare(turn, isolated=False)
     silent_s = state.at - max((state.heard.get(name, 0.0) for name in others), default=0.0)
     silent_s = min(silent_s, state.at - state.listening_since)
     if not others or silent_s < state.timing.isolation_s / 2:
@@ -37,16 +41,23 @@ def watch(turn: Turn) -> None:
         turn.set(probed_at=state.at)
         for name in others:
             turn.do(Probe(name))
-    if silent_s >= state.timing.isolation_s and not state.isolated and _others_act(turn, others):
+    if silent_s >= state.timing.isolation_s and not turn.state.isolated and _others_act(turn, others):
         _declare(turn, isolated=True)
 
 
+def _store_answers(turn: Turn) -> bool:
+    return turn.state.at - turn.state.session.reached_at < turn.state.timing.renew_s * 3
+
+
 def _others_act(turn: Turn, others: list[str]) -> bool:
-    if not store_reachable(turn):
+    """Whether others go on renewing their claims unheard. A claim may stand for a while after its host's death."""
+    state = turn.state
+    if not _store_answers(turn):
         return True
-    acting = [name for name in others if turn.state.mirror.claimed(name) is not None]
-    leader = turn.state.mirror.leader
-    leads = leader is not None and leader.record.host == turn.state.host.name and in_force(turn)
+    claims = [claim for name in others if (claim := state.mirror.claimed(name)) is not None]
+    acting = [claim for claim in claims if silent_for_s(claim, state.at) < state.timing.renew_s * 3]
+    leader = state.mirror.leader
+    leads = leader is not None and leader.record.host == state.host.name and in_force(turn)
     return len(acting) > (1 if leads else 0)
 
 
