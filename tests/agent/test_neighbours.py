@@ -64,7 +64,9 @@ class Village:
         for port, name in enumerate(names, 1):
             own = Address("10.0.0.1", port)
             sequences = Sequences(folder / f"sequence.{name}", 1000)
-            one = Neighbours(Identity(CLUSTER, name, BOOT), Seal(CLUSTER, b"k" * 32), sequences, self.tell(name))
+            one = Neighbours(
+                Identity(CLUSTER, name, BOOT), Seal(CLUSTER, b"k" * 32), sequences, self.tell(name), lambda: 1.0
+            )
             one.open_with(self.wire.endpoint(own))  # type: ignore[arg-type]
             one.know(mirror, 0.0)
             self.hosts[name] = self.wire.hosts[own] = one

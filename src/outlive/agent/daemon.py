@@ -86,7 +86,7 @@ class Agent:
         host = parts.host
         self.node = node.start(host, parts.identity.boot_id, parts.identity.cluster, timing)
         self.leader = leader.start(host.name, timing)
-        self._neighbours = Neighbours(parts.identity, parts.seal, parts.sequences, self.tell)
+        self._neighbours = Neighbours(parts.identity, parts.seal, parts.sequences, self.tell, boot_time_s)
         self._storage = Storage(parts.datastores, timing.slot_s, boot_time_s, self._neighbours.numbered)
         self._journal = JournalKeeper(parts.config.data_folder)
         ground = Ground(host.name, parts.premises, parts.guard, parts.datastores, parts.addresses, boot_time_s, tasks)
@@ -101,8 +101,14 @@ class Agent:
     def tell(self, event: ev.Event) -> None:
         """Put an event in the queue, for the machines that it concerns."""
         whom = Machine.BOTH
-        if isinstance(event, ev.ProbeAnswered) and event.by != self._parts.host.name:
-            whom = Machine.LEADER
+        me = self._parts.host.name
+        match event:
+            case ev.ProbeAnswered(by=by) if by != me:
+                whom = Machine.LEADER
+            case ev.HeartbeatReceived(heartbeat=heartbeat) if heartbeat.host == me:
+                whom = Machine.LEADER  # which hears of its own host as of any other
+            case _:
+                pass
         self._put(whom, event)
 
     def _put(self, whom: Machine, event: ev.Event) -> None:

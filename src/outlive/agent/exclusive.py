@@ -29,7 +29,7 @@ class FolderUnusable(Failed):
 
 @contextmanager
 def alone_in(*folders: Path) -> Iterator[None]:
-    """Have these folders to oneself until the block ends, making those that are missing (mode 0750).
+    """Have these folders to oneself until the block ends, making those that are missing (mode 0711).
 
     Raises AgentRunning or FolderUnusable.
     """
@@ -41,7 +41,7 @@ def alone_in(*folders: Path) -> Iterator[None]:
 
 def _locked(folder: Path) -> int:
     try:
-        folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o711, parents=True, exist_ok=True)
         descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     except OSError as error:
         raise FolderUnusable(

@@ -196,7 +196,7 @@ class Holdings:
         )
 
     def _tell_module(self, workload: str, generation: int, module: str, status: ModuleStatus, reason: str) -> None:
-        log.info("module.changed", workload=workload, module=module, status=status.name.lower(), reason=reason)
+        log.debug("module.changed", workload=workload, module=module, status=status.name.lower(), reason=reason)
         self._tell(ev.ModuleChanged(self._ground.clock(), workload, generation, module, status, reason))
 
     # Addresses.

@@ -59,11 +59,19 @@ class _Question:
 class Neighbours:
     """One host's side of the talk. `tell` takes the events; `open_with` gives it its socket."""
 
-    def __init__(self, identity: Identity, seal: Seal, sequences: Sequences, tell: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        seal: Seal,
+        sequences: Sequences,
+        tell: Callable[[Event], None],
+        clock: Callable[[], float],
+    ) -> None:
         self._identity = identity
         self._seal = seal
         self._sequences = sequences
         self._tell = tell
+        self._clock = clock
         self._endpoint: Endpoint | None = None
         self._mirror = Mirror()
         self._questions: OrderedDict[int, _Question] = OrderedDict()
@@ -107,9 +115,12 @@ class Neighbours:
         sequence = self._number()
         if sequence is None or self._endpoint is None:
             return
-        datagram = pack(replace(heartbeat, sequence=sequence), self._seal)
+        heartbeat = replace(heartbeat, sequence=sequence)
+        datagram = pack(heartbeat, self._seal)
         for host in to:
-            if address := self._address(host):
+            if host == self._identity.host:
+                self._tell(HeartbeatReceived(self._clock(), heartbeat))
+            elif address := self._address(host):
                 self._endpoint.send(datagram, address)
 
     def numbered(self, heartbeat: Heartbeat) -> Heartbeat | None:
@@ -127,6 +138,10 @@ class Neighbours:
 
     def request_table(self, host: str, digest: bytes) -> None:
         """Ask a host for its module table of this digest."""
+        if host == self._identity.host:
+            if (own := self._tables.get(digest)) is not None:
+                self._tell(TableLearned(self._clock(), host, own))
+            return
         self._say(host, lambda sequence: TableRequest(*self._head(sequence), digest))
 
     def heard(self, message: Message, source: Address, at: float) -> None:
