@@ -70,7 +70,7 @@ def test_a_host_that_was_just_set_up_is_well(host: AgentConfig, tmp_path: Path) 
     found = examined(tmp_path / "agent.toml")
     assert {each.result for each in found.values()} == {Result.OK}
     assert set(found) == {
-        "config", "cluster-key", "certificates", "room", "store", "records", "port", "peer-port", "datastore.local",
+        "config", "cluster-key", "cgroup-root", "certificates", "room", "store", "records", "port", "peer-port", "datastore.local",
         "datastore.local.protected", "datastore.local.sync", "clock-jumps",
     }  # fmt: skip
     assert all(each.found and not each.fix for each in found.values())
@@ -213,6 +213,13 @@ def test_a_port_that_this_hosts_agent_has_is_well(
 def test_an_address_of_another_machine_is_found(tmp_path: Path) -> None:
     found_host(Places.below(tmp_path), Wish(name="one", address="192.0.2.1"), lambda step: None)
     assert "none of this host's addresses" in results(tmp_path)["port"].found
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_place_for_cgroups_that_is_none_is_found(host: AgentConfig, tmp_path: Path) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text(file.read_text().replace(str(host.cgroup_root), str(tmp_path)))
+    assert "in no control groups" in results(tmp_path)["cgroup-root"].found
 
 
 @pytest.mark.usefixtures("quick")

@@ -13,7 +13,7 @@ from outlive.cli import main, table
 from outlive.errors import Failed
 
 PLANNED = (
-    "up status apply run stop start rm ps logs events why failover migrate lab simulate demo test doctor "
+    "up down status apply run stop start rm ps logs events why failover migrate lab simulate demo test doctor "
     "completion agent"
 )
 PRESENT = [entry for entry in table.COMMANDS.values() if find_spec(entry.module)]

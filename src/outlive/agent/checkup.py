@@ -54,6 +54,7 @@ async def _member(member: Member) -> AsyncIterator[Finding]:
     checks: list[tuple[str, Any]] = [
         ("cluster-key", member.key),
         ("certificates", member.certificates),
+        ("cgroup-root", member.cgroup_root),
         ("room", member.room),
         ("store", member.store),
         ("port", member.ports),

@@ -25,11 +25,11 @@ from outlive.cluster import mirror
 from outlive.cluster import records as rec
 from outlive.config.agent_file import AgentConfig, DatastoreFolder
 from outlive.datastore.datastore import Datastore, open_datastore
-from outlive.errors import Failed
+from outlive.runtime import cgroup
 from outlive.store.sqlite import SqliteStore
-from outlive.wire.seal import KEY_BYTES, Seal
+from outlive.wire.seal import Seal
 
-from . import presence
+from . import facts, presence
 from .finding import Finding, failed, ok, warning
 
 STORE_S = 5.0
@@ -66,10 +66,7 @@ class Member:
     def key(self) -> Finding:
         """The cluster's key."""
         path = self.config.cluster.key_file
-        try:
-            read_key(path)
-        except Failed as error:
-            return failed("cluster-key", str(error), error.remedy)
+        facts.cluster_key(path)
         if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             return warning("cluster-key", f"{path} can be read by others than root", f"chmod 600 {path}")
         return ok("cluster-key", f"{path} holds one")
@@ -99,6 +96,17 @@ class Member:
         if days < EXPIRES_SOON_DAYS:
             return warning("certificates", f"{whose} ends on {first:%Y-%m-%d}, in {days} days", "issue it anew soon")
         return ok("certificates", f"signed by the cluster's authority; the first to end does on {first:%Y-%m-%d}")
+
+    def cgroup_root(self) -> Finding:
+        """Where workloads get their control groups, if the file names a place."""
+        root = self.config.cgroup_root
+        if root is None:
+            return ok("cgroup-root", "found by the agent")
+        unified = cgroup.parse_mountinfo(Path("/proc/self/mountinfo").read_text(encoding="utf-8")).unified
+        if unified is None or not root.is_relative_to(unified):
+            fix = f"name one below {unified}, or none" if unified else "mount control groups of version 2"
+            return failed("cgroup-root", f"{root} is in no control groups of version 2", fix)
+        return ok("cgroup-root", str(root))
 
     def room(self) -> Finding:
         """Whether the agent's own folder has room for its journal and logs."""
@@ -135,7 +143,7 @@ class Member:
     async def datastore(self, folder: DatastoreFolder) -> list[Finding]:
         """One datastore: marker, room, the list of protected workloads, and how long a synced write takes."""
         id = f"datastore.{folder.name}"
-        seal = Seal(self.config.cluster.id, read_key(self.config.cluster.key_file))
+        seal = Seal(self.config.cluster.id, facts.cluster_key(self.config.cluster.key_file))
         found = []
         async with open_datastore(folder.name, folder.path, self.config.host, seal) as datastore:
             space = await datastore.space()
@@ -161,27 +169,6 @@ class Member:
         if self.config.tls is not None:
             kinds.append(("peer-port", socket.SOCK_STREAM, self.config.peer_port, "TCP"))
         return [_port(id, kind, self.config.address, number, name, runs) for id, kind, number, name in kinds]
-
-
-def read_key(path: Path) -> bytes:
-    """The cluster's key. Raises Failed when it is not there or is none."""
-    try:
-        key = bytes.fromhex(path.read_text(encoding="ascii").strip())
-    except (OSError, ValueError) as error:
-        cause = error.strerror if isinstance(error, OSError) else "it is not hexadecimal"
-        raise _no_key(path, str(cause)) from error
-    if len(key) != KEY_BYTES:
-        raise _no_key(path, f"it has {len(key)} bytes")
-    return key
-
-
-def _no_key(path: Path, cause: str) -> Failed:
-    return Failed(
-        f"{path} holds no key of a cluster.",
-        cause=cause,
-        remedy=f"copy it from another host: {KEY_BYTES} bytes as hexadecimal digits, readable by root alone",
-        id="key.invalid",
-    )
 
 
 def _records(picture: mirror.Mirror) -> list[Finding]:

@@ -124,7 +124,7 @@ def _planned(places: Places, wish: Wish) -> AgentConfig:
     own = None
     if places.own_cgroup:
         unified = cgroup.find_or_mount().unified
-        own = None if unified is None else unified / f"outlive-{cluster}"
+        own = None if unified is None else unified / f"outlive-{cluster}" / "workloads"
     usual = Places.installed()
     return AgentConfig(
         host=name,

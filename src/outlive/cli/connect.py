@@ -26,7 +26,7 @@ def _named(what: str) -> Callable[[str], str]:
     return name
 
 
-HOST, WORKLOAD, MODULE = _named("host"), _named("workload"), _named("module")
+HOST, SITE, WORKLOAD, MODULE = (_named(what) for what in ("host", "site", "workload", "module"))
 
 
 def cluster_options(function: Function) -> Function:

@@ -35,6 +35,7 @@ _SECTIONS: Mapping[str, Mapping[str, str]] = {
     "First": {
         "demo": "Show a real service outliving its host, in a lab on this machine.",
         "up": "Make this machine a cluster of one host.",
+        "down": "End this machine's agent and its workloads, in order.",
         "doctor": "Check this host: each check with its result and the fix.",
     },
     "Workloads": {

@@ -1,0 +1,150 @@
+"""`outlive up`: make this machine a cluster of one host, and say what to do next."""
+
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from outlive.errors import ClusterUnreachable, Failed, UsageInvalid
+
+from .connect import HOST, SITE, say
+from .output import json_option, print_json
+
+if TYPE_CHECKING:
+    from outlive.agent.first_host import Places
+    from outlive.config.agent_file import AgentConfig
+
+POLL_S = 0.1
+SYSTEMD = Path("/run/systemd/system")
+
+
+class NoLeader(Failed):
+    """The agent runs, and its cluster has no leader yet."""
+
+    id = "up.no-leader"
+
+
+@click.command()
+@click.option("--name", type=HOST, metavar="NAME", help="This host's name in the cluster, if not the machine's own.")
+@click.option("--address", metavar="IP", help="By which other hosts would reach it.  [default: 127.0.0.1]")
+@click.option("--site", type=SITE, metavar="NAME", help="The site that it is in.")
+@click.option("--port", type=click.IntRange(1, 65535), help="For heartbeats (UDP) and other agents (TCP).")
+@click.option(
+    "--folder", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+    help="Keep everything in this folder instead of /etc, /var/lib and /run.",
+)  # fmt: skip
+@click.option("--no-start", is_flag=True, help="Make everything, but leave the agent to systemd.")
+@click.option("--wait", "wait_s", type=float, default=30.0, show_default=True, help="Seconds to wait for a leader.")
+@json_option
+def command(
+    name: str | None,
+    address: str | None,
+    site: str | None,
+    port: int | None,
+    folder: Path | None,
+    no_start: bool,
+    wait_s: float,
+    as_json: bool,
+) -> None:
+    """Make this machine a cluster of one host, start its agent, and say what to do next.
+
+    It writes the agent's file, the cluster's key, an authority and this host's certificate, a store, and a datastore
+    named `local`. Saying it again starts what does not run; nothing is ever overwritten.
+    """
+    from outlive.agent import presence
+    from outlive.agent.first_host import Places, Wish, found_host
+
+    need_root("make this machine a host")
+    places = Places.below(folder) if folder else Places.installed()
+    config, fresh = found_host(places, Wish(name, address, site, port), say)
+    started = False
+    if not no_start:
+        if presence.agent_pid(config.run_folder) is None:
+            started = True
+            start_and_wait(places.config, config, wait_s)
+        else:
+            until_led(config, wait_s, None)
+    tell_next(config, places, folder, fresh=fresh, started=started, runs=not no_start)
+    if as_json:
+        print_json(
+            {
+                "host": config.host,
+                "cluster": config.cluster.id,
+                "address": config.address,
+                "config": str(places.config),
+                "socket": str(config.run_folder / presence.API_SOCKET),
+                "fresh": fresh,
+                "started": started,
+            }
+        )
+
+
+def need_root(what: str) -> None:
+    """Raise UsageInvalid unless this is root."""
+    if os.geteuid() != 0:
+        raise UsageInvalid(f"Only root can {what}.", remedy="say it again with sudo", id="needs-root")
+
+
+def start_and_wait(config_file: Path, config: "AgentConfig", wait_s: float) -> None:
+    """Start the agent and wait until its cluster has a leader; Ctrl-C lets it go on alone."""
+    from outlive.agent import outset
+
+    say(f"starting the agent of {config.host}")
+    process = outset.start(config_file, config)
+    try:
+        until_led(config, wait_s, process)
+    except KeyboardInterrupt:
+        say("Detached. The agent goes on starting; see `outlive status`.")
+        raise
+
+
+def until_led(config: "AgentConfig", wait_s: float, process: "subprocess.Popen[bytes] | None") -> dict[str, Any]:
+    """Wait until the agent answers, leads or follows a leader, and holds its claim. Raises NoLeader."""
+    from outlive.agent import outset, presence
+    from outlive.client import Client
+
+    client = Client(str(config.run_folder / presence.API_SOCKET))
+    deadline = time.monotonic() + wait_s
+    last = "it does not answer yet"
+    while True:
+        if process is not None:
+            outset.check_alive(process, config)
+        try:
+            outlook: dict[str, Any] = client.get("/v1/cluster")["outlook"]
+            me = [host for host in outlook["hosts"] if host["name"] == config.host]
+            if outlook["leader"] is not None and me and me[0]["claim"]:
+                return outlook
+            last = str(outlook["sentence"])
+        except ClusterUnreachable:
+            pass
+        if time.monotonic() > deadline:
+            raise NoLeader(
+                f"The agent of {config.host} runs, but there is no leader after {wait_s:g} s.",
+                cause=last,
+                remedy=f"it goes on trying; see `outlive doctor` and {config.data_folder / outset.CONSOLE}",
+            )
+        time.sleep(POLL_S)
+
+
+def tell_next(
+    config: "AgentConfig", places: "Places", folder: Path | None, *, fresh: bool, started: bool, runs: bool
+) -> None:
+    """Say what is so now, and what to do with it."""
+    if not runs:
+        say(f"{config.host} is set up ({places.config}); its agent was not started.")
+    elif started or fresh:
+        say(f"{config.host} is a cluster of one host now, and leads it.")
+    else:
+        say(f"{config.host} runs already; nothing had to be done.")
+    if folder is not None:
+        say(f"Now:   export OUTLIVE_SOCKET={config.run_folder}/api.sock")
+    say(f"{'Now:' if folder is None else '    '}   outlive run web -- /usr/bin/python3 -m http.server 8000")
+    say("       outlive status")
+    say("One host mends programs that fail. Another host is needed to outlive this one: see it with `outlive demo`.")
+    if SYSTEMD.is_dir() and folder is None:
+        say("To have systemd start the agent with the machine, from a checkout of Outlive:")
+        say("       outlive down && install -m 644 packaging/outlive-agent.service /etc/systemd/system/")
+        say("       systemctl enable --now outlive-agent")
