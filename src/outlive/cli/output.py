@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from outlive.errors import OutliveError
 
+PIPE_COLUMNS = 1000
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -41,10 +43,11 @@ def print_json(result: Mapping[str, object]) -> None:
 
 
 def stdout_console() -> "Console":
-    """Return a console for the result itself."""
+    """Return a console for the result itself; whoever reads it by a pipe gets each row on one line."""
     from rich.console import Console
 
-    return Console(highlight=False)
+    wide = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(highlight=False, width=PIPE_COLUMNS if wide else None)
 
 
 def stderr_console() -> "Console":

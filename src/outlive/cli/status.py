@@ -40,7 +40,8 @@ def show(asked: str, outlook: dict[str, Any]) -> None:
     console = stdout_console()
     console.print(
         f"Cluster {outlook['cluster'] or 'unknown'}, leader {outlook['leader'] or 'none'}, as host {asked} sees it; "
-        f"{outlook['failures_absorbed']} host(s) may be lost."
+        f"{outlook['failures_absorbed']} host(s) may be lost.",
+        soft_wrap=True,
     )
     hosts = Table("HOST", "SITE", "ADDRESS", "VERDICT", "CLAIM", "WORKLOADS", box=box.SIMPLE_HEAD, pad_edge=False)
     for each in outlook["hosts"]:
