@@ -1,6 +1,11 @@
 """Rare turns of events that once led the machines astray, each as a short conversation."""
 
+from collections import Counter
+
 import pytest
+
+from outlive.cluster.host import Capacity
+from outlive.cluster.workload import PlacementRules
 
 from .small_world import SmallWorld, service
 
@@ -40,3 +45,26 @@ def test_a_host_that_held_itself_isolated_finds_that_it_is_alone_once_no_other_h
     world.run(8)
     assert not world.hosts[survivor].node.isolated
     assert world.leads() == survivor
+
+
+def test_workloads_placed_in_the_same_breath_share_the_hosts_and_never_exceed_one(world: SmallWorld) -> None:
+    names = ("one", "two", "three", "four", "five", "six")
+    for name in (*names, "zero"):
+        world.apply(service(name, resources=Capacity(4, 100)))
+    world.run(3)
+    assert sorted(Counter(world.placement(name).host for name in names).values()) == [2, 2, 2]
+    assert world.kinds().count("workload.waiting") == 1
+
+
+def test_the_workloads_of_a_dead_host_are_spread_over_those_that_are_left(world: SmallWorld) -> None:
+    victim = world.other_than(world.leads())
+    names = ("one", "two", "three", "four")
+    for name in names:
+        world.apply(service(name, resources=Capacity(1, 100), placement=PlacementRules(hosts=(victim,))))
+    world.run(2)
+    for name in names:
+        world.apply(service(name, resources=Capacity(1, 100)))
+    world.run(1)
+    world.off.add(victim)
+    world.run(8)
+    assert sorted(Counter(world.placement(name).host for name in names).values()) == [2, 2]

@@ -15,7 +15,7 @@ from .failover import Proof, Wait, proof_of_end
 from .heartbeat import ModuleStatus
 from .leader_state import Turn
 from .mirror import Entry
-from .placement import NOTHING, Choice, candidates, choose, usage
+from .placement import NOTHING, Choice, candidates, choose
 from .signs import Signs, statuses
 from .supervision import Action, Attempts, supervise
 from .transaction import Compare, Delete, Put, absent, same_incarnation, unchanged
@@ -332,7 +332,7 @@ def _place(
     if at < course.next_try_at:
         _wait(turn, name, "it failed before; waiting before another try", "placement.delayed", course.cause)
         return False
-    used = usage(mirror)
+    used = turn.used()
     if placed is not None and placed.record.host is not None:
         capacity, count = used.get(placed.record.host, (NOTHING, 1))
         used[placed.record.host] = (capacity - workload.resources, count - 1)
@@ -357,6 +357,8 @@ def _place(
         because=cause,
     )
     turn.set_course(name, waiting="", cause="")
+    capacity, count = used.get(choice.host, (NOTHING, 0))
+    turn.means(name, choice.host, used | {choice.host: (capacity + workload.resources, count + 1)})
     _write_placement(turn, record, placed, (same_incarnation(rec.CLAIMS + choice.host, claim),))
     return False
 

@@ -86,7 +86,8 @@ def _tick(turn: Turn) -> None:
     look_at_all = changed or state.at - state.looked_at >= LOOK_AT_ALL_S
     if look_at_all:
         settling = {key: revision for key, revision in state.settling.items() if revision > state.mirror.revision}
-        turn.set(looked_at=state.at, settling=Map(settling))
+        meant = {name: host for name, host in state.meant.items() if turn.is_busy(rec.PLACEMENTS + name)}
+        turn.set(looked_at=state.at, settling=Map(settling), meant=Map(meant))
         operations.advance_all(turn)
         courses.advance(turn, sorted({*state.mirror.workloads, *state.mirror.placements, *state.mirror.lost}))
     else:
@@ -118,6 +119,7 @@ def _notice_office(turn: Turn) -> None:
             office_since=None,
             in_flight=Map(),
             courses=Map(),
+            meant=Map(),
             restless=frozenset(),
         )
         turn.note("leader.deposed", host=state.me)
@@ -136,9 +138,7 @@ def _campaign(turn: Turn) -> None:
     turn.set(campaigned_at=state.at)
     if stray is not None:
         # Removed, not written over: who led under it must find that its term has ended.
-        turn.transact(
-            Act.CAMPAIGN, state.me, Transaction((unchanged(rec.LEADER, stray),), (Delete(rec.LEADER),))
-        )
+        turn.transact(Act.CAMPAIGN, state.me, Transaction((unchanged(rec.LEADER, stray),), (Delete(rec.LEADER),)))
         return
     turn.transact(
         Act.CAMPAIGN,

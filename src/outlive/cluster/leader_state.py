@@ -12,7 +12,9 @@ from immutables import Map
 
 from . import records as rec
 from .commands import Act
+from .host import Capacity
 from .mirror import Mirror
+from .placement import usage
 from .signs import Signs
 from .supervision import Attempts
 from .timing import Timing
@@ -47,7 +49,7 @@ class LeaderState(msgspec.Struct, frozen=True):
 
     office_since: when this host was first seen to lead; None: it does not. in_flight: key → when its write was sent.
     settling: key → the revision that the mirror must reach before the key is decided on again.
-    restless: workloads to look at on every tick.
+    restless: workloads to look at on every tick. meant: where workloads were just placed that the mirror may not show.
     """
 
     me: str
@@ -68,6 +70,7 @@ class LeaderState(msgspec.Struct, frozen=True):
     courses: "Map[str, Course]" = Map()
     in_flight: "Map[str, float]" = Map()
     settling: "Map[str, int]" = Map()
+    meant: "Map[str, str]" = Map()
     restless: frozenset[str] = frozenset()
     protected: tuple[tuple[str, int, str], ...] = ()
     protected_at: float = 0.0
@@ -77,6 +80,10 @@ class Turn(BaseTurn[LeaderState]):
     """One event being dealt with by the leader machine."""
 
     prefix = "l"
+
+    def __init__(self, state: LeaderState) -> None:
+        super().__init__(state)
+        self._used: dict[str, tuple[Capacity, int]] | None = None
 
     def course(self, workload: str) -> Course:
         """The course of a workload, a fresh one if it has none."""
@@ -92,6 +99,18 @@ class Turn(BaseTurn[LeaderState]):
         if sent_at is not None and self.state.at - sent_at < self.state.timing.transact_s * 2:
             return True
         return self.state.settling.get(key, 0) > self.state.mirror.revision
+
+    def used(self) -> dict[str, tuple[Capacity, int]]:
+        """What is used on each host, with what was just placed there and is not in the mirror yet. The caller's own."""
+        if self._used is None:
+            meant = {name: host for name, host in self.state.meant.items() if self.is_busy(rec.PLACEMENTS + name)}
+            self._used = usage(self.state.mirror, meant)
+        return dict(self._used)
+
+    def means(self, workload: str, host: str, used: dict[str, tuple[Capacity, int]]) -> None:
+        """A workload is being placed: the next one in the same breath finds its room taken, as `used` says."""
+        self._used = used
+        self.set(meant=self.state.meant.set(workload, host))
 
     def write(
         self,

@@ -11,7 +11,7 @@ from . import records as rec
 from .commands import Act
 from .leader_state import Turn
 from .mirror import Entry
-from .placement import candidates, choose, usage
+from .placement import candidates, choose
 from .transaction import Delete, Put, unchanged
 
 KEEP_ENDED = 200
@@ -91,7 +91,7 @@ def _refusal(turn: Turn, asked: rec.OperationRecord) -> str | None:
         return f"{asked.workload} is on {asked.target} already"
     if asked.target is None and asked.kind is rec.OperationKind.FAILOVER:
         return None
-    hosts = candidates(mirror, turn.state.signs, turn.state.verdicts, usage(mirror))
+    hosts = candidates(mirror, turn.state.signs, turn.state.verdicts, turn.used())
     if asked.target is not None:
         hosts = [each for each in hosts if each.host.name == asked.target]
         if not hosts:
@@ -102,7 +102,7 @@ def _refusal(turn: Turn, asked: rec.OperationRecord) -> str | None:
 
 def _target(turn: Turn, workload: str, host: str) -> str | None:
     mirror = turn.state.mirror
-    hosts = candidates(mirror, turn.state.signs, turn.state.verdicts, usage(mirror))
+    hosts = candidates(mirror, turn.state.signs, turn.state.verdicts, turn.used())
     return choose(mirror.workloads[workload].record.workload, hosts, {host: "it runs there now"}).host
 
 

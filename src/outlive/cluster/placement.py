@@ -4,6 +4,7 @@ Rules first (site, host names, labels, datastore, capacity), then the emptiest h
 picture always gives the same answer. Every host that is passed over has its reason, since people ask.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from immutables import Map
@@ -16,6 +17,7 @@ from .signs import Signs
 from .workload import Workload
 
 NOTHING = Capacity()
+NOWHERE: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +44,15 @@ class Choice:
         return "; ".join(f"{name}: {reason}" for name, reason in sorted(self.passed_over.items())) or "no hosts"
 
 
-def usage(mirror: Mirror) -> dict[str, tuple[Capacity, int]]:
-    """What placements use on each host: capacity and number of workloads."""
+def usage(mirror: Mirror, meant: Mapping[str, str] = NOWHERE) -> dict[str, tuple[Capacity, int]]:
+    """What placements use on each host: capacity and number of workloads.
+
+    meant: workload → the host that it was placed on since the picture was taken.
+    """
     used: dict[str, tuple[Capacity, int]] = {}
-    for name, entry in sorted(mirror.placements.items()):
-        host, spec = entry.record.host, mirror.workloads.get(name)
+    hosts = {name: entry.record.host for name, entry in mirror.placements.items()} | dict(meant)
+    for name, host in sorted(hosts.items()):
+        spec = mirror.workloads.get(name)
         if host is not None and spec is not None:
             capacity, count = used.get(host, (NOTHING, 0))
             used[host] = (capacity + spec.record.workload.resources, count + 1)
