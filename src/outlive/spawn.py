@@ -19,6 +19,7 @@ from outlive.errors import Failed
 
 READY_FD = 3
 MOST_ANSWER_BYTES = 4096
+KILLED_WITHIN_S = 0.5
 _START_TICKS_FIELD = 22
 
 
@@ -104,6 +105,14 @@ class Process:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, number)
 
+    async def kill(self, timeout_s: float) -> bool:
+        """Send SIGKILL, and return whether it has ended, after timeout_s at the latest: storage may hold it."""
+        self.send(signal.SIGKILL)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self.wait()
+        return self.ended
+
     def close(self) -> None:
         """Watch it no longer; it lives on."""
         if self._pidfd >= 0:
@@ -128,7 +137,7 @@ async def start(
     """Start a program with `--ready-fd` and these words, and return it with its answer.
 
     timeout_s: how long it may take to answer. stderr: a local file for what it logs; None: nowhere.
-    Raises ProgramFailed, or ProgramSilent after having killed it.
+    Raises ProgramFailed, or ProgramSilent after having killed it; one that storage holds may take longer to end.
     """
     pid, reading = _spawn(program, words, stderr)
     process = Process(pid, os.pidfd_open(pid))
@@ -136,13 +145,13 @@ async def start(
         async with asyncio.timeout(timeout_s):
             answer = await _line(reading)
     except TimeoutError as error:
-        process.send(signal.SIGKILL)
+        await process.kill(KILLED_WITHIN_S)
         raise ProgramSilent(f"The program {program} did not answer within {timeout_s:g} s.") from error
     except BaseException:
         process.send(signal.SIGKILL)
         raise
     if not answer:
-        process.send(signal.SIGKILL)
+        await process.kill(KILLED_WITHIN_S)
         raise ProgramFailed(f"The program {program} ended without an answer.")
     return process, answer
 

@@ -8,7 +8,6 @@ nobody holds it.
 
 import asyncio
 import json
-import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,15 +89,11 @@ class RunLock:
 
     async def release(self, timeout_s: float = RELEASE_WITHIN_S) -> None:
         """Let go. Raises RunLockHeld when the holder does not end, as on a datastore that hangs."""
-        self._holder.send(signal.SIGKILL)
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._holder.wait()
-        except TimeoutError as error:
+        if not await self._holder.kill(timeout_s):
             raise RunLockHeld(
                 f"The run lock {self.path} could not be let go within {timeout_s:g} s.",
                 cause="its holder waits for the datastore",
-            ) from error
+            )
 
     def close(self) -> None:
         """Watch it no longer; it stays held."""

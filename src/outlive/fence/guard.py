@@ -18,12 +18,17 @@ from outlive.errors import Degraded, RefusedForSafety
 NS_PER_S = 1_000_000_000
 MOST_PACKET_BYTES = 8192
 RETRY_S = 0.02
+ENDING_WITHIN_S = 2.0
 
 
 class GuardLost(Degraded):
     """No guard answers on this host, so that nothing would end what runs here in time."""
 
     id = "guard.lost"
+
+
+class _GuardEnding(GuardLost):
+    """The guard that was there is just ending: another try may find it gone, or another in its place."""
 
 
 class GuardRefused(RefusedForSafety):
@@ -135,28 +140,28 @@ class Guard:
         self._turn = asyncio.Lock()
         self._socket: socket.socket | None = None
         self._heard: asyncio.Queue[str | None] = asyncio.Queue()
+        self._greeted = False
         self._process: spawn.Process | None = None
 
     @property
     def connected(self) -> bool:
         """Whether a guard answered and has not been lost since."""
-        return self._socket is not None
+        return self._greeted
 
     async def start(self) -> Hello:
         """Connect to the host's guard, starting one when none answers; tell what it has fired so far.
 
         Raises GuardLost, or ProgramFailed when a guard cannot be started.
         """
-        try:
-            hello = await self._connect()
-        except (FileNotFoundError, ConnectionRefusedError):
-            await self._spawn()
+        until = asyncio.get_running_loop().time() + ENDING_WITHIN_S
+        while True:
             try:
-                hello = await self._connect()
-            except OSError as error:
-                raise GuardLost("The guard was started and does not answer.", cause=str(error)) from error
-        except OSError as error:
-            raise GuardLost("The guard cannot be asked.", cause=str(error)) from error
+                hello = await self._connect_or_spawn()
+                break
+            except _GuardEnding:
+                if asyncio.get_running_loop().time() >= until:
+                    raise
+            await asyncio.sleep(RETRY_S)
         for entry in (await self.status()).entries:
             if entry.state == "fired":
                 self._listener.fired(Fired(entry.workload, entry.generation, entry.late_s))
@@ -165,8 +170,6 @@ class Guard:
     def close(self) -> None:
         """Disconnect. The guard goes on without us, with all that it protects."""
         self._disconnect()
-        if self._process is not None:
-            self._process.close()
 
     async def deadline(self, at: float) -> float:
         """Set until when this host may act (boot clock, seconds); return the deadline in force, which only grows."""
@@ -210,6 +213,18 @@ class Guard:
         await self._ask("QUIT")
         self._disconnect()
 
+    async def _connect_or_spawn(self) -> Hello:
+        try:
+            return await self._connect()
+        except (FileNotFoundError, ConnectionRefusedError):
+            await self._spawn()
+        except OSError as error:
+            raise GuardLost("The guard cannot be asked.", cause=str(error)) from error
+        try:
+            return await self._connect()
+        except OSError as error:
+            raise GuardLost("The guard was started and does not answer.", cause=str(error)) from error
+
     async def _spawn(self) -> None:
         words = [f"--socket={self._path}", f"--priority={self._priority}"]
         if self._cgroup is not None:
@@ -217,8 +232,11 @@ class Guard:
         process, answer = await spawn.start(
             "outlive-guard", words, timeout_s=max(self._patience_s, 5.0), stderr=self._log
         )
+        if answer.startswith("ERR another guard"):
+            raise _GuardEnding("Another guard is there and does not listen.", cause=answer.removeprefix("ERR "))
         if not answer.startswith("OK "):
             raise GuardLost("The guard could not be started.", cause=answer.removeprefix("ERR "))
+        # Watched to its end, so that it is reaped should it end before the agent.
         self._process = process
 
     async def _connect(self) -> Hello:
@@ -232,7 +250,9 @@ class Guard:
         self._socket = connection
         self._heard = asyncio.Queue()
         asyncio.get_running_loop().add_reader(connection, self._on_readable, connection)
-        return _hello(await self._hear("HELLO"))
+        hello = _hello(await self._hear("HELLO"))
+        self._greeted = True
+        return hello
 
     async def _ask(self, request: str) -> str:
         """One request, one answer: what follows its OK."""
@@ -268,7 +288,7 @@ class Guard:
             self._lose()  # its answer would be taken for the next one's
             raise
         if line is None:
-            raise GuardLost("The guard ended.", cause=f"asked for {request}")
+            raise _GuardEnding("The guard ended.", cause=f"asked for {request}")
         return line
 
     def _on_readable(self, connection: socket.socket) -> None:
@@ -294,15 +314,18 @@ class Guard:
 
     def _lose(self) -> None:
         if self._socket is not None:
+            greeted = self._greeted
             self._disconnect()
             self._heard.put_nowait(None)
-            self._listener.lost()
+            if greeted:
+                self._listener.lost()
 
     def _disconnect(self) -> None:
         if self._socket is not None:
             asyncio.get_running_loop().remove_reader(self._socket)
             self._socket.close()
             self._socket = None
+            self._greeted = False
 
 
 def _hello(line: str) -> Hello:

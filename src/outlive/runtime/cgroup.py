@@ -173,29 +173,35 @@ class Tree:
 
     async def remove(self, workload: str, timeout_s: float) -> None:
         """Remove all cgroups of a workload in which nothing lives. Raises CgroupFailed after timeout_s."""
-        gone = [self.workload(workload)]
-        for controller in self.mounts.legacy:
-            if (older := self._legacy(controller, workload, None)) is not None:
-                gone.append(older)
+        older = [place for name in self.mounts.legacy if (place := self._legacy(name, workload, None)) is not None]
         until = asyncio.get_running_loop().time() + timeout_s
-        while not all(_removed(folder) for folder in gone):
+        while not all(_removed(folder) for folder in (self.workload(workload), *older)):
             if asyncio.get_running_loop().time() >= until:
                 raise CgroupFailed(
                     f"The cgroups of workload {workload} could not be removed.", cause="something still lives in them"
                 )
             await asyncio.sleep(_POLL_S[-1])
+        for place in older:
+            _prune(place.parent, len(self.root.parts) - len((self.mounts.unified or self.root).parts))
 
     def _hold(self, controller: str, files: "tuple[_Setting, ...]", workload: str, module: str) -> None:
-        wanted = any(value is not None for _, value, _, _ in files)
+        """Set a controller's files where they are. Raises OSError when a limit can be held nowhere."""
         own = self.module(workload, module)
+        older = self._legacy(controller, workload, module)
+        if all(value is None for _, value, _, _ in files):
+            for name, _, older_name, older_value in files:
+                if (own / name).exists():
+                    _write(own / name, "max")
+                if older is not None and (older / older_name).exists():
+                    _write(older / older_name, older_value)
+            return
         try:
-            if wanted and self.mounts.unified is not None:
-                _enable(own.parent, controller, self.mounts.unified)
+            if self.mounts.unified is None:
+                raise OSError(errno.ENODEV, "there is no unified hierarchy")
+            _enable(own.parent, controller, self.mounts.unified)
             for name, value, _, _ in files:
-                if wanted or (own / name).exists():
-                    _write(own / name, "max" if value is None else value)
+                _write(own / name, "max" if value is None else value)
         except OSError:
-            older = self._legacy(controller, workload, module)
             if older is None:
                 raise
             older.mkdir(parents=True, exist_ok=True)
@@ -303,3 +309,10 @@ def _removed(folder: Path) -> bool:
                 return False
             raise CgroupFailed(f"The cgroup {below} could not be removed.", cause=error.strerror or "") from error
     return True
+
+
+def _prune(folder: Path, levels: int) -> None:
+    """Remove a folder and what is above it, up to so many levels, as far as they are empty."""
+    with contextlib.suppress(OSError):
+        for empty in (folder, *folder.parents)[:levels]:
+            empty.rmdir()

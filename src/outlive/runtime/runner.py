@@ -204,10 +204,11 @@ async def start(order: Order, timeout_s: float = START_WITHIN_S) -> Running:
         raise ModuleNotStarted(f"{order.command[0]} could not be run.", cause=str(error)) from error
     word, _, rest = answer.partition(" ")
     if word != "OK":
+        await process.kill(KILLED_WITHIN_S)  # it ends by itself; until then it holds the state folder
         raise ModuleNotStarted(f"{order.command[0]} could not be run.", cause=rest)
     state = await asyncio.to_thread(_read_state, order.state_dir)
     if state is None:
-        process.send(signal.SIGKILL)  # what no later agent could find again must not run
+        await process.kill(KILLED_WITHIN_S)  # what no later agent could find again must not run
         raise ModuleNotStarted(f"{order.command[0]} could not be run.", cause="its state cannot be read back")
     child = spawn.Process.adopt(state[1])  # None: it has ended already
     return Running(order.state_dir, order.cgroups[0], process, child, int(rest))
@@ -224,9 +225,7 @@ async def adopt(state_dir: Path, folder: Path) -> Running | None:
     runner = spawn.Process.adopt(state[0])
     if state[1].pid == 0:
         if runner is not None:  # the agent ended while it was being started: nobody waits for it any more
-            runner.send(signal.SIGKILL)
-            async with asyncio.timeout(KILLED_WITHIN_S):
-                await runner.wait()
+            await runner.kill(KILLED_WITHIN_S)
             cgroup.kill(folder)
         return None
     return Running(state_dir, folder, runner, spawn.Process.adopt(state[1]), state[1].pid)
