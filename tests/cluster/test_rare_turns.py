@@ -4,10 +4,14 @@ from collections import Counter
 
 import pytest
 
+from outlive.cluster import node
+from outlive.cluster.commands import Act, Command, Held, Journal, Prepare, Purpose, StartModule, TearDown, Transact
+from outlive.cluster.events import AgentStarted, Outcome, Prepared, Transacted
+from outlive.cluster.heartbeat import ModuleStatus
 from outlive.cluster.host import Capacity
 from outlive.cluster.workload import PlacementRules
 
-from .small_world import SmallWorld, service
+from .small_world import SmallWorld, host, service
 
 
 @pytest.fixture
@@ -68,3 +72,56 @@ def test_the_workloads_of_a_dead_host_are_spread_over_those_that_are_left(world:
     world.off.add(victim)
     world.run(8)
     assert sorted(Counter(world.placement(name).host for name in names).values()) == [2, 2]
+
+
+def test_a_registration_whose_answer_got_lost_is_taken_up_without_losing_it_first() -> None:
+    world = SmallWorld("a", "b")
+    lost: list[Command] = []
+
+    def swallow(name: str, command: Command) -> bool:
+        if name != "a" or lost or not isinstance(command, Transact) or command.purpose.act is not Act.REGISTER:
+            return False
+        lost.append(command)
+        world.store.transact(command.transaction)
+        world.hosts[name].waiting.append(Transacted(world.now, command.purpose, world.now, Outcome.UNKNOWN))
+        return True
+
+    world.swallow = swallow
+    world.run(5)
+    told = [event.kind for event in world.happened if event.by == "a" and event.kind.startswith("claim.")]
+    assert lost
+    assert told == ["claim.registered"]
+
+
+def test_what_an_agent_finds_running_without_a_claim_is_torn_down_at_once(world: SmallWorld) -> None:
+    held = Held(service("web"), 3, 17, {}, "cause")
+    journal = Journal("before", 0, 0, (held,))
+    alive = {"web": {"main": ModuleStatus.RUNNING}}
+    state = node.start(host("d"), "b" * 32, "c" * 16, world.timing)
+    picture = world.hosts["a"].mirror
+    state, commands = node.step(state, AgentStarted(world.now, "run", journal, alive, world.now + 3, picture))
+    assert [type(command) for command in commands if isinstance(command, TearDown)] == [TearDown]
+    assert state.reigns["web"].shown("main") is ModuleStatus.RESTORING
+
+
+def test_after_a_pause_nothing_is_started_on_a_claim_that_is_over(world: SmallWorld) -> None:
+    world.swallow = lambda name, command: isinstance(command, Prepare)
+    world.apply(service("web"))
+    world.run(1)
+    where = str(world.placement("web").host)
+    state, generation = world.hosts[where].node, world.placement("web").generation
+    later = state.session.deadline_at + 1
+    state, commands = node.step(state, Prepared(later, "web", generation))
+    assert not [command for command in commands if isinstance(command, StartModule)]
+    assert [command for command in commands if isinstance(command, TearDown)]
+
+
+def test_the_late_answer_to_a_renewal_of_an_earlier_claim_says_nothing_of_the_present_one(world: SmallWorld) -> None:
+    before = world.hosts["a"].node.session
+    world.store.delete("claims/a")
+    world.run(2)
+    after = world.hosts["a"].node.session
+    assert after.incarnation > before.incarnation
+    late = Transacted(world.now, Purpose(Act.RENEW, "a", before.sequence), world.now - 2, Outcome.REFUSED)
+    world.tell("a", late)
+    assert world.hosts["a"].node.session.incarnation == after.incarnation

@@ -48,7 +48,13 @@ def step(state: NodeState, event: Event) -> tuple[NodeState, tuple[Command, ...]
     """
     turn = Turn(state)
     turn.set(at=max(state.at, event.at))
-    _dispatch(turn, event)
+    if isinstance(event, Transacted):
+        _dispatch(turn, event)
+        session.expire(turn)
+    else:
+        # After a pause any event may come first, and nothing may be begun on a claim that is over.
+        session.expire(turn)
+        _dispatch(turn, event)
     if isinstance(event, Tick | StoreMoved | TornDown | Transacted | Prepared | PrepareFailed | ModuleChanged):
         reigns.follow(turn, session.in_force(turn))
         reigns.report(turn)

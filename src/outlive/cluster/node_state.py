@@ -25,6 +25,7 @@ from .workload import Workload
 class Session:
     """The host's standing with the store. Zero means none.
 
+    registered: the sequence with which this claim was registered; answers to earlier renewals were about another.
     asked_at: when the outstanding lease, registration or renewal was sent; None: none is outstanding.
     deadline_at: until when this host may act, by its own clock; it stays after the claim is lost.
     """
@@ -32,6 +33,7 @@ class Session:
     lease: int = 0
     incarnation: int = 0
     sequence: int = 0
+    registered: int = 0
     asked_at: float | None = None
     renew_at: float = 0.0
     deadline_at: float = 0.0

@@ -29,10 +29,8 @@ def store_reachable(turn: Turn) -> bool:
 
 def advance(turn: Turn) -> None:
     """On every tick: do the next thing that is due."""
+    expire(turn)
     state, session = turn.state, turn.state.session
-    if session.incarnation and state.at >= session.deadline_at - state.timing.give_up_s:
-        lose(turn, "the store did not answer in time to renew it")
-        return
     if session.asked_at is not None:
         patience_s = state.timing.renew_s * 2 if session.incarnation else state.timing.transact_s * 2
         if state.at - session.asked_at < patience_s:
@@ -43,6 +41,16 @@ def advance(turn: Turn) -> None:
             _renew(turn)
     elif all(reign.phase is Phase.ENDED for reign in state.reigns.values()):
         _register(turn)
+    else:
+        # A claim that ended just before the agent's death may have left something that nobody told to stop.
+        stop_all(turn, rec.Stage.STOPPED, "this host holds no claim", "")
+
+
+def expire(turn: Turn) -> None:
+    """Give the claim up when it is time to, whichever event shows that it is."""
+    state, session = turn.state, turn.state.session
+    if session.incarnation and state.at >= session.deadline_at - state.timing.give_up_s:
+        lose(turn, "the store did not answer in time to renew it")
 
 
 def _register(turn: Turn) -> None:
@@ -68,8 +76,12 @@ def _register(turn: Turn) -> None:
             writes.append(Put(rec.HOSTS + state.host.name, rec.encode(state.host)))
         turn.transact(Act.REGISTER, state.host.name, Transaction((absent(key),), tuple(writes)))
     elif seen.record.run == state.run and seen.record.lease == session.lease:
-        _take(turn, seen.incarnation)
-        turn.set_session(renew_at=state.at)
+        # A registration of ours whose answer got lost: a first renewal takes it up, and gives it its deadline.
+        turn.set_session(asked_at=state.at)
+        turn.do(KeepAlive(session.lease))
+        renewal = Put(key, rec.encode(_claim(turn)), session.lease)
+        stands = same_incarnation(key, seen.incarnation)
+        turn.transact(Act.REGISTER, state.host.name, Transaction((stands,), (renewal,)), number=seen.incarnation)
     elif seen.record.boot_id == state.boot_id:
         turn.set_session(asked_at=state.at)
         turn.transact(
@@ -80,7 +92,7 @@ def _register(turn: Turn) -> None:
 
 
 def _take(turn: Turn, incarnation: int) -> None:
-    turn.set_session(incarnation=incarnation)
+    turn.set_session(incarnation=incarnation, registered=turn.state.session.sequence)
     turn.save()
     turn.note("claim.registered", host=turn.state.host.name, generation=incarnation)
 
@@ -116,7 +128,9 @@ def _renew(turn: Turn) -> None:
 
 
 def on_lease(turn: Turn, event: LeaseGranted) -> None:
-    """A lease was granted: register under it."""
+    """A lease was granted: register under it. One that comes after another was taken is left to end."""
+    if turn.state.session.lease:
+        return
     turn.set_session(lease=event.lease, asked_at=None, reached_at=event.at)
     advance(turn)
 
@@ -135,13 +149,13 @@ def on_transacted(turn: Turn, event: Transacted) -> None:
     if act is Act.REGISTER:
         turn.set_session(asked_at=None)
         if event.outcome is Outcome.DONE and session.incarnation == 0:
-            _take(turn, event.revision)
+            _take(turn, event.purpose.number or event.revision)
             _extend(turn, event.sent_at)
         elif event.outcome is Outcome.REFUSED:
             turn.set_session(lease=0)
     elif act is Act.UNREGISTER:
         turn.set_session(asked_at=None)
-    elif act is Act.RENEW and session.incarnation and event.purpose.number <= session.sequence:
+    elif act is Act.RENEW and session.incarnation and event.purpose.number > session.registered:
         if event.purpose.number == session.sequence:
             turn.set_session(asked_at=None)
         if event.outcome is Outcome.DONE:
