@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from outlive.lab import demo, hosts, ready
@@ -84,9 +85,13 @@ class Scene:
         assert found, "Redis has no processes there"
         return found
 
-    def agent_pids(self, host: str | None = None) -> list[int]:
-        """The keeper's and the agent's processes on a host."""
-        return hosts.pids(self.lab.plan, host or self.primary, hosts.AGENT)
+    def agent_pid(self, host: str | None = None) -> int:
+        """The agent's own process on a host: its keeper's child."""
+        for pid in hosts.pids(self.lab.plan, host or self.primary, hosts.AGENT):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if b"agent" in words and b"--keep" not in words:
+                return pid
+        raise AssertionError("no agent runs there")
 
 
 @contextmanager

@@ -38,9 +38,8 @@ command = ["/usr/bin/redis-server", "--bind", "{{address}}", "--port", "{PORT}",
   "--appendonly", "yes", "--appendfsync", "always", "--save", "", "--protected-mode", "no", "--daemonize", "no"]
 
 [[module.redis.check]]
-kind = "tcp"
-address = "{{address}}"
-port = {PORT}
+kind = "command"
+command = ["/usr/bin/redis-cli", "-h", "{{address}}", "-p", "{PORT}", "ping"]
 """
 
 Progress = Callable[[str], None]

@@ -8,7 +8,6 @@ real guard's real-time priority makes it run first on a machine that wakes up.
 import os
 import sqlite3
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,11 +15,13 @@ from outlive.cluster.host import Capacity
 from outlive.config.agent_file import AgentConfig, ClusterMembership, DatastoreFolder, TlsFiles, agent_document
 from outlive.config.toml_writer import toml_text
 from outlive.errors import Failed
+from outlive.native import outlive_command
 
 from .plan import PEER_PORT, PORT, LabPlan
 
 GUARD, AGENT, WORKLOADS = "guard", "agent", "workloads"
 SETTLE_S = 5.0
+START_S = 0.05
 DATA_SIZE = "64m"
 CAPACITY = Capacity(4, 4096)
 
@@ -67,45 +68,32 @@ def write_config(lab: LabPlan, name: str) -> Path:
     return path
 
 
-def switch_on(lab: LabPlan, name: str) -> int:
-    """Start a host's agent under its keeper; returns the keeper's pid.
-
-    Raises Failed when it ends at once.
-    """
+def switch_on(lab: LabPlan, name: str) -> None:
+    """Start a host's agent under its keeper, as a child of nobody here. Raises Failed when it ends at once."""
     for part in (GUARD, AGENT, WORKLOADS):
         (group(lab, name) / part).mkdir(parents=True, exist_ok=True)
     config = write_config(lab, name)
-    agent_group = group(lab, name) / AGENT / "cgroup.procs"
-    log = (lab.host_folder(name) / "console.log").open("ab")
-    with log:
-        process = subprocess.Popen(
+    procs = group(lab, name) / AGENT / "cgroup.procs"
+    namespace = f"/run/netns/{lab.host(name).namespace}"
+    console = lab.host_folder(name) / "console.log"
+    with console.open("ab") as log:
+        done = subprocess.run(
             [
                 "/bin/sh",
                 "-c",
-                f'echo $$ > {agent_group} && exec nsenter --net=/run/netns/{lab.host(name).namespace} -- "$@"',
+                f'echo $$ > {procs} && exec setsid --fork nsenter --net={namespace} -- "$@"',
                 "sh",
-                sys.executable,
-                "-m",
-                "outlive",
-                "agent",
-                "--keep",
-                "--config",
-                str(config),
+                *outlive_command("agent", "--keep", "--config", str(config)),
             ],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            start_new_session=True,
             cwd="/",
+            check=False,
         )
-    time.sleep(0.05)
-    if process.poll() is not None:
-        raise Failed(
-            f"Host {name} of the lab did not start.",
-            cause=_tail(lab.host_folder(name) / "console.log"),
-            remedy="see `outlive doctor`",
-        )
-    return process.pid
+    time.sleep(START_S)
+    if done.returncode or not is_on(lab, name):
+        raise Failed(f"Host {name} of the lab did not start.", cause=_tail(console), remedy="see `outlive doctor`")
 
 
 def _tail(path: Path) -> str:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,8 +87,12 @@ def counting_clients(lab: Lab, address: str, port: int, clients: int) -> Iterato
         yield counting
     finally:
         process.kill()
-        process.wait(5)
-        reader.join(5)
+        process.wait(END_S)
+        reader.join(END_S)
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with suppress(OSError):
+                    stream.close()
 
 
 @dataclass
