@@ -125,3 +125,22 @@ def test_the_late_answer_to_a_renewal_of_an_earlier_claim_says_nothing_of_the_pr
     late = Transacted(world.now, Purpose(Act.RENEW, "a", before.sequence), world.now - 2, Outcome.REFUSED)
     world.tell("a", late)
     assert world.hosts["a"].node.session.incarnation == after.incarnation
+
+
+def test_a_leader_that_is_cut_off_resigns_until_the_store_has_heard_it(world: SmallWorld) -> None:
+    leader = str(world.leads())
+    lost: list[Command] = []
+
+    def swallow(name: str, command: Command) -> bool:
+        if lost or not isinstance(command, Transact) or command.purpose.act is not Act.RESIGN:
+            return False
+        lost.append(command)
+        world.hosts[name].waiting.append(Transacted(world.now, command.purpose, world.now, Outcome.UNKNOWN))
+        return True
+
+    world.swallow = swallow
+    world.cut.add(leader)
+    world.run(8)
+    assert lost
+    assert world.leads() not in (None, leader)
+    assert world.kinds().count("leader.resigned") == 1

@@ -58,8 +58,9 @@ def step(state: LeaderState, event: Event) -> tuple[LeaderState, tuple[Command, 
             judging.table(turn, event)
         case SelfIsolated(isolated=isolated):
             turn.set(isolated=isolated)
-            if isolated:
-                _resign(turn)
+            if isolated and in_office(turn.state):
+                turn.note("leader.resigned", host=turn.state.me, text="this host is cut off from every other")
+            _resign(turn)
         case Transacted():
             _transacted(turn, event)
         case AgentStarted():
@@ -78,6 +79,7 @@ def in_office(state: LeaderState) -> bool:
 def _tick(turn: Turn) -> None:
     judging.mind_own_lag(turn)
     _campaign(turn)
+    _resign(turn)
     if not in_office(turn.state):
         return
     _heal_own_key(turn)
@@ -180,10 +182,13 @@ def _heal_own_key(turn: Turn) -> None:
 
 
 def _resign(turn: Turn) -> None:
-    leader = turn.state.mirror.leader
-    if leader is None or leader.record.host != turn.state.me:
+    """Who is cut off from every other leaves the office, and asks again until the store has heard it."""
+    state, leader = turn.state, turn.state.mirror.leader
+    if not state.isolated or leader is None or leader.record.host != state.me:
         return
-    turn.note("leader.resigned", host=turn.state.me, text="this host is cut off from every other")
+    if state.campaigned_at is not None and state.at - state.campaigned_at < state.timing.transact_s:
+        return
+    turn.set(campaigned_at=state.at)
     turn.transact(
         Act.RESIGN,
         turn.state.me,
@@ -192,8 +197,9 @@ def _resign(turn: Turn) -> None:
 
 
 def _transacted(turn: Turn, event: Transacted) -> None:
-    if event.purpose.act in (Act.CAMPAIGN, Act.RESIGN):
+    if event.purpose.act is Act.CAMPAIGN:
         turn.set(campaigned_at=None)
+    if event.purpose.act in (Act.CAMPAIGN, Act.RESIGN):
         return
     key = event.purpose.subject
     if key not in turn.state.in_flight:
