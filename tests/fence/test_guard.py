@@ -15,7 +15,7 @@ from outlive.fence.guard import Fired, Guard, GuardLost, GuardRefused, Hello, Li
 from outlive.runtime.cgroup import find_or_mount
 from outlive.spawn import ProgramFailed
 
-from ..native.guarding import clear, populated, sleeper
+from ..native.guarding import clear, populated, sleeper, until
 
 WITHIN_S = 20.0
 
@@ -100,7 +100,7 @@ async def test_a_guard_is_started_once_and_found_by_the_next_agent(
     second, again = await connect()
     assert again == hello
     assert second.connected
-    assert "guard.started" in (tmp_path / "guard.log").read_text()
+    await asyncio.to_thread(until, lambda: "guard.started" in (tmp_path / "guard.log").read_text())
 
 
 async def test_what_it_holds_is_told_and_kept_for_the_next_agent(connect: CONNECT, root: Path) -> None:
