@@ -5,8 +5,9 @@ from collections import Counter
 import pytest
 
 from outlive.cluster import node
+from outlive.cluster import records as rec
 from outlive.cluster.commands import Act, Command, Held, Journal, Prepare, Purpose, StartModule, TearDown, Transact
-from outlive.cluster.events import AgentStarted, Outcome, Prepared, Transacted
+from outlive.cluster.events import AgentStarted, Outcome, Prepared, TornDown, Transacted
 from outlive.cluster.heartbeat import ModuleStatus
 from outlive.cluster.host import Capacity
 from outlive.cluster.workload import PlacementRules
@@ -144,3 +145,18 @@ def test_a_leader_that_is_cut_off_resigns_until_the_store_has_heard_it(world: Sm
     assert lost
     assert world.leads() not in (None, leader)
     assert world.kinds().count("leader.resigned") == 1
+
+
+def test_a_migration_ends_when_its_workload_is_stopped_meanwhile(world: SmallWorld) -> None:
+    world.apply(service("web"))
+    world.run(2)
+    [where] = world.runs_on("web")
+    world.swallow = lambda name, command: name == where and isinstance(command, TearDown)
+    world.ask(rec.OperationRecord("o", rec.OperationKind.MIGRATE, "web"))
+    world.run(1)
+    world.apply(service("web"), rec.Desired.STOPPED)
+    world.run(1)
+    world.tell(where, TornDown(world.now, "web", 1))
+    world.run(1)
+    assert world.operation("o").state is rec.OperationState.FAILED
+    assert "stopped" in world.operation("o").reason

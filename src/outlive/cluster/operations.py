@@ -122,11 +122,12 @@ def _watch(turn: Turn, entry: Entry[rec.OperationRecord]) -> None:
         return
     record = placed.record
     report = mirror.reports.get(asked.workload)
-    if record.order is rec.Order.STOP or report is None or report.record.generation != record.generation:
-        return
     if record.host is None:
         _close(turn, entry, rec.OperationState.FAILED, record.reason, record.because)
-    elif report.record.stage is rec.Stage.RUNNING:
+        return
+    if record.order is rec.Order.STOP or report is None or report.record.generation != record.generation:
+        return
+    if report.record.stage is rec.Stage.RUNNING:
         there = asked.target in (None, record.host)
         reason = f"it runs on {record.host}" if there else f"it runs on {record.host}, not on {asked.target}"
         state = rec.OperationState.DONE if there else rec.OperationState.FAILED
