@@ -160,3 +160,22 @@ def test_a_migration_ends_when_its_workload_is_stopped_meanwhile(world: SmallWor
     world.run(1)
     assert world.operation("o").state is rec.OperationState.FAILED
     assert "stopped" in world.operation("o").reason
+
+
+def test_a_failover_can_be_forced_when_a_migration_hangs_because_its_host_does_not_stop(world: SmallWorld) -> None:
+    world.apply(service("web"))
+    world.run(2)
+    [where] = world.runs_on("web")
+    world.swallow = lambda name, command: name == where and isinstance(command, TearDown)
+    world.ask(rec.OperationRecord("m", rec.OperationKind.MIGRATE, "web"))
+    world.run(6)
+    world.ask(rec.OperationRecord("f", rec.OperationKind.FAILOVER, "web"))
+    world.run(6)
+    assert "claim.revoked" in world.kinds()
+    assert world.operation("m").state is rec.OperationState.FAILED
+    world.tell(where, TornDown(world.now, "web", 1))
+    world.swallow = lambda name, command: False
+    world.run(3)
+    assert world.operation("f").state is rec.OperationState.DONE
+    assert world.runs_on("web") == [world.placement("web").host]
+    assert world.placement("web").host != where

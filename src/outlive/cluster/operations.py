@@ -85,7 +85,7 @@ def _refusal(turn: Turn, asked: rec.OperationRecord) -> str | None:
         return f"{asked.workload} is not meant to run"
     if placed is None or placed.record.host is None:
         return f"{asked.workload} runs nowhere now; it is placed as soon as a host can have it"
-    if placed.record.order is rec.Order.STOP:
+    if placed.record.order is rec.Order.STOP and (asked.kind is rec.OperationKind.MIGRATE or _forced(turn, placed)):
         return f"{asked.workload} is being stopped already: {placed.record.reason}"
     if asked.target == placed.record.host:
         return f"{asked.workload} is on {asked.target} already"
@@ -98,6 +98,14 @@ def _refusal(turn: Turn, asked: rec.OperationRecord) -> str | None:
             return f"there is no host {asked.target}"
     choice = choose(wanted.record.workload, hosts, {placed.record.host: "it runs there now"})
     return None if choice.host is not None else f"no host can have it: {choice.told()}"
+
+
+def _forced(turn: Turn, placed: Entry[rec.PlacementRecord]) -> bool:
+    """Whether a failover is forcing its host to stop; a mere migration may hang, and a failover is the way out."""
+    operation = turn.state.mirror.operations.get(placed.record.operation or "")
+    if operation is None or operation.record.state is not rec.OperationState.RUNNING:
+        return False
+    return operation.record.kind is rec.OperationKind.FAILOVER
 
 
 def _target(turn: Turn, workload: str, host: str) -> str | None:
