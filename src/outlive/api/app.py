@@ -59,7 +59,9 @@ def application(view: View, *, peers_only: bool = False) -> Starlette:
         HTTPException: on_http_exception,
         Exception: on_mistake,
     }
-    return Starlette(routes=shared if peers_only else shared + local, exception_handlers=handlers)
+    app = Starlette(routes=shared if peers_only else shared + local, exception_handlers=handlers)
+    app.router.redirect_slashes = False
+    return app
 
 
 class Api:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from msgspec import structs
+
 from outlive.cluster import leader, mirror
 from outlive.cluster import records as rec
 from outlive.cluster.commands import Command, RecordEvent, Transact
@@ -144,7 +146,7 @@ def commands_for(view: View, key: str, value: bytes) -> list[dict[str, Any]]:
     if supposed.leader is None:
         supposed = replace(supposed, leader=mirror.Entry(rec.LeaderRecord(view.host), revision, revision))
     verdicts = {name: entry.record.verdict for name, entry in supposed.verdicts.items()}
-    state = replace(
+    state = structs.replace(
         view.leader,
         mirror=picture,
         office_since=view.leader.office_since or 0.0,
