@@ -1,0 +1,168 @@
+"""Requests that no client of ours makes: each gets a problem or a refusal, and the agent goes on."""
+
+import http.client
+import json
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from outlive.api.app import MOST_BODY_BYTES
+from outlive.client.connection import Answered
+
+from ..one_host import OneHost, workload
+
+few = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=10,
+)
+FORMS = [("PUT", "/v1/workloads/garbled"), ("PUT", "/v1/workloads/garbled/desired"), ("POST", "/v1/operations")]
+
+
+@pytest.fixture(autouse=True)
+def unharmed(one_host: OneHost) -> Iterator[None]:
+    """Whatever a test sends, afterwards the agent is as it was."""
+    before, pid = one_host.names(), peer(one_host)
+    yield
+    assert one_host.names() == before
+    assert one_host.client.get("/healthz")["store_reachable"]
+    assert peer(one_host) == pid, "the same process answers"
+    assert one_host.client.get("/v1/cluster")["outlook"]["leader"] == "one"
+
+
+def peer(one_host: OneHost) -> int | None:
+    from pathlib import Path
+
+    from outlive.agent.presence import listener
+
+    return listener(Path(one_host.socket))
+
+
+def ask(one_host: OneHost, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+    """One request, as its own bytes say it."""
+    connection = http.client.HTTPConnection("localhost", timeout=30)
+    connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.sock.settimeout(30)
+    connection.sock.connect(one_host.socket)
+    try:
+        connection.request(method, path, body)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def is_problem(status: int, answer: bytes) -> bool:
+    problem = json.loads(answer)
+    return 400 <= status < 500 and bool(problem["id"]) and bool(problem["title"])
+
+
+@few
+@given(form=st.sampled_from(FORMS), body=st.binary(max_size=300))
+def test_garbled_bodies_are_problems(one_host: OneHost, form: tuple[str, str], body: bytes) -> None:
+    assert is_problem(*ask(one_host, *form, body))
+
+
+@few
+@given(form=st.sampled_from(FORMS), body=json_values)
+def test_bodies_of_another_shape_are_problems(one_host: OneHost, form: tuple[str, str], body: object) -> None:
+    assert is_problem(*ask(one_host, *form, json.dumps(body).encode()))
+
+
+@few
+@given(
+    body=st.fixed_dictionaries(
+        {"kind": st.sampled_from(["migrate", "failover", "x"]) | json_values, "workload": st.text(max_size=80)},
+        optional={"target": json_values, "more": json_values},
+    )
+)
+def test_operations_on_whatever_name_are_problems(one_host: OneHost, body: object) -> None:
+    assert is_problem(*ask(one_host, "POST", "/v1/operations", json.dumps(body).encode()))
+
+
+@few
+@given(name=st.text(min_size=1, max_size=40))
+def test_any_name_in_a_path_is_found_or_not(one_host: OneHost, name: str) -> None:
+    from urllib.parse import quote
+
+    for path in ("/v1/workloads/{}", "/v1/workloads/{}/why", "/v1/hosts/{}", "/v1/operations/{}"):
+        status, answer = ask(one_host, "GET", path.format(quote(name, safe="")), b"")
+        assert is_problem(status, answer), (path, status)
+
+
+@few
+@given(cut=st.integers(0, 200), flipped=st.integers(0, 200), bit=st.integers(0, 7))
+def test_a_workload_file_damaged_on_the_way_is_refused_or_is_another_name(
+    one_host: OneHost, cut: int, flipped: int, bit: int
+) -> None:
+    whole = bytearray(workload("whole", "/usr/bin/true").encode())
+    whole[flipped % len(whole)] ^= 1 << bit
+    del whole[len(whole) - cut % len(whole) :]
+    assert is_problem(*ask(one_host, "PUT", "/v1/workloads/garbled", bytes(whole)))
+
+
+def test_deeply_nested_bodies_are_problems(one_host: OneHost) -> None:
+    for form in FORMS:
+        assert is_problem(*ask(one_host, *form, b"[" * 100_000))
+        assert is_problem(*ask(one_host, *form, b'{"kind":' * 50_000))
+
+
+def test_a_huge_body_is_refused_by_our_client_too(one_host: OneHost) -> None:
+    for size in (MOST_BODY_BYTES + 1, 8 * MOST_BODY_BYTES):
+        with pytest.raises(Answered) as caught:
+            one_host.client.put("/v1/workloads/huge", b"#" * size)
+        assert caught.value.sentence == "The request's body is too large."
+
+
+def test_the_largest_body_is_read(one_host: OneHost) -> None:
+    with pytest.raises(Answered) as caught:
+        one_host.client.put("/v1/workloads/huge", b"#" * MOST_BODY_BYTES)
+    assert caught.value.id == "workload-file.invalid"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\0" * 100,
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 20_000 + b"\r\n",
+        b"PUT /v1/workloads/x HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
+        b"PUT /v1/workloads/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"PUT /v1/workloads/x HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\nhalf",
+        os.urandom(1000),
+    ],
+    ids=["zeros", "no-path", "version", "long-path", "many-headers", "length", "chunks", "half", "noise"],
+)
+def test_what_is_no_http_is_hung_up_on(one_host: OneHost, raw: bytes) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(10)
+        connection.connect(one_host.socket)
+        try:
+            connection.sendall(raw)
+            connection.shutdown(socket.SHUT_WR)
+            answer = connection.recv(4096)
+        except OSError:
+            answer = b""
+    assert answer == b"" or answer.startswith((b"HTTP/1.1 4", b"HTTP/1.0 4")), answer[:100]
+
+
+def test_many_connections_that_say_nothing_do_not_keep_others_out(one_host: OneHost) -> None:
+    idle = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(100)]
+    try:
+        for each in idle:
+            each.connect(one_host.socket)
+        assert one_host.client.get("/healthz")["host"] == "one"
+    finally:
+        for each in idle:
+            each.close()
+
+
+def test_the_socket_is_for_root_alone(one_host: OneHost) -> None:
+    assert os.stat(one_host.socket).st_mode & 0o777 == 0o700

@@ -1,0 +1,187 @@
+"""A real cluster of one host for tests of the API and the command line: `outlive up` in a namespace of its own.
+
+Its agent, guard and workloads are real processes. Everything of it is gone at the end, whatever the tests did.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from outlive.agent import presence
+from outlive.client import Client
+from outlive.config.agent_file import read_agent
+from outlive.native import outlive_command
+
+WITHIN_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The object on the last line."""
+        return json.loads(self.out.splitlines()[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class OneHost:
+    """A host that is up. namespace: its network namespace; its address there is 127.0.0.1, and eth0 has 10.88.0.1."""
+
+    folder: Path
+    namespace: str
+
+    @property
+    def socket(self) -> str:
+        return str(self.folder / "run" / presence.API_SOCKET)
+
+    @property
+    def client(self) -> Client:
+        return Client(self.socket)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "OUTLIVE_SOCKET": self.socket, "NO_COLOR": "1"}
+
+    def command(self, *words: str) -> list[str]:
+        """The words that run our command line where the host is."""
+        return ["nsenter", f"--net=/run/netns/{self.namespace}", "--", *outlive_command(*words)]
+
+    def run(self, *words: str, input: str | None = None) -> Ran:
+        """Run a command to its end."""
+        done = subprocess.run(
+            self.command(*words), input=input, stdin=None if input is not None else subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=WITHIN_S, env=self.environment, check=False,
+        )  # fmt: skip
+        assert "Traceback" not in done.stderr, done.stderr
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *words: str) -> "subprocess.Popen[str]":
+        """Start a command that is not to end by itself; the caller ends it."""
+        return subprocess.Popen(
+            self.command(*words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=self.environment,
+        )  # fmt: skip
+
+    def outlook(self, workload: str) -> dict[str, Any]:
+        """How a workload stands."""
+        found: dict[str, Any] = self.client.get(f"/v1/workloads/{workload}")["outlook"]
+        return found
+
+    def names(self) -> set[str]:
+        """The workloads that there are."""
+        return {each["name"] for each in self.client.get("/v1/workloads")["workloads"]}
+
+    def forget(self, *names: str) -> None:
+        """Remove workloads, those that are there."""
+        for name in self.names() & set(names):
+            self.client.delete(f"/v1/workloads/{name}")
+        until(lambda: not self.names() & set(names), f"{names} are forgotten")
+
+    def apply(self, name: str, *command: str) -> None:
+        """Have a workload of one module run, and wait until it does."""
+        words = command or ("/usr/bin/sleep", "3600")
+        self.client.put(f"/v1/workloads/{name}", workload(name, *words).encode())
+        until(lambda: self.outlook(name)["state"] == "running", f"{name} runs")
+
+
+def workload(name: str, *command: str, more: str = "") -> str:
+    """A workload file of one module."""
+    return f'name = "{name}"\n{more}\n[module.main]\ncommand = {json.dumps(list(command))}\nstop_grace_s = 1.0\n'
+
+
+def until(holds: Callable[[], bool], what: str) -> None:
+    """Wait until something holds, for as long as a loaded machine may need."""
+    deadline = time.monotonic() + WITHIN_S
+    while not holds():
+        assert time.monotonic() < deadline, f"after {WITHIN_S:g} s it does not hold that {what}"
+        time.sleep(0.02)
+
+
+@contextmanager
+def namespace(name: str) -> Iterator[str]:
+    """A network namespace with a loopback and an eth0."""
+    ip("netns", "add", name)
+    try:
+        ip("-n", name, "link", "set", "lo", "up")
+        ip("-n", name, "link", "add", "eth0", "type", "veth", "peer", "name", "far")
+        ip("-n", name, "addr", "add", "10.88.0.1/24", "dev", "eth0")
+        for end in ("eth0", "far"):
+            ip("-n", name, "link", "set", end, "up")
+        yield name
+    finally:
+        ip("netns", "del", name)
+
+
+def ip(*words: str) -> str:
+    return subprocess.run(["ip", *words], check=True, capture_output=True, text=True, timeout=20).stdout
+
+
+@contextmanager
+def up(folder: Path, name: str) -> Iterator[OneHost]:
+    """A host that is up for as long as the block lasts."""
+    with namespace(name):
+        host = OneHost(folder, name)
+        try:
+            begun = host.run("up", "--folder", str(folder), "--name", "one", "--json")
+            assert begun.code == 0, begun
+            yield host
+        finally:
+            clear_away(host)
+
+
+def clear_away(host: OneHost) -> None:
+    """End the host in order, and then whatever is left of it."""
+    if not (host.folder / "agent.toml").exists():
+        return
+    host.run("down", "--folder", str(host.folder), "--yes")
+    root = read_agent(host.folder / "agent.toml").cgroup_root
+    assert root is not None
+    for group in (root, root.parent):
+        if (group / "cgroup.kill").exists():
+            (group / "cgroup.kill").write_text("1")
+    for group in sorted((path for path in root.parent.rglob("*") if path.is_dir()), reverse=True):
+        _removed(group)
+    _removed(root.parent)
+    shutil.rmtree(host.folder, ignore_errors=True)
+
+
+def _removed(group: Path) -> None:
+    def gone() -> bool:
+        try:
+            group.rmdir()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return True
+
+    until(gone, f"{group} is removed")
+
+
+@pytest.fixture(scope="session")
+def one_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OneHost]:
+    """The host that tests share. Each test has workloads of names of its own, and removes them."""
+    with up(tmp_path_factory.mktemp("host"), f"ol-t{os.getpid()}") as host:
+        yield host
+
+
+@pytest.fixture
+def other_host(tmp_path: Path) -> Iterator[OneHost]:
+    """A host for one test alone, which may end it."""
+    with up(tmp_path, f"ol-o{os.getpid()}") as host:
+        yield host
