@@ -29,6 +29,7 @@ def peers(turn: Turn) -> list[str]:
 
 def watch(turn: Turn) -> None:
     """On every tick: probe silent peers, and say whether this host is isolated."""
+    _mind_own_lag(turn)
     state = turn.state
     others = peers(turn)
     if state.isolated and _store_answers(turn) and all(state.mirror.claimed(name) is None for name in others):
@@ -43,6 +44,13 @@ def watch(turn: Turn) -> None:
             turn.do(Probe(name))
     if silent_s >= state.timing.isolation_s and not turn.state.isolated and _others_act(turn, others):
         _declare(turn, isolated=True)
+
+
+def _mind_own_lag(turn: Turn) -> None:
+    """After a late tick, count the silence from now: what peers said meanwhile may be waiting unread."""
+    state = turn.state
+    late = state.ticked_at is not None and state.at - state.ticked_at > state.timing.lag_s
+    turn.set(ticked_at=state.at, listening_since=state.at if late else state.listening_since)
 
 
 def _store_answers(turn: Turn) -> bool:

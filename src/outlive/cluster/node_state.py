@@ -111,6 +111,7 @@ class NodeState(msgspec.Struct, frozen=True):
     acted: "Map[str, int]" = Map()
     heard: "Map[str, float]" = Map()
     listening_since: float = 0.0
+    ticked_at: float | None = None
     probed_at: float = 0.0
     isolated: bool = False
     datastore_reachable: bool = False
