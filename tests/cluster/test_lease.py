@@ -53,6 +53,21 @@ def test_an_incarnation_not_seen_yet_is_never_over() -> None:
     assert surely_over_at(mirror, "a", 9, TIMING) is None
 
 
+def test_a_claim_that_came_and_went_while_the_store_was_not_followed_counts_from_when_it_was_read_again() -> None:
+    mirror = snapshot(Mirror(), 3, [], 50.0)
+    assert surely_over_at(snapshot(mirror, 90, [], 200.0), "a", 20, TIMING) == 200.0 + TIMING.claim_surely_over_s()
+    mirror = changed(mirror, 5, [claim(1, 5, 5)], 100.0)
+    mirror = snapshot(mirror, 90, [], 200.0)
+    assert surely_over_at(mirror, "a", 20, TIMING) == 200.0 + TIMING.claim_surely_over_s()
+    mirror = changed(mirror, 91, [claim(1, 91, 91)], 201.0)
+    assert surely_over_at(mirror, "a", 20, TIMING) == 200.0 + TIMING.claim_surely_over_s()
+
+
+def test_a_claim_that_cannot_be_read_is_not_over() -> None:
+    mirror = changed(Mirror(), 5, [KeyValue(KEY, b"{nonsense", 5, 5)], 100.0)
+    assert surely_over_at(mirror, "a", 5, TIMING) is None
+
+
 def test_a_host_never_seen_counts_from_when_the_picture_began() -> None:
     mirror = snapshot(Mirror(), 3, [], 50.0)
     assert surely_over_at(mirror, "a", 2, TIMING) == 50.0 + TIMING.claim_surely_over_s()

@@ -42,6 +42,11 @@ def test_a_placement_removed_while_its_workload_stands_is_remembered() -> None:
     assert mirror.lost["web"].generation == 2
 
 
+def test_a_reading_older_than_the_picture_changes_nothing() -> None:
+    mirror = changed(Mirror(), 5, [placement(2, 5)], 1.0)
+    assert snapshot(mirror, 4, [placement(1, 4)], 2.0) is mirror
+
+
 def test_a_snapshot_drops_what_is_gone() -> None:
     mirror = changed(Mirror(), 5, [placement(2, 5)], 1.0)
     mirror = snapshot(mirror, 9, [], 2.0)

@@ -7,6 +7,7 @@ that ended never revives (DESIGN: never two).
 """
 
 from .mirror import ClaimSeen, Mirror
+from .records import CLAIMS
 from .timing import Timing
 
 
@@ -18,11 +19,13 @@ def deadline_at(sent_at: float, timing: Timing) -> float:
 def surely_over_at(mirror: Mirror, host: str, incarnation: int, timing: Timing) -> float | None:
     """From when on the watcher's clock the claim has certainly ended; None while it may still be renewed.
 
-    A host whose claims were never seen is taken to have renewed just before the picture began.
+    A claim that was never seen came and went before the store was last read as a whole, and is taken to have been
+    renewed until just then.
     """
     seen = mirror.claims.get(host)
-    if seen is None:
-        return mirror.began_at + timing.claim_surely_over_s()
+    if seen is None or (incarnation > seen.incarnation and not seen.present):
+        unreadable = CLAIMS + host in mirror.bad
+        return None if unreadable else mirror.began_at + timing.claim_surely_over_s()
     if incarnation == seen.incarnation:
         return None if seen.present else seen.observed_at + timing.claim_surely_over_s()
     if incarnation > seen.incarnation:

@@ -46,7 +46,10 @@ class ClaimSeen:
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """The store as of `revision`. `began_at`: when this picture was first taken, on the watcher's clock."""
+    """The store as of `revision`.
+
+    began_at: when the whole store was last read, on the watcher's clock; what came and went unseen did so before.
+    """
 
     revision: int = 0
     began_at: float = 0.0
@@ -82,16 +85,18 @@ def snapshot(mirror: Mirror, revision: int, values: Iterable[KeyValue], at: floa
     """The picture after reading the whole store at `revision`: what is not in `values` is gone.
 
     at: seconds on the watcher's boot clock. A claim unchanged since it was last seen keeps its time; one that
-    ended or was replaced unseen may have been renewed until just now.
+    ended or was replaced unseen may have been renewed until just now. A reading older than the picture changes nothing.
     """
+    if revision < mirror.revision:
+        return mirror
     present = {value.key: value for value in values}
-    fresh = replace(mirror, began_at=mirror.began_at or at)
+    fresh = replace(mirror, began_at=at)
     for key in _keys(fresh):
         if key not in present:
             fresh = _deleted(fresh, key, at, gap=True)
     for value in present.values():
         fresh = _put(fresh, value, at, gap=True)
-    return replace(fresh, revision=max(revision, mirror.revision))
+    return replace(fresh, revision=revision)
 
 
 def changed(mirror: Mirror, revision: int, changes: Iterable[KeyValue | Delete], at: float) -> Mirror:
@@ -154,7 +159,7 @@ def _claim_put(mirror: Mirror, record: rec.ClaimRecord, value: KeyValue, at: flo
         at,
         value.mod_revision,
         record,
-        at if gap else max(known.observed_at, known.older_observed_at),
+        at if gap else max(known.observed_at, known.older_observed_at, mirror.began_at),
     )
 
 
