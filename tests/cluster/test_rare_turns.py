@@ -179,3 +179,37 @@ def test_a_failover_can_be_forced_when_a_migration_hangs_because_its_host_does_n
     assert world.operation("f").state is rec.OperationState.DONE
     assert world.runs_on("web") == [world.placement("web").host]
     assert world.placement("web").host != where
+
+
+def test_a_leader_that_no_longer_sees_the_store_decides_and_tells_nothing(world: SmallWorld) -> None:
+    leader = str(world.leads())
+
+    def swallow(name: str, command: Command) -> bool:
+        if name != leader or not isinstance(command, Transact):
+            return False
+        world.hosts[name].waiting.append(Transacted(world.now, command.purpose, world.now, Outcome.UNKNOWN))
+        return True
+
+    world.swallow = swallow
+    world.hosts[leader].seen = 10**9
+    world.off |= set(world.hosts) - {leader}
+    world.run(world.timing.claim_ttl_s)
+    before = len(world.happened)
+    world.run(20)
+    assert [event.kind for event in world.happened[before:] if event.by == leader] == []
+
+
+def test_a_refused_placement_is_not_tried_again_in_the_same_breath(world: SmallWorld) -> None:
+    tries: list[float] = []
+
+    def swallow(name: str, command: Command) -> bool:
+        if not isinstance(command, Transact) or command.purpose.act is not Act.PLACE:
+            return False
+        tries.append(world.now)
+        world.hosts[name].waiting.append(Transacted(world.now, command.purpose, world.now, Outcome.REFUSED, 10**9))
+        return True
+
+    world.swallow = swallow
+    world.apply(service("web"))
+    world.run(3)
+    assert 1 < len(tries) <= 3 / world.timing.renew_s

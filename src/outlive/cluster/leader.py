@@ -24,6 +24,7 @@ from .events import (
     Transacted,
 )
 from .leader_state import LeaderState, Turn
+from .lease import silent_for_s
 from .timing import Timing
 from .transaction import Delete, Put, Transaction, absent, same_incarnation, unchanged
 
@@ -80,7 +81,7 @@ def _tick(turn: Turn) -> None:
     judging.mind_own_lag(turn)
     _campaign(turn)
     _resign(turn)
-    if not in_office(turn.state):
+    if not in_office(turn.state) or not _sees_the_store(turn):
         return
     _heal_own_key(turn)
     changed = judging.judge_all(turn)
@@ -89,12 +90,19 @@ def _tick(turn: Turn) -> None:
     if look_at_all:
         settling = {key: revision for key, revision in state.settling.items() if revision > state.mirror.revision}
         meant = {name: host for name, host in state.meant.items() if turn.is_busy(rec.PLACEMENTS + name)}
-        turn.set(looked_at=state.at, settling=Map(settling), meant=Map(meant))
+        in_flight = {key: until for key, until in state.in_flight.items() if until > state.at}
+        turn.set(looked_at=state.at, in_flight=Map(in_flight), settling=Map(settling), meant=Map(meant))
         operations.advance_all(turn)
         courses.advance(turn, sorted({*state.mirror.workloads, *state.mirror.placements, *state.mirror.lost}))
     else:
         courses.advance(turn, sorted(state.restless))
     _keep_protected_list(turn)
+
+
+def _sees_the_store(turn: Turn) -> bool:
+    """Whether this host's own renewals still show in its picture; what is decided by an older one is not written."""
+    own = turn.state.mirror.claimed(turn.state.me)
+    return own is not None and silent_for_s(own, turn.state.at) < turn.state.timing.claim_ttl_s
 
 
 def _store_moved(turn: Turn, event: StoreMoved) -> None:
@@ -204,7 +212,11 @@ def _transacted(turn: Turn, event: Transacted) -> None:
     key = event.purpose.subject
     if key not in turn.state.in_flight:
         return
-    turn.set(in_flight=turn.state.in_flight.delete(key))
+    in_flight = turn.state.in_flight.delete(key)
+    if event.outcome is not Outcome.DONE:
+        # The picture is old or the store is away: another try in the same breath would end, and be told, the same.
+        in_flight = in_flight.set(key, turn.state.at + turn.state.timing.renew_s)
+    turn.set(in_flight=in_flight)
     if event.outcome is Outcome.DONE and event.revision > turn.state.mirror.revision:
         turn.set(settling=turn.state.settling.set(key, event.revision))
     elif key in turn.state.settling:

@@ -47,7 +47,7 @@ class Course:
 class LeaderState(msgspec.Struct, frozen=True):
     """Everything that one host's leader machine knows.
 
-    office_since: when this host was first seen to lead; None: it does not. in_flight: key → when its write was sent.
+    office_since: when this host was first seen to lead; None: it does not. in_flight: key → until when a write to it counts as under way.
     settling: key → the revision that the mirror must reach before the key is decided on again.
     restless: workloads to look at on every tick. meant: where workloads were just placed that the mirror may not show.
     """
@@ -95,8 +95,7 @@ class Turn(BaseTurn[LeaderState]):
 
     def is_busy(self, key: str) -> bool:
         """Whether a write to `key` is outstanding, or not yet seen in the mirror."""
-        sent_at = self.state.in_flight.get(key)
-        if sent_at is not None and self.state.at - sent_at < self.state.timing.transact_s * 2:
+        if self.state.at < self.state.in_flight.get(key, 0.0):
             return True
         return self.state.settling.get(key, 0) > self.state.mirror.revision
 
@@ -125,5 +124,6 @@ class Turn(BaseTurn[LeaderState]):
         if leader is None:
             return
         office = same_incarnation(rec.LEADER, leader.create_revision)
-        self.set(in_flight=self.state.in_flight.set(key, self.state.at))
+        until = self.state.at + self.state.timing.transact_s * 2
+        self.set(in_flight=self.state.in_flight.set(key, until))
         self.transact(act, key, Transaction((office, *compares), writes), because=because)
