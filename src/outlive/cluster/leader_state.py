@@ -47,7 +47,8 @@ class Course:
 class LeaderState(msgspec.Struct, frozen=True):
     """Everything that one host's leader machine knows.
 
-    office_since: when this host was first seen to lead; None: it does not. in_flight: key → until when a write to it counts as under way.
+    office_since: when this host was first seen to lead; None: it does not.
+    in_flight: key → until when a write to it counts as under way.
     settling: key → the revision that the mirror must reach before the key is decided on again.
     restless: workloads to look at on every tick. meant: where workloads were just placed that the mirror may not show.
     """
