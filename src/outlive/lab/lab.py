@@ -15,7 +15,7 @@ from outlive.agent import founding
 from outlive.cluster.timing import Timing
 from outlive.errors import RefusedForSafety
 
-from . import faults, hosts, network
+from . import faults, hosts, network, storage
 from .plan import LabPlan, known, labs_folder, load, plan, save
 
 Progress = Callable[[str], None]
@@ -72,6 +72,7 @@ class Lab:
         hosts.mount_memory(self.plan.memory, hosts.DATA_SIZE)
         founding.found_datastore("shared", self.plan.datastore, self.plan.cluster)
         asyncio.run(founding.found_store(self.plan.store, self.plan.cluster, Timing()))
+        storage.start(self.plan)
         progress("network")
         network.make(self.plan)
         for host in self.plan.hosts:
