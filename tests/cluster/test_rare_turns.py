@@ -1,6 +1,7 @@
 """Rare turns of events that once led the machines astray, each as a short conversation."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,7 @@ from outlive.cluster import records as rec
 from outlive.cluster.commands import Act, Command, Held, Journal, Prepare, Purpose, StartModule, TearDown, Transact
 from outlive.cluster.events import AgentStarted, Outcome, Prepared, TornDown, Transacted
 from outlive.cluster.heartbeat import ModuleStatus
-from outlive.cluster.host import Capacity
+from outlive.cluster.host import Capacity, Host
 from outlive.cluster.workload import PlacementRules
 
 from .small_world import SmallWorld, host, service
@@ -191,6 +192,8 @@ def test_a_leader_that_no_longer_sees_the_store_decides_and_tells_nothing(world:
         return True
 
     world.swallow = swallow
+    world.apply(service("web"))
+    world.run(0.2)
     world.hosts[leader].seen = 10**9
     world.off |= set(world.hosts) - {leader}
     world.run(world.timing.claim_ttl_s)
@@ -213,3 +216,44 @@ def test_a_refused_placement_is_not_tried_again_in_the_same_breath(world: SmallW
     world.apply(service("web"))
     world.run(3)
     assert 1 < len(tries) <= 3 / world.timing.renew_s
+
+
+def test_a_dead_hosts_claim_that_a_hand_freed_of_its_lease_does_not_stand_for_ever(world: SmallWorld) -> None:
+    victim = world.other_than(world.leads())
+    world.apply(service("web", placement=PlacementRules(hosts=(victim,))))
+    world.run(2)
+    world.apply(service("web"))
+    world.off.add(victim)
+    world.store.put(rec.CLAIMS + victim, world.store.keys[rec.CLAIMS + victim].value)
+    world.run(20)
+    assert "claim.revoked" in world.kinds()
+    assert world.runs_on("web") == [world.placement("web").host]
+    assert world.placement("web").host != victim
+
+
+@pytest.mark.parametrize("garbled", [True, False])
+def test_a_hosts_record_that_a_hand_spoilt_is_written_again_by_the_host(world: SmallWorld, garbled: bool) -> None:
+    before = world.store.keys[rec.HOSTS + "b"].value
+    if garbled:
+        world.store.put(rec.HOSTS + "b", b"{")
+    else:
+        world.store.delete(rec.HOSTS + "b")
+    world.run(2)
+    assert world.store.keys[rec.HOSTS + "b"].value == before
+    assert not world.hosts["a"].mirror.bad
+
+
+def test_a_verdict_that_a_hand_spoilt_is_written_again(world: SmallWorld) -> None:
+    world.store.put(rec.VERDICTS + "b", b"{")
+    world.run(2)
+    assert rec.decode(rec.VERDICTS + "b", world.store.keys[rec.VERDICTS + "b"].value)
+    assert not world.hosts["a"].mirror.bad
+
+
+def test_maintenance_outlasts_a_lost_claim(world: SmallWorld) -> None:
+    world.store.put(rec.HOSTS + "b", rec.encode(replace(host("b"), maintenance=True)))
+    world.store.delete(rec.CLAIMS + "b")
+    world.run(2)
+    record = rec.decode(rec.HOSTS + "b", world.store.keys[rec.HOSTS + "b"].value)
+    assert isinstance(record, Host)
+    assert record.maintenance

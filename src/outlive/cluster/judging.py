@@ -12,8 +12,9 @@ from .detector import Evidence, classify
 from .events import TableLearned
 from .heartbeat import Heartbeat, ModuleStatus
 from .leader_state import Turn
+from .lease import silent_for_s
 from .signs import Signs, evidence
-from .transaction import Put
+from .transaction import Delete, Put, unchanged
 
 PROBE_VIA = 3
 WITNESS_S = 10.0
@@ -128,6 +129,23 @@ def judge_all(turn: Turn) -> bool:
     return changed
 
 
+def end_silent_claims(turn: Turn) -> None:
+    """End claims that nobody renews and no lease ends (a hand wrote over them), or they would stand for ever.
+
+    Whoever renewed one unseen loses nothing: then the comparison does not hold.
+    """
+    mirror, at = turn.state.mirror, turn.state.at
+    patience_s = 2 * turn.state.timing.claim_surely_over_s()
+    for host, seen in sorted(mirror.claims.items()):
+        key = rec.CLAIMS + host
+        if not seen.present or silent_for_s(seen, at) < patience_s or turn.is_busy(key):
+            continue
+        revision = mirror.bad[key][0] if key in mirror.bad else seen.mod_revision
+        text = "nobody renewed it, and the store did not end it"
+        cause = turn.note("claim.revoked", host=host, text=text, because=turn.state.verdict_causes.get(host, ""))
+        turn.write(Act.REVOKE, key, (unchanged(key, revision),), (Delete(key),), cause)
+
+
 def _listening_since(turn: Turn, signs: Signs) -> float:
     """A witness goes by what it heard; who was none begins to listen when it takes office."""
     state = turn.state
@@ -170,7 +188,8 @@ def _set_verdict(turn: Turn, host: str, verdict: rec.Verdict, found: Evidence | 
 def _write_verdict(turn: Turn, host: str, verdict: rec.Verdict, found: Evidence | None) -> None:
     stands = turn.state.mirror.verdicts.get(host)
     key = rec.VERDICTS + host
-    if (stands is not None and stands.record.verdict is verdict) or turn.is_busy(key):
+    told = stands is not None and stands.record.verdict is verdict and key not in turn.state.mirror.bad
+    if told or turn.is_busy(key):
         return
     record = rec.VerdictRecord(
         host=host,

@@ -92,6 +92,7 @@ def _tick(turn: Turn) -> None:
         meant = {name: host for name, host in state.meant.items() if turn.is_busy(rec.PLACEMENTS + name)}
         in_flight = {key: until for key, until in state.in_flight.items() if until > state.at}
         turn.set(looked_at=state.at, in_flight=Map(in_flight), settling=Map(settling), meant=Map(meant))
+        judging.end_silent_claims(turn)
         operations.advance_all(turn)
         courses.advance(turn, sorted({*state.mirror.workloads, *state.mirror.placements, *state.mirror.lost}))
     else:
