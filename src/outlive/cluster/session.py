@@ -71,10 +71,9 @@ def _register(turn: Turn) -> None:
     elif seen is None:
         turn.set_session(asked_at=state.at)
         known = state.mirror.hosts.get(state.host.name)
-        writes = [Put(key, rec.encode(_claim(turn)), session.lease)]
-        if known is None or known.record != state.host:
-            writes.append(Put(rec.HOSTS + state.host.name, rec.encode(state.host)))
-        turn.transact(Act.REGISTER, state.host.name, Transaction((absent(key),), tuple(writes)))
+        anew = known is None or replace(known.record, maintenance=state.host.maintenance) != state.host
+        writes = (Put(key, rec.encode(_claim(turn)), session.lease), *_own_record(turn, anew=anew))
+        turn.transact(Act.REGISTER, state.host.name, Transaction((absent(key),), writes))
     elif seen.record.run == state.run and seen.record.lease == session.lease:
         # A registration of ours whose answer got lost: a first renewal takes it up, and gives it its deadline.
         turn.set_session(asked_at=state.at)
@@ -110,6 +109,17 @@ def _claim(turn: Turn) -> rec.ClaimRecord:
     )
 
 
+def _own_record(turn: Turn, *, anew: bool = False) -> tuple[Put, ...]:
+    """This host's own record, where it is missing, unreadable, or to be written anew; an operator's mark is kept."""
+    state = turn.state
+    key, known = rec.HOSTS + state.host.name, state.mirror.hosts.get(state.host.name)
+    spoilt = known is None or key in state.mirror.bad
+    if not anew and not (spoilt and state.mirror.revision):
+        return ()
+    maintenance = state.host.maintenance or (known is not None and known.record.maintenance)
+    return (Put(key, rec.encode(replace(state.host, maintenance=maintenance))),)
+
+
 def _renew(turn: Turn) -> None:
     state, session = turn.state, turn.state.session
     key = rec.CLAIMS + state.host.name
@@ -121,7 +131,7 @@ def _renew(turn: Turn) -> None:
         state.host.name,
         Transaction(
             (same_incarnation(key, session.incarnation),),
-            (Put(key, rec.encode(claim), session.lease),),
+            (Put(key, rec.encode(claim), session.lease), *_own_record(turn)),
         ),
         number=claim.sequence,
     )
