@@ -11,7 +11,7 @@ from outlive.cluster.commands import Act, Command, Held, Journal, Prepare, Purpo
 from outlive.cluster.events import AgentStarted, Outcome, Prepared, TornDown, Transacted
 from outlive.cluster.heartbeat import ModuleStatus
 from outlive.cluster.host import Capacity, Host
-from outlive.cluster.workload import PlacementRules
+from outlive.cluster.workload import Module, OnIsolation, PlacementRules
 
 from .small_world import SmallWorld, host, service
 
@@ -257,3 +257,87 @@ def test_maintenance_outlasts_a_lost_claim(world: SmallWorld) -> None:
     record = rec.decode(rec.HOSTS + "b", world.store.keys[rec.HOSTS + "b"].value)
     assert isinstance(record, Host)
     assert record.maintenance
+
+
+def chain(world: SmallWorld, kind: str) -> list[str]:
+    """The newest event of a kind and what led to it, newest first; the last is what an operator asked, if one did."""
+    events = {event.id: event for event in world.happened}
+    event = next(event for event in reversed(world.happened) if event.kind == kind)
+    kinds = [event.kind]
+    while event.because in events:
+        event = events[event.because]
+        kinds.append(event.kind)
+    return [*kinds, event.because] if event.because else kinds
+
+
+def test_a_migration_is_told_as_caused_by_who_asked_for_it_and_not_by_a_trouble_long_over(world: SmallWorld) -> None:
+    victim = world.other_than(world.leads())
+    world.apply(service("web", on_isolation=OnIsolation.LEAVE, placement=PlacementRules(hosts=(victim,))))
+    world.run(2)
+    world.apply(service("web", on_isolation=OnIsolation.LEAVE))
+    world.cut.add(victim)
+    world.run(8)
+    assert "failover.waiting" in world.kinds()
+    world.cut.clear()
+    world.run(4)
+    world.ask(rec.OperationRecord("o", rec.OperationKind.MIGRATE, "web", because="asked"))
+    world.run(3)
+    assert chain(world, "workload.placed") == [
+        "workload.placed",
+        "workload.stopped",
+        "workload.stopping",
+        "migrate.started",
+        "asked",
+    ]
+
+
+def test_a_chain_of_verdicts_begins_anew_with_each_trouble(world: SmallWorld) -> None:
+    victim = world.other_than(world.leads())
+    for _ in range(2):
+        world.off.add(victim)
+        world.run(8)
+        world.off.clear()
+        world.run(4)
+    assert chain(world, "verdict.alive") == ["verdict.alive", "verdict.dead", "verdict.partitioned", "verdict.suspect"]
+
+
+def test_a_new_leaders_verdict_follows_that_of_the_leader_before() -> None:
+    world = SmallWorld("a", "b", "c", "d")
+    world.run(2)
+    leader = world.leads()
+    victim = world.other_than(leader)
+    world.off.add(victim)
+    world.run(3)
+    world.off.add(str(leader))
+    world.run(8)
+    dead = next(event for event in world.happened if event.kind == "verdict.dead" and event.host == victim)
+    before = next(event for event in world.happened if event.id == dead.because)
+    assert (before.kind, before.host, before.by) == ("verdict.partitioned", victim, leader)
+
+
+@pytest.mark.parametrize(
+    ("modules", "problem"),
+    [
+        ((Module("x", ("t",), after=("y",)), Module("y", ("t",), after=("x",))), "wait for each other"),
+        ((Module("x", ("t",), after=("z",)),), "comes after z"),
+        ((Module("x", ("t",)), Module("x", ("t",))), "same name"),
+        ((Module("../x", ("t",)),), "no name"),
+    ],
+)
+def test_a_workload_that_could_never_start_is_named_as_unreadable(
+    world: SmallWorld, modules: tuple[Module, ...], problem: str
+) -> None:
+    world.apply(service("web", *modules))
+    world.run(1)
+    assert rec.PLACEMENTS + "web" not in world.store.keys
+    assert problem in world.hosts["a"].mirror.bad[rec.WORKLOADS + "web"][1]
+
+
+def test_nothing_is_remembered_of_the_course_of_removed_workloads(world: SmallWorld) -> None:
+    for name in ("one", "two"):
+        world.apply(service(name))
+        world.run(1)
+        world.apply(service(name), rec.Desired.REMOVED)
+        world.run(2)
+    leader = world.hosts[str(world.leads())].leader
+    assert len(leader.courses) == len(leader.restless) == len(leader.in_flight) == len(leader.meant) == 0

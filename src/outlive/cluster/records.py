@@ -12,9 +12,9 @@ import msgspec
 
 from outlive.errors import OutliveError
 
-from .host import Host
+from .host import NAME, Host
 from .timing import Timing
-from .workload import Workload
+from .workload import Workload, start_order
 
 PROTOCOL = 1
 
@@ -276,11 +276,30 @@ def decode(key: str, value: bytes) -> Record | None:
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise BadRecord(key, str(error)) from error
     named = _named(record)
-    if named is not None and named != name_in(key):
+    if named is not None and prefix + named != key:
         raise BadRecord(key, f"it holds the record of {named!r}")
+    if isinstance(record, WorkloadRecord) and (problem := _unusable(record.workload)):
+        raise BadRecord(key, problem)
     if isinstance(record, PlacementRecord) and record.generation < 1:
         raise BadRecord(key, f"a generation of {record.generation} cannot be")
     return record
+
+
+def _unusable(workload: Workload) -> str:
+    """What keeps a workload from ever being started; '' for nothing. Names become paths, so they are looked at too."""
+    names = [workload.name, *(module.name for module in workload.modules)]
+    if wrong := [name for name in names if not NAME.fullmatch(name)]:
+        return f"{wrong[0]!r} is no name"
+    if len(set(names[1:])) < len(workload.modules):
+        return "two of its modules have the same name"
+    for module in workload.modules:
+        if missing := set(module.after) - set(names[1:]):
+            return f"module {module.name} comes after {min(missing)}, which it does not have"
+    try:
+        start_order(workload.modules)
+    except ValueError as cycle:
+        return f"its modules wait for each other: {cycle}"
+    return ""
 
 
 def _named(record: Record) -> str | None:
