@@ -175,14 +175,28 @@ def _set_verdict(turn: Turn, host: str, verdict: rec.Verdict, found: Evidence | 
     if before is not verdict:
         told = found.told() if found is not None else {}
         text = ", ".join(f"{sign} {word}" for sign, word in told.items())
-        turn.set(verdicts=state.verdicts.set(host, verdict))
         stands = state.mirror.verdicts.get(host)
         if before is not None or stands is None or stands.record.verdict is not verdict:
-            cause = turn.note(f"verdict.{verdict}", host=host, text=text, because=state.verdict_causes.get(host, ""))
+            because = _verdict_before(turn, host)
+            cause = turn.note(f"verdict.{verdict}", host=host, text=text, because=because)
             turn.set(verdict_causes=turn.state.verdict_causes.set(host, cause))
+        else:
+            turn.set(verdict_causes=turn.state.verdict_causes.set(host, stands.record.because))
+        turn.set(verdicts=state.verdicts.set(host, verdict))
         _wake(turn, host)
     _write_verdict(turn, host, verdict, found)
     return before is not verdict
+
+
+def _verdict_before(turn: Turn, host: str) -> str:
+    """The event of the verdict that this one follows, by this leader or the one before.
+
+    A chain of verdicts begins anew with each trouble, or it would lead back to the host's first day.
+    """
+    before, stands = turn.state.verdicts.get(host), turn.state.mirror.verdicts.get(host)
+    if before is None and stands is not None and stands.record.verdict is not rec.Verdict.ALIVE:
+        return stands.record.because
+    return "" if before in (None, rec.Verdict.ALIVE) else turn.state.verdict_causes.get(host, "")
 
 
 def _write_verdict(turn: Turn, host: str, verdict: rec.Verdict, found: Evidence | None) -> None:

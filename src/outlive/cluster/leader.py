@@ -123,7 +123,7 @@ def _notice_office(turn: Turn) -> None:
     leader = state.mirror.leader
     mine = leader is not None and leader.record.host == state.me
     if mine and state.office_since is None:
-        turn.set(office_since=state.at, verdicts=Map(), looked_at=0.0)
+        turn.set(office_since=state.at, verdicts=Map(), verdict_causes=Map(), looked_at=0.0)
         turn.note("leader.elected", host=state.me)
     elif not mine and state.office_since is not None:
         turn.set(
