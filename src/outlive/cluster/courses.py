@@ -50,6 +50,9 @@ def _look(turn: Turn, name: str) -> bool:
     wanted, placed = mirror.workloads.get(name), mirror.placements.get(name)
     if placed is None:
         return _first(turn, name, wanted)
+    if wanted is None and placed.record.host is None:
+        turn.set(courses=turn.state.courses.delete(name) if name in turn.state.courses else turn.state.courses)
+        return True
     if placed.record.generation != turn.course(name).generation:
         turn.set_course(
             name,
@@ -218,7 +221,7 @@ def _standing(
             _wait(turn, name, wait.reason, "failover.waiting", turn.state.verdict_causes.get(record.host or "", ""))
         return False
     if course.waiting:
-        turn.set_course(name, waiting="")
+        turn.set_course(name, waiting="", cause="")
     settled = _supervise(turn, wanted.record.workload, placed, signs)
     return _forgive(turn, name, record) and settled
 
