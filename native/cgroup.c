@@ -102,11 +102,11 @@ struct listed_entry { /* what getdents64 writes */
     char name[];
 };
 
-/* The same for the folder and all below it. Closes `folder`. */
-static bool each_below(int folder, int depth, bool (*visit)(pid_t pid, void *context), void *context)
+/* Calls `visit` with each cgroup right below `folder`, opened, which visit closes; false when not all were seen. */
+static bool each_child(int folder, bool (*visit)(int child, const char *name, void *context), void *context)
 {
     _Alignas(struct listed_entry) char names[2048];
-    bool whole = each_listed(folder, visit, context);
+    bool whole = true;
     long got;
 
     while ((got = syscall(SYS_getdents64, folder, names, sizeof names)) > 0) {
@@ -115,21 +115,45 @@ static bool each_below(int folder, int depth, bool (*visit)(pid_t pid, void *con
             at += entry->size;
             if (entry->type != DT_DIR || entry->name[0] == '.')
                 continue;
-            int below = openat(folder, entry->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-            if (below < 0) {
+            int child = openat(folder, entry->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+            if (child < 0)
                 whole = whole && errno == ENOENT;
-                continue;
-            }
-            if (depth >= DEEPEST) {
-                close(below);
-                whole = false;
-                continue;
-            }
-            whole = each_below(below, depth + 1, visit, context) && whole;
+            else
+                whole = visit(child, entry->name, context) && whole;
         }
     }
-    close(folder);
     return whole && got == 0;
+}
+
+struct descent {
+    bool (*visit)(pid_t pid, void *context);
+    void *context;
+    int depth;
+};
+
+static bool each_below(int folder, const struct descent *descent);
+
+static bool descend(int child, const char *name, void *context)
+{
+    struct descent deeper = *(const struct descent *)context;
+
+    (void)name;
+    if (++deeper.depth > DEEPEST) {
+        close(child);
+        return false;
+    }
+    return each_below(child, &deeper);
+}
+
+/* each_listed for the folder and all below it. Closes `folder`. */
+static bool each_below(int folder, const struct descent *descent)
+{
+    struct descent context = *descent;
+    bool whole = each_listed(folder, descent->visit, descent->context);
+
+    whole = each_child(folder, descend, &context) && whole;
+    close(folder);
+    return whole;
 }
 
 static bool kill_visited(pid_t pid, void *context)
@@ -160,7 +184,8 @@ bool cgroup_holds(const struct cgroup *cgroup, pid_t pid)
 
     if (folder < 0)
         return errno != ENOENT;
-    return !each_below(folder, 0, compare_visited, &sought) || sought.found;
+    const struct descent descent = { .visit = compare_visited, .context = &sought };
+    return !each_below(folder, &descent) || sought.found;
 }
 
 static bool kill_written(int fd)
@@ -180,7 +205,7 @@ void cgroup_kill(struct cgroup *cgroup, bool one_by_one)
     }
     int folder = open(cgroup->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (folder >= 0)
-        (void)each_below(folder, 0, kill_visited, NULL);
+        (void)each_below(folder, &(struct descent){ .visit = kill_visited });
 }
 
 static enum cgroup_state told(int fd)
@@ -207,6 +232,66 @@ enum cgroup_state cgroup_state(struct cgroup *cgroup)
     if (!file_in(cgroup, "cgroup.events", O_RDONLY, &cgroup->events_fd))
         return errno == ENOENT ? CGROUP_EMPTY : CGROUP_UNKNOWN;
     return told(cgroup->events_fd);
+}
+
+struct sparing {
+    const char *spared;
+    bool one_by_one;
+};
+
+static enum cgroup_state told_below(int folder)
+{
+    int fd = openat(folder, "cgroup.events", O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return errno == ENOENT ? CGROUP_EMPTY : CGROUP_UNKNOWN;
+    enum cgroup_state state = told(fd);
+    close(fd);
+    return state;
+}
+
+/* Kills all in the child, unless it is the one to spare; true when nothing of it is left. */
+static bool kill_child(int child, const char *name, void *context)
+{
+    const struct sparing *sparing = context;
+    int fd = -1;
+
+    if (strcmp(name, sparing->spared) == 0 || told_below(child) == CGROUP_EMPTY) {
+        close(child);
+        return true;
+    }
+    if (!sparing->one_by_one)
+        fd = openat(child, "cgroup.kill", O_WRONLY | O_CLOEXEC);
+    bool killed = kill_written(fd);
+    if (fd >= 0)
+        close(fd);
+    if (killed)
+        close(child);
+    else
+        (void)each_below(child, &(struct descent){ .visit = kill_visited });
+    return false;
+}
+
+static bool kill_and_tell(pid_t pid, void *context)
+{
+    bool *found = context;
+
+    *found = true;
+    return kill_visited(pid, NULL);
+}
+
+bool cgroup_kill_sparing(const struct cgroup *cgroup, const char *spared, bool one_by_one)
+{
+    struct sparing sparing = { .spared = spared, .one_by_one = one_by_one };
+    bool found = false;
+    int folder = open(cgroup->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (folder < 0)
+        return errno == ENOENT;
+    bool whole = each_child(folder, kill_child, &sparing);
+    whole = each_listed(folder, kill_and_tell, &found) && whole;
+    close(folder);
+    return whole && !found;
 }
 
 bool cgroup_enter(const char *path)

@@ -25,6 +25,9 @@ void cgroup_close(struct cgroup *cgroup);
  * one_by_one: without cgroup.kill, as on old kernels; it has to be repeated until empty. */
 void cgroup_kill(struct cgroup *cgroup, bool one_by_one);
 
+/* The same for all but what is in the child `spared`; true when nothing but that is left. */
+bool cgroup_kill_sparing(const struct cgroup *cgroup, const char *spared, bool one_by_one);
+
 /* Empty also when it no longer exists. */
 enum cgroup_state cgroup_state(struct cgroup *cgroup);
 

@@ -34,6 +34,7 @@ struct entry {
     int64_t due_ns;
     int64_t kill_late_ns;
     int64_t done_late_ns;
+    bool only_last_left;
     bool noted_stuck;
 };
 
@@ -196,6 +197,7 @@ static void fire(struct entry *entry, const char *because, int64_t due_ns)
     entry->because = because;
     entry->due_ns = due_ns;
     entry->kill_late_ns = -1;
+    entry->only_last_left = false;
     entry->noted_stuck = false;
 }
 
@@ -232,7 +234,10 @@ static void kill_each(void)
         }
         if (entry->state != FIRING)
             continue;
-        cgroup_kill(&entry->cgroup, table.one_by_one);
+        if (!entry->only_last_left)
+            entry->only_last_left = cgroup_kill_sparing(&entry->cgroup, FENCE_LAST, table.one_by_one);
+        if (entry->only_last_left)
+            cgroup_kill(&entry->cgroup, table.one_by_one);
         if (entry->kill_late_ns < 0)
             entry->kill_late_ns = boottime_ns() - entry->due_ns;
     }

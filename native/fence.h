@@ -7,6 +7,9 @@
  * The kill is sent first and the addresses go right after it, by a thread of their own (dropper.h): two writers
  * on one data folder are worse than an address that answers for a moment longer, and neither waits for the other.
  *
+ * What is in a workload's child cgroup FENCE_LAST, where its run lock is held, is killed once all else is down:
+ * a process that waits for storage does not die at once, and while it may still write nobody else gets the lock.
+ *
  * Nothing here reads a socket, and nothing allocates. */
 #ifndef OUTLIVE_FENCE_H
 #define OUTLIVE_FENCE_H
@@ -19,6 +22,8 @@
 #include "cgroup.h"
 #include "dropper.h"
 #include "process.h"
+
+#define FENCE_LAST "_runner"
 
 enum {
     MOST_ENTRIES = DROPPER_SLOTS,

@@ -3,7 +3,8 @@
  *     outlive-guard --socket PATH [--ready-fd N] [--priority 50] [--cgroup DIR] [--no-cgroup-kill]
  *
  * There is one guard on a host. It holds one deadline, on the boot clock, and a table of workloads (fence.h).
- * Once the deadline has passed it kills every workload's cgroup and takes its addresses away. It lives in
+ * Once the deadline has passed it kills every workload's cgroup (its child `_runner`, which holds the run lock,
+ * once all else is down) and takes its addresses away. It lives in
  * a session of its own, locked in memory, with real-time priority where that is allowed; it allocates nothing
  * once it has started, and never looks at the wall clock. It logs to standard error (journal.h).
  *

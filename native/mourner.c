@@ -51,7 +51,7 @@ static _Noreturn void mourn(struct cgroup *cgroup, int life)
     _exit(0);
 }
 
-bool mourner_start(struct cgroup *cgroup)
+bool mourner_start(struct cgroup *cgroup, int kept_fd)
 {
     int ends[2];
 
@@ -61,10 +61,9 @@ bool mourner_start(struct cgroup *cgroup)
     if (mourner < 0)
         return false;
     if (mourner == 0) {
-        /* Everything but its end and its own look at the cgroup, so that it holds nothing of the runner's open. */
         if (!streams_close(true) || dup2(ends[0], STDIN_FILENO) < 0)
             _exit(EXIT_FAILED);
-        descriptors_close(-1);
+        descriptors_close(kept_fd);
         cgroup->kill_fd = cgroup->events_fd = -1;
         mourn(cgroup, STDIN_FILENO);
     }

@@ -9,8 +9,9 @@
 
 #include "cgroup.h"
 
-/* False and errno when it cannot be started. */
-bool mourner_start(struct cgroup *cgroup);
+/* kept_fd: the lock of the state folder, which it holds too, so that no other runner starts the module before it is
+ * done. False and errno when it cannot be started. */
+bool mourner_start(struct cgroup *cgroup, int kept_fd);
 
 /* It is not needed any more: lets it end, and waits for that a moment. */
 void mourner_dismiss(void);

@@ -12,7 +12,7 @@
  *     state.json  {"boot_id":…, "runner_pid":…, "runner_start_ticks":…, "child_pid":…, "child_start_ticks":…}
  *                 child_pid is 0 until the program runs
  *     exit.json   {"code":N | "signal":N, "boottime_ns":…, "emptied":true|false, "error":…}   once it has ended
- *     lock        held by the runner that lives, so that there is one
+ *     lock        held by the runner that lives, so that there is one; the next waits a moment for it
  *
  * SIGTERM is passed on to the module. Ends as the module ended; 1 failed, 2 usage, 3 another runner lives here,
  * 127 the program could not be run. */
@@ -49,6 +49,7 @@ enum {
     DRAINED_WITHIN_MS = 300,
     LOGGED_WITHIN_MS = 2000,
     RECORDED_WITHIN_MS = 2000,
+    PREDECESSOR_ENDED_WITHIN_MS = 3000,
     RECORD_BYTES = 1024,
 };
 
@@ -208,9 +209,11 @@ static void record_end(const char *text)
         pause_a_moment();
 }
 
-static void take_state_dir(void)
+/* Returns the lock, held for life. */
+static int take_state_dir(void)
 {
     const char *folder = runner.options.state_dir;
+    int64_t until_ns = boottime_ns() + PREDECESSOR_ENDED_WITHIN_MS * NS_PER_MS;
     char path[PATH_MAX];
 
     if (snprintf(path, sizeof path, "%s/lock", folder) >= (int)sizeof path)
@@ -218,15 +221,18 @@ static void take_state_dir(void)
     int lock = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (lock < 0)
         give_up(EXIT_FAILED, "cannot open %s", path);
-    if (flock(lock, LOCK_EX | LOCK_NB) != 0) {
+    while (flock(lock, LOCK_EX | LOCK_NB) != 0) {
         if (errno != EWOULDBLOCK)
             give_up(EXIT_FAILED, "cannot lock %s", path);
         errno = 0;
-        give_up(EXIT_REFUSED, "another runner lives in %s", folder);
+        if (boottime_ns() >= until_ns)
+            give_up(EXIT_REFUSED, "another runner lives in %s", folder);
+        pause_a_moment(); /* one that is just ending, or its mourner */
     }
     snprintf(path, sizeof path, "%s/exit.json", folder);
     if (unlink(path) != 0 && errno != ENOENT)
         give_up(EXIT_FAILED, "cannot remove %s", path);
+    return lock;
 }
 
 static void hold_signals(void)
@@ -411,10 +417,10 @@ int main(int count, char *words[])
     const char *refusal = cgroup_open(&runner.cgroup, runner.options.launch.cgroup[0]);
     if (refusal != NULL)
         give_up(EXIT_FAILED, "%s", refusal);
-    take_state_dir();
+    int lock = take_state_dir();
     hold_signals();
     protect_itself(&runner.options.launch);
-    if (!mourner_start(&runner.cgroup))
+    if (!mourner_start(&runner.cgroup, lock))
         give_up(EXIT_FAILED, "cannot start the mourner");
     record_state();
     start_child();

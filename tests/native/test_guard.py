@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -220,6 +220,50 @@ def test_what_an_agent_does_after_the_deadline_is_undone_until_released(
     namespace.ip("addr", "add", "10.9.0.5/24", "dev", "v1")
     time.sleep(0.1)
     assert namespace.addresses() == {"10.9.0.5/24"}
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own that can be frozen: who then writes to it cannot even be killed."""
+    image, folder = tmp_path / "image", tmp_path / "disk"
+    folder.mkdir()
+    with image.open("wb") as file:
+        file.truncate(8 * 1024 * 1024)
+    subprocess.run(["mkfs.ext4", "-q", str(image)], check=True)
+    subprocess.run(["mount", "-o", "loop", str(image), str(folder)], check=True)
+    yield folder
+    subprocess.run(["fsfreeze", "-u", str(folder)], stderr=subprocess.DEVNULL)
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+@pytest.mark.parametrize("options", [(), ("--no-cgroup-kill",)])
+def test_the_run_lock_is_let_go_only_after_all_that_may_still_write(
+    options: tuple[str, ...], start_guard: START, namespace: Namespace, root: Path, disk: Path
+) -> None:
+    client = start_guard(*options, namespace=namespace).connect()
+    client.extend(600)
+    namespace.ip("addr", "add", "10.9.0.5/32", "dev", "v0")
+    subprocess.run(["fsfreeze", "-f", str(disk)], check=True)
+    with sleeper(root / "web" / "idle") as idle, sleeper(root / "web" / "_runner" / "lock") as holder:
+        enter = f"echo 0 > {root}/web/busy/cgroup.procs && echo data > {disk}/data"
+        (root / "web" / "busy").mkdir()
+        writer = subprocess.Popen(["sh", "-c", enter])
+        until(lambda: state(writer.pid) == "D")
+        assert client.ask(f"PROTECT web 1 {root / 'web'} 10.9.0.5/32%v0") == "OK"
+        assert client.ask("FENCE web 1") == "OK"
+        assert client.hear().startswith("STUCK web 1 ")
+        assert idle.wait(20) == -signal.SIGKILL
+        assert namespace.addresses() == set()
+        assert client.entries() == {"web 1": "firing"}
+        assert client.ask("RELEASE web 1").startswith("ERR firing ")
+        assert holder.poll() is None
+        subprocess.run(["fsfreeze", "-u", str(disk)], check=True)
+        assert client.hear().startswith("FIRED web 1 ")
+        assert (writer.wait(20), holder.wait(20)) == (-signal.SIGKILL, -signal.SIGKILL)
 
 
 def test_signals_end_a_guard_only_while_it_protects_nothing(guard: GuardProcess, client: Client, root: Path) -> None:

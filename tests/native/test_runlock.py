@@ -25,8 +25,9 @@ class Holder:
         self.answer = self.process.stdout.readline().rstrip("\n")
 
     def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        if self.answer == "HELD":
+            self.process.kill()
+        self.process.wait(20)  # one that is refused ends by itself
         assert self.process.stdout is not None
         self.process.stdout.close()
 

@@ -225,6 +225,15 @@ time.sleep(1000)
 """
 
 
+def test_a_runner_that_follows_a_killed_one_starts_after_all_of_it_is_gone(start: START) -> None:
+    for _ in range(5):
+        killed = start("sh", "-c", "setsid sleep 1000 & setsid sleep 1000 & exec sleep 1000")
+        killed.process.kill()
+        next_one = start("sh", "-c", "sleep 0.1; exit 4")
+        assert gone(killed.child)
+        assert next_one.wait() == 4
+
+
 def test_sigterm_to_the_runner_reaches_the_module_and_others_nobody(start: START) -> None:
     runner = start("sh", "-c", "trap 'echo bye; exit 5' TERM; while :; do sleep 0.05; done")
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
@@ -267,7 +276,7 @@ def test_a_module_that_cannot_run_leaves_a_record_that_says_so(start: START) -> 
 
 def test_a_state_folder_has_one_runner(start: START) -> None:
     first = start("sleep", "1000")
-    second = start("true")
+    second = start("true")  # it waits a moment, should the first be just ending
     assert second.answer == f"ERR another runner lives in {first.state}"
     assert second.wait() == 3
     assert not gone(first.child)

@@ -23,7 +23,7 @@ from outlive.errors import Failed
 
 OWN_MOUNT = Path("/run/outlive/cgroup")
 RUNNER = "_runner"
-"""No module can have this name, since an underscore is not allowed in one."""
+"""No module can have this name, since an underscore is not allowed in one. The guard knows it: native/fence.h."""
 
 CPU_PERIOD_US = 100_000
 _MIB = 1024 * 1024
