@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from .one_host import one_host, other_host  # noqa: F401 - fixtures for several rooms
-
 # Timings never fail a test: a loaded machine is slow, not wrong. In CI the same examples come each
 # time; elsewhere new ones are drawn, and hypothesis prints how to repeat a failure.
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -18,13 +16,12 @@ settings.register_profile("ci", settings.get_profile("here"), derandomize=True, 
 settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 LAB = Path(__file__).parent / "lab"
-REAL_HOSTS = {"one_host", "other_host"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark all that lives in tests/lab or has a real host, so that nobody forgets to."""
+    """Mark all that lives in tests/lab, so that nobody forgets to."""
     for item in items:
-        if item.path.is_relative_to(LAB) or REAL_HOSTS & set(getattr(item, "fixturenames", ())):
+        if item.path.is_relative_to(LAB):
             item.add_marker(pytest.mark.lab)
 
 

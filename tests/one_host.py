@@ -3,10 +3,12 @@
 Its agent, guard and workloads are real processes. Everything of it is gone at the end, whatever the tests did.
 """
 
+import itertools
 import json
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -157,7 +159,8 @@ def clear_away(host: OneHost) -> None:
     for group in sorted((path for path in root.parent.rglob("*") if path.is_dir()), reverse=True):
         _removed(group)
     _removed(root.parent)
-    shutil.rmtree(host.folder, ignore_errors=True)
+    for path in host.folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _removed(group: Path) -> None:
@@ -173,15 +176,33 @@ def _removed(group: Path) -> None:
     until(gone, f"{group} is removed")
 
 
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """A folder that workloads of other users can pass through, as pytest's own cannot be."""
+    with tempfile.TemporaryDirectory(prefix="ol-") as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder)
+
+
+_numbers = itertools.count()
+
+
 @pytest.fixture(scope="session")
-def one_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OneHost]:
+def one_host() -> Iterator[OneHost]:
     """The host that tests share. Each test has workloads of names of its own, and removes them."""
-    with up(tmp_path_factory.mktemp("host"), f"ol-t{os.getpid()}") as host:
+    with open_folder() as folder, up(folder, f"ol-t{os.getpid()}-{next(_numbers)}") as host:
         yield host
 
 
 @pytest.fixture
-def other_host(tmp_path: Path) -> Iterator[OneHost]:
+def other_host() -> Iterator[OneHost]:
     """A host for one test alone, which may end it."""
-    with up(tmp_path, f"ol-o{os.getpid()}") as host:
+    with open_folder() as folder, up(folder, f"ol-t{os.getpid()}-{next(_numbers)}") as host:
         yield host
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test that has a real host: it needs root, as the lab does."""
+    for item in items:
+        if {"one_host", "other_host"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.lab)
