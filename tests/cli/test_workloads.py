@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from outlive.cli import main
+
 from ..one_host import OneHost, until, workload
 
 SLEEP = ("/usr/bin/sleep", "3600")
@@ -176,15 +178,21 @@ def test_a_forced_failover_on_the_only_host_stops_it_and_says_why_it_waits(one_h
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_has_its_exit_code_and_one_sentence(
-    one_host: OneHost, words: tuple[str, ...], code: int, told: str
+    one_host: OneHost,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    code: int,
+    told: str,
 ) -> None:
-    ran = one_host.run(*words)
-    assert (ran.code, ran.out) == (code, "")
-    assert told in ran.err
+    monkeypatch.setenv("OUTLIVE_SOCKET", one_host.socket)
+    assert main.run(list(words)) == code
+    said = capsys.readouterr()
+    assert (said.out, told in said.err, "Traceback" in said.err) == ("", True, False), said
     options, dash, command = " ".join(words).partition(" -- ")
-    as_json = one_host.run(*options.split(), "--json", *(["--", command] if dash else []))
-    assert (as_json.code, as_json.json["exit_code"], as_json.json["title"] != "") == (code, code, True)
-    assert len(as_json.out.splitlines()) == 1
+    assert main.run([*options.split(), "--json", *(["--", command] if dash else [])]) == code
+    [problem] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (problem["exit_code"], problem["title"] != "") == (code, True)
 
 
 def test_a_program_that_cannot_run_is_told_with_its_reason(one_host: OneHost) -> None:
