@@ -66,6 +66,10 @@ class Ground:
     clock: Clock
     tasks: asyncio.TaskGroup
 
+    def may_act(self) -> bool:
+        """Whether the claim is in force, by what the guard is known to hold."""
+        return self.clock() < self.guard.deadline_at
+
 
 @dataclass(frozen=True, slots=True)
 class _Note:
@@ -128,7 +132,9 @@ class Holding:
         """Everything is taken: modules may be started."""
         addresses = tuple(str(address.ip) for address in self.addresses)
         where = Whereabouts(self._ground.host, self.name, self.generation, data, addresses)
-        self.service = Service(self.workload, where, self._ground.premises, self._told, self._ground.tasks)
+        self.service = Service(
+            self.workload, where, self._ground.premises, self._told, self._ground.tasks, self._ground.may_act
+        )
         self.in_force = True
         if self.lock is not None:
             self._lock_watch = self._ground.tasks.create_task(self._keep_lock())
@@ -244,7 +250,7 @@ class Holding:
         while self.lock is not None:
             await self.lock.lost()
             log.error("runlock.lost", workload=self.name, generation=self.generation)
-            if self._ground.clock() >= self._ground.guard.deadline_at:
+            if not self._ground.may_act():
                 return  # the guard ended it, and everything else of it
             try:
                 await self._take_lock(0.0)

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -86,9 +87,15 @@ def find_or_mount(own: Path = OWN_MOUNT) -> Mounts:
 
 
 def kill(folder: Path) -> None:
-    """Send SIGKILL to all in and below a cgroup, at once; death follows on its own. One that is gone is fine."""
-    with contextlib.suppress(FileNotFoundError):
+    """Send SIGKILL to all in and below a cgroup, at once; death follows on its own. One that is gone is fine.
+
+    On kernels before 5.14 to one after another, so that what is just being started may be missed.
+    """
+    try:
         _write(folder / "cgroup.kill", "1")
+    except FileNotFoundError:
+        for below in _bottom_up(folder):
+            _kill_listed(below)
 
 
 def freeze(folder: Path) -> None:
@@ -296,6 +303,14 @@ def _bottom_up(folder: Path) -> Iterator[Path]:
             if below.is_dir() and not below.is_symlink():
                 yield from _bottom_up(below)
     yield folder
+
+
+def _kill_listed(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        for pid in (folder / "cgroup.procs").read_text(encoding="ascii").split():
+            if pid != "0":  # of another pid namespace, and to os.kill ourselves
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
 
 
 def _removed(folder: Path) -> bool:

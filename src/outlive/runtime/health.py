@@ -38,12 +38,14 @@ class Surroundings:
     """What a check of kind command runs in: the same as the module that it asks.
 
     cgroup: the folder of the cgroup that it belongs to, so that it ends with the workload; None: the agent's.
+    may_act: asked just before a check begins: a host whose claim has ended must not even ask its workload.
     """
 
     environment: Mapping[str, str]
     folder: str | None = None
     user: str | None = None
     cgroup: Path | None = None
+    may_act: Callable[[], bool] = lambda: True
 
 
 def named(check: Check) -> str:
@@ -59,6 +61,8 @@ def named(check: Check) -> str:
 
 async def tried(check: Check, surroundings: Surroundings) -> str:
     """Try the check once, within its time limit; return '' when it is well and what it said otherwise."""
+    if not surroundings.may_act():
+        return "this host may not act now"
     try:
         async with asyncio.timeout(check.timeout_s):
             match check.kind:
@@ -75,7 +79,8 @@ async def tried(check: Check, surroundings: Surroundings) -> str:
 async def watched(check: Check, surroundings: Surroundings, first_success: Callable[[], None]) -> None:
     """Try the check for as long as nobody cancels it; call `first_success` once.
 
-    Raises Sick when the first success is overdue, or when `check.failures` tries in a row failed after it.
+    A try that may not be made counts for nothing. Raises Sick when the first success is overdue, or when
+    `check.failures` tries in a row failed after it.
     """
     clock = asyncio.get_running_loop().time
     overdue_at = clock() + check.grace_s
@@ -88,6 +93,8 @@ async def watched(check: Check, surroundings: Surroundings, first_success: Calla
     while True:
         await asyncio.sleep(check.interval_s)
         said = await tried(check, surroundings)
+        if not surroundings.may_act():
+            continue
         failures = failures + 1 if said else 0
         if failures >= check.failures:
             times = "once" if failures == 1 else f"{failures} times in a row"

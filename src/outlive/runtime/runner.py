@@ -56,6 +56,7 @@ class Order:
     environment: the whole of it.
     state_dir:   a local folder for this module alone; it is made when it is not there.
     log:         a file; older ones are `log`.1 and so on.
+    folder:      where it starts; None: the root folder, the same on every host.
     cgroups:     the module's own, then older hierarchies' (Tree.entrances).
     limits:      resource limits by their names in lower case (nofile, core…), soft and hard; None: infinity.
     """
@@ -241,8 +242,7 @@ def _words(order: Order) -> list[str]:
         f"--env-file={order.state_dir / 'environment'}",
         *(f"--cgroup={path}" for path in order.cgroups),
     ]
-    if order.folder is not None:
-        words.append(f"--cwd={order.folder}")
+    words.append(f"--cwd={order.folder or '/'}")
     if order.account is not None:
         words += [f"--user={order.account.user}", f"--group={order.account.group}"]
         if order.account.groups:

@@ -11,6 +11,7 @@ import contextlib
 import re
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -62,7 +63,10 @@ class _Life:
 
 
 class Service:
-    """A workload of kind service at one generation on this host: a `Runtime`. `tasks` outlives it."""
+    """A workload of kind service at one generation on this host: a `Runtime`.
+
+    tasks: outlives it.  may_act: whether the host's claim is in force, asked just before anything is started.
+    """
 
     def __init__(
         self,
@@ -71,12 +75,14 @@ class Service:
         premises: Premises,
         told: Told,
         tasks: asyncio.TaskGroup,
+        may_act: Callable[[], bool] = lambda: True,
     ) -> None:
         self._workload = workload
         self._where = whereabouts
         self._premises = premises
         self._told = told
         self._tasks = tasks
+        self._may_act = may_act
         self._lives: dict[str, _Life] = {}
 
     async def start(self, name: str) -> None:
@@ -195,6 +201,8 @@ class Service:
         begun_ms = int(time.time() * 1000)
         follower = await asyncio.to_thread(Follower, order.log, name) if module.readiness is not None else None
         await asyncio.to_thread(_mark_begun, order.state_dir, begun_ms)
+        if not self._may_act():
+            raise runner.ModuleNotStarted("This host may not act now.", cause="its claim has ended")
         running = await runner.start(order)
         log.info("module.started", workload=workload, module=name, pid=running.pid)
         life = _Life(module, running, begun_ms, follower=follower)
@@ -267,6 +275,7 @@ class Service:
             self._folder(module),
             module.user,
             self._cgroup(module.name),
+            self._may_act,
         )
 
     def _folder(self, module: Module) -> str | None:
