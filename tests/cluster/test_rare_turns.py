@@ -4,13 +4,16 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from outlive.cluster import node
 from outlive.cluster import records as rec
 from outlive.cluster.commands import Act, Command, Held, Journal, Prepare, Purpose, StartModule, TearDown, Transact
-from outlive.cluster.events import AgentStarted, Outcome, Prepared, TornDown, Transacted
+from outlive.cluster.events import AgentStarted, ModuleChanged, Outcome, Prepared, StoreMoved, TornDown, Transacted
 from outlive.cluster.heartbeat import ModuleStatus
 from outlive.cluster.host import Capacity, Host
+from outlive.cluster.mirror import changed
+from outlive.cluster.transaction import KeyValue
 from outlive.cluster.workload import Module, OnIsolation, PlacementRules
 
 from .small_world import SmallWorld, host, service
@@ -341,3 +344,29 @@ def test_nothing_is_remembered_of_the_course_of_removed_workloads(world: SmallWo
         world.run(2)
     leader = world.hosts[str(world.leads())].leader
     assert len(leader.courses) == len(leader.restless) == len(leader.in_flight) == len(leader.meant) == 0
+
+
+def test_a_host_that_is_cut_off_begins_nothing_that_it_would_have_to_stop(world: SmallWorld) -> None:
+    where = world.other_than(world.leads())
+    each = world.hosts[where]
+    placement = rec.PlacementRecord("web", 1, where, claim=each.node.session.incarnation)
+    values = [
+        KeyValue(rec.WORKLOADS + "web", rec.encode(rec.WorkloadRecord(service("web"))), 900, 900),
+        KeyValue(rec.PLACEMENTS + "web", rec.encode(placement), 900, 900),
+    ]
+    cut_off = structs.replace(each.node, isolated=True)
+    late = StoreMoved(world.now, changed(each.mirror, 900, values, world.now))
+    state, commands = node.step(cut_off, late)
+    assert not [command for command in commands if isinstance(command, Prepare)]
+    assert state.reigns["web"].shown("main") is ModuleStatus.STOPPED
+
+
+def test_the_reason_of_a_failure_is_not_told_any_more_once_all_runs_again(world: SmallWorld) -> None:
+    world.apply(service("web"))
+    world.run(2)
+    [where] = world.runs_on("web")
+    world.tell(where, ModuleChanged(world.now, "web", 1, "main", ModuleStatus.FAILED, "exit code 1"))
+    assert "exit code 1" in world.hosts[where].node.reigns["web"].reason
+    world.run(2)
+    assert world.runs_on("web") == [where]
+    assert world.hosts[where].node.reigns["web"].reason == ""

@@ -32,7 +32,7 @@ from .events import (
 from .heartbeat import Flags, Heartbeat, ModuleKey, ModuleStatus, ModuleTable
 from .host import Host
 from .node_state import NodeState, Phase, Reign, Session, Turn
-from .records import Stage
+from .records import PLACEMENTS, REPORTS, WORKLOADS, Stage
 from .timing import Timing
 
 
@@ -55,11 +55,18 @@ def step(state: NodeState, event: Event) -> tuple[NodeState, tuple[Command, ...]
         # After a pause any event may come first, and nothing may be begun on a claim that is over.
         session.expire(turn)
         _dispatch(turn, event)
-    if isinstance(event, Tick | StoreMoved | TornDown | Transacted | Prepared | PrepareFailed | ModuleChanged):
+    if _moves_reigns(event):
         reigns.follow(turn, session.in_force(turn))
         reigns.report(turn)
     _signs_of_life(turn, due=isinstance(event, Tick))
     return turn.state, tuple(turn.commands)
+
+
+def _moves_reigns(event: Event) -> bool:
+    """Whether orders or reports may be due after it; in a large cluster the store moves mostly with others' claims."""
+    if isinstance(event, StoreMoved) and event.changed is not None:
+        return any(key.startswith((PLACEMENTS, WORKLOADS, REPORTS)) for key in event.changed)
+    return isinstance(event, Tick | StoreMoved | TornDown | Transacted | Prepared | PrepareFailed | ModuleChanged)
 
 
 def _dispatch(turn: Turn, event: Event) -> None:

@@ -24,6 +24,8 @@ from .node_state import Phase, Reign, Turn
 from .transaction import Put, Transaction, unchanged
 from .workload import OnIsolation, start_order
 
+CUT_OFF = "this host is cut off from every other"
+
 
 def follow(turn: Turn, may_act: bool) -> None:
     """Make the reigns follow the placements in the store. may_act: the claim is in force."""
@@ -33,10 +35,9 @@ def follow(turn: Turn, may_act: bool) -> None:
     if not may_act:
         return
     me, incarnation = state.host.name, state.session.incarnation
-    for name, entry in sorted(state.mirror.placements.items()):
-        placed = entry.record
-        if placed.host != me or placed.claim != incarnation:
-            continue
+    placements = (entry.record for entry in state.mirror.placements.values())
+    mine = {each.workload: each for each in placements if each.host == me and each.claim == incarnation}
+    for name, placed in sorted(mine.items()):
         known = turn.state.reigns.get(name)
         if known is None or (known.phase is Phase.ENDED and known.generation < placed.generation):
             _begin(turn, placed)
@@ -84,6 +85,10 @@ def _begin(turn: Turn, placed: rec.PlacementRecord) -> None:
     )
     if placed.order is rec.Order.STOP:
         turn.set_reign(replace(reign, phase=Phase.ENDED, reason="it was stopped before it began"))
+        turn.save()
+        return
+    if turn.state.isolated and workload.on_isolation is OnIsolation.STOP:
+        turn.set_reign(replace(reign, phase=Phase.ENDED, reason=CUT_OFF))
         turn.save()
         return
     turn.set_reign(reign)
@@ -156,6 +161,8 @@ def on_module(turn: Turn, event: ModuleChanged) -> None:
     reign = replace(reign, statuses={**reign.statuses, event.module: event.status}, because=cause)
     if event.status is ModuleStatus.FAILED:
         reign = replace(reign, reason=f"module {event.module} failed: {event.reason}")
+    if reign.stage() is rec.Stage.RUNNING:
+        reign = replace(reign, reason="")
     if reign.stage() is rec.Stage.RUNNING and not reign.was_running:
         cause = turn.note("workload.running", because=cause, workload=event.workload, generation=event.generation)
         reign = replace(reign, was_running=True, because=cause)
@@ -202,7 +209,7 @@ def stop_isolated(turn: Turn, because: str) -> None:
     """Tear down what is to stop when this host is cut off."""
     for _, reign in sorted(turn.state.reigns.items()):
         if reign.workload.on_isolation is OnIsolation.STOP:
-            stop(turn, reign, rec.Stage.STOPPED, "this host is cut off from every other", because)
+            stop(turn, reign, rec.Stage.STOPPED, CUT_OFF, because)
 
 
 def on_guard_fired(turn: Turn, event: GuardFired) -> None:
