@@ -394,6 +394,8 @@ static const char *listen_alone(const char *path, int *status)
     *status = EXIT_FAILED;
     if (strlen(path) >= sizeof name.sun_path)
         return "the socket's path is longer than 107 bytes";
+    if (path[0] != '/')
+        return "the socket's path is not absolute";
     strcpy(name.sun_path, path);
     strcpy(guard.socket_path, path);
     snprintf(lock_path, sizeof lock_path, "%s.lock", path);
@@ -514,6 +516,7 @@ int main(int count, char *words[])
     journal_note("guard.started %s", guard.hello + strlen("HELLO 1 "));
     ready_say(&options.ready_fd, STDERR_FILENO, "OK %d", (int)getpid());
     (void)streams_close(false); /* its starter's; errors go to the log */
+    (void)!chdir("/");          /* nor does it hold on to its starter's folder */
     serve();
     (void)unlink(guard.socket_path);
     journal_note("guard.ended");

@@ -122,7 +122,7 @@ static const char *record_parse(const char text[RECORD_BYTES + 1], struct record
     return memcmp(text, again, RECORD_BYTES) == 0 ? NULL : "the record's checksum does not fit";
 }
 
-enum reading { READ_RECORD, READ_NOTHING, READ_GARBLED, READ_FAILED };
+enum reading { READ_RECORD, READ_NOTHING, READ_GARBLED, READ_FAILED, READ_REPLACED, READ_UNWRITTEN };
 
 static enum reading record_read(int fd, struct record *record, const char **why)
 {
@@ -201,10 +201,11 @@ static int probe(struct options *options)
     switch (record_read(fd, &record, &why)) {
     case READ_RECORD: return say_record(options, word, &record, 0);
     case READ_GARBLED: return say_garbled(options, why, 0);
-    case READ_FAILED: return say_error(options, "the lock file cannot be read");
-    case READ_NOTHING: ready_say(&options->ready_fd, STDOUT_FILENO, "%s", word);
+    case READ_NOTHING:
+        ready_say(&options->ready_fd, STDOUT_FILENO, "%s", word);
+        return 0;
+    default: return say_error(options, "the lock file cannot be read");
     }
-    return 0;
 }
 
 /* Is the locked file still the one of that name? One that was removed locks nobody out. */
@@ -213,8 +214,10 @@ static bool still_named(int fd, const char *path)
     struct stat held;
     struct stat named;
 
-    return fstat(fd, &held) == 0 && lstat(path, &named) == 0 && held.st_dev == named.st_dev
-        && held.st_ino == named.st_ino;
+    if (fstat(fd, &held) != 0 || lstat(path, &named) != 0)
+        return false;
+    errno = ESTALE;
+    return held.st_dev == named.st_dev && held.st_ino == named.st_ino;
 }
 
 static bool state_record(const struct options *options, bool held)
@@ -237,39 +240,51 @@ static bool state_record(const struct options *options, bool held)
     return file_replace(dirname(folder), basename(name), text);
 }
 
+/* 0 when the record lets us have the lock and tells so on disk; else the exit code, and why has been said. Then the
+ * lock is let go first: whoever hears of it may try at once. */
+static int claim(struct options *options, int lock)
+{
+    struct record recorded;
+    const char *why = NULL;
+    enum reading reading = still_named(lock, options->file) ? record_read(lock, &recorded, &why) : READ_REPLACED;
+    bool older = reading == READ_RECORD && recorded.generation > options->wanted.generation;
+    bool other = reading == READ_RECORD && recorded.generation == options->wanted.generation
+        && strcmp(recorded.owner, options->wanted.owner) != 0;
+
+    if ((reading == READ_NOTHING || reading == READ_RECORD) && !older && !other) {
+        if (record_write(lock, &options->wanted))
+            return 0;
+        reading = READ_UNWRITTEN;
+    }
+    int error = errno;
+    close(lock);
+    errno = error;
+    switch (reading) {
+    case READ_REPLACED: return say_error(options, "the lock file was replaced while it was being locked");
+    case READ_FAILED: return say_error(options, "the lock file cannot be read");
+    case READ_UNWRITTEN: return say_error(options, "the lock file cannot be written");
+    case READ_GARBLED: return say_garbled(options, why, EXIT_REFUSED);
+    default: return say_record(options, older ? "NEWER" : "OTHER", &recorded, EXIT_REFUSED);
+    }
+}
+
 /* 0 when the lock is held and the record says so; else the exit code, and why has been said. */
-static int take(struct options *options, int *lock)
+static int take(struct options *options)
 {
     struct flock wanted = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
     struct record recorded;
     const char *why = NULL;
+    int lock = open(options->file, O_RDWR | O_CREAT | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK | O_CLOEXEC, 0640);
 
-    *lock = open(options->file, O_RDWR | O_CREAT | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK | O_CLOEXEC, 0640);
-    if (*lock < 0)
+    if (lock < 0)
         return say_error(options, "the lock file cannot be opened");
-    if (fcntl(*lock, F_OFD_SETLK, &wanted) != 0) {
-        if (errno != EAGAIN && errno != EACCES)
-            return say_error(options, "the lock file cannot be locked");
-        if (record_read(*lock, &recorded, &why) != READ_RECORD)
-            recorded = (struct record){ .owner = "?" };
-        return say_record(options, "BUSY", &recorded, EXIT_REFUSED);
-    }
-    errno = ESTALE;
-    if (!still_named(*lock, options->file))
-        return say_error(options, "the lock file was replaced while it was being locked");
-    switch (record_read(*lock, &recorded, &why)) {
-    case READ_FAILED: return say_error(options, "the lock file cannot be read");
-    case READ_GARBLED: return say_garbled(options, why, EXIT_REFUSED);
-    case READ_NOTHING: break;
-    case READ_RECORD:
-        if (recorded.generation > options->wanted.generation)
-            return say_record(options, "NEWER", &recorded, EXIT_REFUSED);
-        if (recorded.generation == options->wanted.generation && strcmp(recorded.owner, options->wanted.owner) != 0)
-            return say_record(options, "OTHER", &recorded, EXIT_REFUSED);
-    }
-    if (!record_write(*lock, &options->wanted))
-        return say_error(options, "the lock file cannot be written");
-    return 0;
+    if (fcntl(lock, F_OFD_SETLK, &wanted) == 0)
+        return claim(options, lock);
+    if (errno != EAGAIN && errno != EACCES)
+        return say_error(options, "the lock file cannot be locked");
+    if (record_read(lock, &recorded, &why) != READ_RECORD)
+        recorded = (struct record){ .owner = "?" };
+    return say_record(options, "BUSY", &recorded, EXIT_REFUSED);
 }
 
 static bool options_read(int count, char *words[], struct options *options)
@@ -320,7 +335,6 @@ static bool signals_hold(void)
 int main(int count, char *words[])
 {
     struct options options;
-    int lock;
 
     if (!options_read(count, words, &options)) {
         fprintf(stderr, "usage: outlive-runlock LOCKFILE GENERATION OWNER [--ready-fd N] [--cgroup DIR] "
@@ -340,13 +354,14 @@ int main(int count, char *words[])
     /* Before the lock is asked for, so that no holder exists that a restarted agent could not find. */
     if (options.state != NULL && !state_record(&options, false))
         return say_error(&options, "the state file cannot be written");
-    int status = take(&options, &lock);
+    int status = take(&options);
     if (status != 0)
         return status;
     if (options.state != NULL && !state_record(&options, true))
         return say_error(&options, "the state file cannot be written");
     ready_say(&options.ready_fd, STDOUT_FILENO, "HELD");
     (void)streams_close(true); /* or else whoever reads them waits for the lock's end */
+    (void)!chdir("/");         /* nor does it hold on to its starter's folder */
     for (;;)
         (void)pause();
 }

@@ -370,3 +370,4 @@ def test_options_that_make_no_sense_are_refused(tmp_path: Path, start_guard: STA
     assert start_guard("and-a-word").process.wait(20) == 2
     far = start_guard(f"--socket={tmp_path}/{'x' * 120}")
     assert far.answer == "ERR the socket's path is longer than 107 bytes"
+    assert start_guard("--socket=guard.sock").answer == "ERR the socket's path is not absolute"

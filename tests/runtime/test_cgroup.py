@@ -95,6 +95,21 @@ async def test_everything_below_can_be_stopped_let_go_and_killed(tree: Tree) -> 
     assert await cgroup.wait_empty(workload, 0.0)
 
 
+def test_without_cgroup_kill_everything_listed_below_is_killed(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = cgroup._write
+
+    def old_kernel(file: Path, text: str) -> None:
+        if file.name == "cgroup.kill":
+            raise FileNotFoundError(file)
+        write(file, text)
+
+    monkeypatch.setattr(cgroup, "_write", old_kernel)
+    tree.make("web", ("front",))
+    with sleeper(tree.module("web", "front")) as one, sleeper(tree.runner("web") / "deeper") as other:
+        cgroup.kill(tree.workload("web"))
+        assert (one.wait(WITHIN_S), other.wait(WITHIN_S)) == (-signal.SIGKILL, -signal.SIGKILL)
+
+
 async def settled(folder: Path, *, frozen: bool) -> bool:
     for _ in range(1000):
         if cgroup.frozen(folder) == frozen:

@@ -70,14 +70,14 @@ async def adopted(order: Order) -> Running | None:
 
 
 async def test_a_module_runs_where_it_should_and_its_end_is_told(start: START, order: Order) -> None:
-    running = await start("sh", "-c", "echo hello; exit 3")
+    running = await start("sh", "-c", "pwd; exit 3")
     exit_ = await waited(running)
     assert (exit_.code, exit_.signal, exit_.emptied, exit_.error) == (3, None, True, "")
     assert exit_.at > 0
     assert exit_.sentence() == "ended with code 3"
     assert await waited(running) is exit_
     await running.gone(WITHIN_S)
-    assert order.log.read_text().endswith(" o hello\n")
+    assert order.log.read_text().endswith(" o /\n")
 
 
 async def test_it_gets_its_environment_user_limits_and_folder(start: START, order: Order, tmp_path: Path) -> None:
