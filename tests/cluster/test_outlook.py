@@ -30,7 +30,7 @@ def picture(world: SmallWorld) -> Mirror:
 
 
 def look(world: SmallWorld, *, store_reachable: bool = True) -> Outlook:
-    return outlook.look(picture(world), store_reachable=store_reachable)
+    return outlook.look(picture(world), store_reachable=store_reachable, at=world.now)
 
 
 def web(world: SmallWorld) -> WorkloadOutlook:
@@ -143,9 +143,21 @@ def test_a_dead_host_is_named_and_what_ran_there_is_failing_over(world: SmallWor
 
 
 def test_no_leader_is_at_risk_and_will_pass(world: SmallWorld) -> None:
-    found = outlook.look(replace(picture(world), leader=None), store_reachable=True)
+    found = outlook.look(replace(picture(world), leader=None), store_reachable=True, at=world.now)
     assert (found.leader, found.standing) == (None, Standing.AT_RISK)
     assert found.sentence == "At risk: the cluster has no leader at present. Do: wait a few seconds, look again."
+
+
+def test_a_leader_that_falls_silent_is_told_before_its_claim_has_ended(world: SmallWorld) -> None:
+    leader = world.leads()
+    assert leader is not None
+    world.off.add(leader)
+    world.run(world.timing.dead_s - 1.0)
+    assert look(world).standing is Standing.PROTECTED
+    world.run(1.8)
+    found = look(world)
+    assert (found.leader, found.standing) == (leader, Standing.AT_RISK)
+    assert found.sentence.startswith(f"At risk: the leader {leader} has been silent for ")
 
 
 def test_a_record_that_cannot_be_read_is_named_before_everything_else(world: SmallWorld) -> None:
@@ -169,7 +181,7 @@ def test_with_an_unreachable_store_everything_is_unknown_and_nothing_is_called_p
 
 
 def test_an_empty_store_can_be_looked_at() -> None:
-    found = outlook.look(Mirror(), store_reachable=True)
+    found = outlook.look(Mirror(), store_reachable=True, at=0.0)
     assert (found.cluster, found.leader, found.hosts, found.workloads) == ("", None, (), ())
     assert found.standing is Standing.AT_RISK
 
@@ -181,4 +193,4 @@ def test_looking_changes_nothing_and_says_the_same_on_every_host(world: SmallWor
     for name, each in world.hosts.items():
         world.settle(name)
         pictures.append(replace(each.mirror, began_at=0.0))
-    assert len({outlook.look(each, store_reachable=True).sentence for each in pictures}) == 1
+    assert len({outlook.look(each, store_reachable=True, at=world.now).sentence for each in pictures}) == 1

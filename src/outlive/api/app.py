@@ -75,7 +75,7 @@ class Api:
         return Encoded({"host": self.view.host, "version": __version__, "store_reachable": self.view.store_reachable})
 
     def _look(self) -> outlook.Outlook:
-        return outlook.look(self.view.mirror, store_reachable=self.view.store_reachable)
+        return outlook.look(self.view.mirror, store_reachable=self.view.store_reachable, at=self.view.now())
 
     async def cluster(self, request: Request) -> Response:
         """Everything, with the verdict that `outlive status` ends with."""

@@ -9,8 +9,10 @@ from enum import StrEnum
 
 from . import records as rec
 from .heartbeat import Flags
+from .lease import silent_for_s
 from .mirror import Mirror
 from .placement import NOTHING, Candidate, choose, usage
+from .timing import Timing
 from .workload import Workload
 
 
@@ -65,11 +67,15 @@ class Outlook:
     bad_records: dict[str, str]
 
 
-def look(mirror: Mirror, *, store_reachable: bool) -> Outlook:
-    """Say how everything stands. store_reachable: the picture is of now; otherwise every standing is unknown."""
+def look(mirror: Mirror, *, store_reachable: bool, at: float) -> Outlook:
+    """Say how everything stands.
+
+    store_reachable: the picture is of now; otherwise every standing is unknown.
+    at: seconds on the watcher's clock, by which a leader that renews nothing is told before its claim has ended.
+    """
     hosts = tuple(_host(mirror, name) for name in sorted(mirror.hosts))
     workloads = tuple(_workload(mirror, name) for name in sorted(mirror.workloads))
-    standing, sentence = _verdict(mirror, hosts, workloads, store_reachable)
+    standing, sentence = _verdict(mirror, hosts, workloads, store_reachable, at)
     if not store_reachable:
         hosts = tuple(replace(each, verdict="unknown") for each in hosts)
         why = "the store does not answer; this is how it was"
@@ -177,12 +183,21 @@ def _wanted(mirror: Mirror) -> list[str]:
 
 
 def _verdict(
-    mirror: Mirror, hosts: tuple[HostOutlook, ...], workloads: tuple[WorkloadOutlook, ...], store_reachable: bool
+    mirror: Mirror,
+    hosts: tuple[HostOutlook, ...],
+    workloads: tuple[WorkloadOutlook, ...],
+    store_reachable: bool,
+    at: float,
 ) -> tuple[Standing, str]:
     if not store_reachable:
         return Standing.UNKNOWN, "Unknown: the store does not answer. Do: look at `outlive doctor` on this host."
     if mirror.leader is None:
         return Standing.AT_RISK, "At risk: the cluster has no leader at present. Do: wait a few seconds, look again."
+    leads, timing = mirror.leader.record.host, mirror.cluster.record.timing if mirror.cluster else Timing()
+    claim = mirror.claimed(leads)
+    if claim is not None and silent_for_s(claim, at) > timing.dead_s:
+        silent = f"the leader {leads} has been silent for {silent_for_s(claim, at):.0f} s"
+        return Standing.AT_RISK, f"At risk: {silent}. Do: wait a few seconds for another to lead, look again."
     for key, (_, problem) in sorted(mirror.bad.items()):
         return (
             Standing.AT_RISK,
