@@ -32,10 +32,8 @@ def advance(turn: Turn, names: list[str]) -> None:
         entry = mirror.workloads.get(name)
         return (-entry.record.workload.priority if entry else 0, name)
 
-    for name in sorted(names, key=rank):
-        settled = _look(turn, name)
-        restless = turn.state.restless
-        turn.set(restless=restless - {name} if settled else restless | {name})
+    settled = {name for name in sorted(names, key=rank) if _look(turn, name)}
+    turn.set(restless=(turn.state.restless | set(names)) - settled)
 
 
 def _look(turn: Turn, name: str) -> bool:
