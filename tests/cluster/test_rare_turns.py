@@ -370,3 +370,35 @@ def test_the_reason_of_a_failure_is_not_told_any_more_once_all_runs_again(world:
     world.run(2)
     assert world.runs_on("web") == [where]
     assert world.hosts[where].node.reigns["web"].reason == ""
+
+
+def test_generations_go_on_when_a_hand_removes_the_placement_of_a_removed_workload(world: SmallWorld) -> None:
+    world.apply(service("web"))
+    world.run(2)
+    world.apply(service("web"), rec.Desired.REMOVED)
+    world.run(2)
+    world.store.delete(rec.PLACEMENTS + "web")
+    world.run(2)
+    world.apply(service("web"))
+    world.run(2)
+    assert world.placement("web").generation == 2
+    assert world.runs_on("web") == [world.placement("web").host]
+
+
+def test_a_workload_whose_generations_began_anew_under_a_new_leader_is_not_stuck_on_who_knew_them(
+    world: SmallWorld,
+) -> None:
+    only = service("web", placement=PlacementRules(hosts=("b",)))
+    for _ in range(3):
+        world.apply(only, rec.Desired.RUNNING)
+        world.run(2)
+        world.apply(only, rec.Desired.REMOVED)
+        world.run(2)
+    world.store.delete(rec.PLACEMENTS + "web")
+    world.run(1)
+    for each in world.hosts.values():
+        each.mirror = replace(each.mirror, lost=type(each.mirror.lost)())
+    world.apply(only)
+    world.run(20)
+    assert world.runs_on("web") == ["b"]
+    assert world.placement("web").generation > 3

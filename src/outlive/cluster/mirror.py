@@ -3,7 +3,8 @@
 Each agent keeps one by watching the store and gives it to its node and leader machines with every change.
 It never moves backwards. It keeps for each host when its claim was last *seen to change*, by the watcher's own
 clock: the ground on which `claims` says that a claim has certainly ended. A record that cannot be read
-leaves the last good one in place and is named in `bad`; a placement removed by hand stays in `lost`.
+leaves the last good one in place and is named in `bad`; a placement removed by hand stays in `lost`, that of a
+removed workload too, since generations must go on from there.
 """
 
 from collections.abc import Iterable
@@ -181,6 +182,6 @@ def _deleted(mirror: Mirror, key: str, at: float, gap: bool = False) -> Mirror:
     if room is None or name not in getattr(mirror, room):
         return mirror
     rooms: dict[str, Any] = {room: getattr(mirror, room).delete(name)}
-    if room == "placements" and name in mirror.workloads:
+    if room == "placements":
         rooms["lost"] = mirror.lost.set(name, mirror.placements[name].record)
     return replace(mirror, **rooms)

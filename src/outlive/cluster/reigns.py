@@ -67,13 +67,11 @@ def _follow_known(turn: Turn, reign: Reign, entry: Entry[rec.PlacementRecord] | 
 def _begin(turn: Turn, placed: rec.PlacementRecord) -> None:
     name = placed.workload
     acted = turn.state.acted.get(name, 0)
-    if placed.generation <= acted:
-        return
     entry = turn.state.mirror.workloads.get(name)
     if entry is None:
         return
     workload = entry.record.workload
-    turn.set(acted=turn.state.acted.set(name, placed.generation))
+    turn.set(acted=turn.state.acted.set(name, max(acted, placed.generation)))
     reign = Reign(
         workload=workload,
         generation=placed.generation,
@@ -83,6 +81,11 @@ def _begin(turn: Turn, placed: rec.PlacementRecord) -> None:
         restored=dict(placed.restores),
         because=placed.because,
     )
+    if placed.generation <= acted:
+        # A hand removed the placement, and generations began anew: said, so that the leader goes on to the next.
+        turn.set_reign(replace(reign, phase=Phase.ENDED, reason=f"generation {acted} was here already"))
+        turn.save()
+        return
     if placed.order is rec.Order.STOP:
         turn.set_reign(replace(reign, phase=Phase.ENDED, reason="it was stopped before it began"))
         turn.save()
