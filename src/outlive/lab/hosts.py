@@ -9,6 +9,7 @@ import os
 import sqlite3
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from outlive.cluster.host import Capacity
@@ -140,6 +141,9 @@ def remove_groups(lab: LabPlan, name: str = "") -> None:
     for folder in sorted((path for path in root.rglob("*") if path.is_dir()), reverse=True):
         _rmdir(folder)
     _rmdir(root)
+    if not name:
+        with suppress(OSError):
+            root.parent.rmdir()
 
 
 def _rmdir(folder: Path) -> None:
