@@ -1,43 +1,34 @@
 """One run of a host's agent process: feeds its two machines, and performs their commands on the simulated world.
 
 This is the simulator's twin of the agent's `perform` and `observe`. It holds what a process holds in memory: the two
-states, the picture of the store, what it waits for. It dies with its process; the journal, the guard, and what
-runs belong to the host. Everything comes in through its gate.
+states, the picture of the store, what it waits for (`talk` has what it knows of its peers). It dies with its process;
+the journal, the guard, and what runs belong to the host. Everything comes in through its gate.
 """
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from outlive.cluster import commands as do
 from outlive.cluster import events as ev
-from outlive.cluster.heartbeat import Heartbeat, ModuleTable
 from outlive.cluster.mirror import Mirror
 from outlive.cluster.mirror import changed as mirror_changed
 from outlive.cluster.mirror import snapshot as mirror_snapshot
 from outlive.cluster.transaction import KeyValue, TransactionResult
 
-from .datastore import Access
 from .gate import Gate
-from .parts import Parts
+from .parts import LEADER, NODE, Parts
 from .setup import CLUSTER_ID
 from .store import Changes, Door
+from .talk import Talk
 
 if TYPE_CHECKING:
     from .host import SimHost
 
-NODE = "node"
-LEADER = "leader"
-SOCKET_BUFFER = 256
-TABLES_KEPT = 8
 STORE_PATIENCE_S = 1.0
-DATASTORE_PATIENCE_S = 1.0
-
-Fields = dict[str, Any]
 
 
-class CrashedHere(Exception):  # noqa: N818 - it is no error, it is the end of the process
+class CrashedHere(Exception):
     """The agent dies between two commands of one step."""
 
 
@@ -66,19 +57,15 @@ class Agent:
         self._early: list[tuple[int, Changes]] = []
         self._queue: deque[tuple[str, ev.Event]] = deque()
         self._stepping = False
-        self._newest: dict[str, int] = {}
-        self._slots: dict[str, int] = {}
-        self.slot_seen_at: dict[str, float] = {}
-        self._tables: dict[bytes, ModuleTable] = {}
-        self._datastore_reachable: bool | None = None
+        self.talk = Talk(host, parts, self.gate, self.feed)
         self._performers: dict[type, Callable[[str, Any], None]] = {
             do.GrantLease: self._grant_lease,
             do.KeepAlive: self._keep_alive,
             do.Transact: self._transact,
-            do.SendHeartbeat: self._send_heartbeat,
-            do.WriteSlot: self._write_slot,
-            do.Probe: self._probe,
-            do.LearnTable: self._learn_table,
+            do.SendHeartbeat: self.talk.send_heartbeat,
+            do.WriteSlot: self.talk.write_slot,
+            do.Probe: self.talk.probe,
+            do.LearnTable: self.talk.learn_table,
             do.DeclareIsolated: lambda _, command: self.feed(ev.SelfIsolated, LEADER, isolated=command.isolated),
             do.SetDeadline: lambda _, command: host.guard.set_deadline(command.deadline_at),
             do.Prepare: lambda _, command: host.runtime.prepare(command.workload, command.generation),
@@ -117,7 +104,9 @@ class Agent:
             return
         self.begun = True
         journal = self.host.journal
-        wanted = {held.workload.name: held.generation for held in journal.held} if journal else {}
+        wanted = (
+            {held.workload.name: held.generation for held in journal.held if held.ended is None} if journal else {}
+        )
         self.feed(
             ev.AgentStarted,
             run=self.run,
@@ -129,7 +118,7 @@ class Agent:
         if not self.host.guard.running:
             self.feed(ev.GuardLost, NODE)
         self._tick()
-        self._poll_slots()
+        self.talk.poll_slots()
 
     def _tick(self) -> None:
         self.feed(ev.Tick, load=0.0, sequence=self.host.sequence)
@@ -200,8 +189,7 @@ class Agent:
         if self.begun:
             self.feed(ev.StoreMoved, mirror=self.mirror)
         else:
-            for name, seen in sorted(self.mirror.claims.items()):
-                self._newest[name] = seen.record.heartbeats
+            self.talk.refuse_older_than(self.mirror)
             self._begin(self.mirror)
 
     def _moved(self, batch: list[tuple[int, Changes]]) -> None:
@@ -210,7 +198,7 @@ class Agent:
             self._early += batch
             return
         at, mirror = self.clock(), self.mirror
-        keys = set()
+        keys: set[str] = set()
         for revision, changes in batch:
             mirror = mirror_changed(mirror, revision, changes, at)
             keys.update(change.key for change in changes)
@@ -263,105 +251,3 @@ class Agent:
                 ev.Transacted, machine,
                 purpose=purpose, sent_at=sent_at, outcome=ev.Outcome.UNKNOWN, reason="no answer in time",
             )  # fmt: skip
-
-    # Signs of life.
-
-    def _send_heartbeat(self, _: str, command: do.SendHeartbeat) -> None:
-        heartbeat = replace(command.heartbeat, sequence=self.host.next_sequence())
-        for name in command.to:
-            self._send(name, Agent.take_heartbeat, heartbeat)
-
-    def _send(self, to: str, what: Callable[..., None], *about: Any) -> None:
-        self.parts.network.send(self.host.name, to, self.parts.hosts[to].take_message, what, *about)
-
-    def take_heartbeat(self, heartbeat: Heartbeat) -> None:
-        """A heartbeat came by network; one that is not newer than the last is a replay."""
-        if heartbeat.sequence <= self._newest.get(heartbeat.host, 0):
-            return
-        self._newest[heartbeat.host] = heartbeat.sequence
-        self.feed(ev.HeartbeatReceived, heartbeat=heartbeat)
-
-    def _write_slot(self, _: str, command: do.WriteSlot) -> None:
-        heartbeat = replace(command.heartbeat, sequence=self.host.next_sequence())
-        self._tables[heartbeat.table] = command.table
-        if len(self._tables) > TABLES_KEPT:
-            del self._tables[next(iter(self._tables))]
-        match self.parts.datastore.access(self.host.name):
-            case Access.PROMPT:
-                delay_s = self.parts.draw(self.parts.setup.delays.slot_write_s)
-                self.host.gate.after(delay_s, self.parts.datastore.write, self.host.name, heartbeat, command.table)
-                self.gate.after(delay_s, self._datastore, True)
-            case Access.HUNG:
-                self.host.hung_write = (heartbeat, command.table)
-                self.gate.after(DATASTORE_PATIENCE_S, self._datastore, False)
-            case Access.AWAY:
-                self.gate.after(0.01, self._datastore, False)
-
-    def _datastore(self, reachable: bool) -> None:
-        if reachable is not self._datastore_reachable:
-            self._datastore_reachable = reachable
-            self.feed(ev.DatastoreChanged, NODE, reachable=reachable)
-
-    def _poll_slots(self) -> None:
-        if self.parts.datastore.access(self.host.name) is Access.PROMPT:
-            for slot in self.parts.datastore.read(self.host.name):
-                name, sequence = slot.heartbeat.host, slot.heartbeat.sequence
-                known = self._slots.get(name)
-                if known is None or sequence > known:
-                    self._slots[name] = sequence
-                    if known is not None:
-                        self.slot_seen_at[name] = self.clock()
-                        self.feed(ev.SlotChanged, LEADER, heartbeat=slot.heartbeat)
-        self.gate.after(self.parts.draw(self.parts.setup.delays.slot_poll_s), self._poll_slots)
-
-    def _probe(self, _: str, command: do.Probe) -> None:
-        me = self.host.name
-        if command.via is None:
-            self._send(command.target, Agent.take_probe, me, me)
-        else:
-            self._send(command.via, Agent.pass_probe_on, me, command.target)
-
-    def pass_probe_on(self, sender: str, target: str) -> None:
-        """A peer asks this host to probe a third."""
-        self.feed(ev.PeerHeard, NODE, host=sender)
-        self._send(target, Agent.take_probe, self.host.name, sender)
-
-    def take_probe(self, sender: str, asker: str) -> None:
-        """A probe: answer it. asker: for whom `sender` sent it."""
-        self.feed(ev.PeerHeard, NODE, host=sender)
-        self._send(sender, Agent.take_probe_answer, self.host.name, asker)
-
-    def take_probe_answer(self, target: str, asker: str) -> None:
-        """A probed host answered this host, which had asked for itself or for another."""
-        if asker == self.host.name:
-            self.feed(ev.ProbeAnswered, target=target, by=self.host.name)
-        else:
-            self.feed(ev.PeerHeard, NODE, host=target)
-            self._send(asker, Agent.take_probe_report, target, self.host.name)
-
-    def take_probe_report(self, target: str, by: str) -> None:
-        """A peer tells that the third host answered it."""
-        self.feed(ev.PeerHeard, NODE, host=by)
-        self.feed(ev.ProbeAnswered, LEADER, target=target, by=by)
-
-    def _learn_table(self, _: str, command: do.LearnTable) -> None:
-        self._send(command.host, Agent.tell_table, self.host.name, command.digest)
-        self.gate.after(0.05, self._read_table, command.host, command.digest)
-
-    def tell_table(self, asker: str, digest: bytes) -> None:
-        """A peer asks for a module table."""
-        table = self._tables.get(digest)
-        if table is not None:
-            self._send(asker, Agent.take_table, self.host.name, table)
-
-    def take_table(self, host: str, table: ModuleTable) -> None:
-        """A module table became known."""
-        self.feed(ev.TableLearned, LEADER, host=host, table=table)
-
-    def _read_table(self, host: str, digest: bytes) -> None:
-        if self.parts.datastore.access(self.host.name) is Access.PROMPT:
-            table = self.parts.datastore.table_of(host, digest)
-            if table is not None:
-                self.take_table(host, table)
-
-

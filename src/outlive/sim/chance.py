@@ -24,8 +24,13 @@ TIMING = Timing(retry_first_s=0.5, retry_most_s=4.0, exclude_s=8.0, stable_s=15.
 Drawn = tuple[Setup, tuple[Fault, ...]]
 
 
-def draw(random: Random, hosts: int = 5, faults_s: float = FAULTS_S) -> Drawn:
-    """A world of so many hosts, and what goes wrong in it during `faults_s` seconds, from a seeded generator."""
+def draw(
+    random: Random, hosts: int = 5, faults_s: float = FAULTS_S, kinds: tuple[str, ...] | None = None
+) -> Drawn:
+    """A world of so many hosts, and what goes wrong in it during `faults_s` seconds, from a seeded generator.
+
+    kinds: names of DRAFTS, the only kinds of faults there shall be; None: the generator chooses.
+    """
     timing = TIMING
     names = [_name(number) for number in range(hosts)]
     calm_at_s = SETTLE_S + faults_s
@@ -37,7 +42,7 @@ def draw(random: Random, hosts: int = 5, faults_s: float = FAULTS_S) -> Drawn:
         calm_at_s=calm_at_s,
         end_s=calm_at_s + CALM_S,
     )
-    return setup, _faults(random, setup, names)
+    return setup, _faults(random, setup, names, kinds)
 
 
 def _name(number: int) -> str:
@@ -219,50 +224,56 @@ def _kill_guard(random: Random, at_s: float, hosts: list[str], _: list[WorkloadS
     return [Fault(at_s, "kill-guard", (_some(random, hosts),))]
 
 
-DRAFTS: tuple[tuple[int, Draft], ...] = (
-    (8, _of_host("crash", 0.5)),
-    (3, _two_crash),
-    (8, _of_host("pause")),
-    (5, _of_host("kill-agent")),
-    (5, _midway),
-    (6, _of_host("hang-agent")),
-    (1, _kill_guard),
-    (10, _partition),
-    (4, _of_host("isolate")),
-    (4, _of_host("unplug")),
-    (4, _flapping),
-    (2, _of_all("lose", "0.1", "0.3", "0.6")),
-    (2, _of_all("double", "0.3", "1")),
-    (2, _of_all("delay", "0.3", "1", "3")),
-    (4, _of_host("store-away")),
-    (3, _of_host("store-deaf")),
-    (4, _of_host("store-mute")),
-    (3, _of_all("store-down")),
-    (3, _of_all("store-slow", "0.3", "1.5", "4")),
-    (4, _of_host("datastore-away")),
-    (4, _of_host("datastore-hung")),
-    (2, _of_all("datastore-down")),
-    (3, _stale),
-    (5, _of_module("crash-module")),
-    (3, _of_module("hang-module")),
-    (5, _of_workload("fail-starts")),
-    (2, _of_workload("fail-prepares")),
-    (2, _of_workload("hang-stops")),
-    (8, _asked),
-    (2, _of_host("maintenance", 1.0)),
-    (2, _by_hand),
-)
+DRAFTS: dict[str, tuple[int, Draft]] = {
+    "crash": (8, _of_host("crash", 0.5)),
+    "two crash": (3, _two_crash),
+    "pause": (8, _of_host("pause")),
+    "kill agent": (5, _of_host("kill-agent")),
+    "kill agent midway": (5, _midway),
+    "hang agent": (6, _of_host("hang-agent")),
+    "kill guard": (1, _kill_guard),
+    "partition": (10, _partition),
+    "isolate": (4, _of_host("isolate")),
+    "unplug": (4, _of_host("unplug")),
+    "flapping": (4, _flapping),
+    "lose": (2, _of_all("lose", "0.1", "0.3", "0.6")),
+    "double": (2, _of_all("double", "0.3", "1")),
+    "delay": (2, _of_all("delay", "0.3", "1", "3")),
+    "store away": (4, _of_host("store-away")),
+    "store deaf": (3, _of_host("store-deaf")),
+    "store mute": (4, _of_host("store-mute")),
+    "store down": (3, _of_all("store-down")),
+    "store slow": (3, _of_all("store-slow", "0.3", "1.5", "4")),
+    "datastore away": (4, _of_host("datastore-away")),
+    "datastore hung": (4, _of_host("datastore-hung")),
+    "datastore down": (2, _of_all("datastore-down")),
+    "datastore stale": (3, _stale),
+    "crash module": (5, _of_module("crash-module")),
+    "hang module": (3, _of_module("hang-module")),
+    "fail starts": (5, _of_workload("fail-starts")),
+    "fail prepares": (2, _of_workload("fail-prepares")),
+    "hang stops": (2, _of_workload("hang-stops")),
+    "operator": (8, _asked),
+    "maintenance": (2, _of_host("maintenance", 1.0)),
+    "by hand": (2, _by_hand),
+}
+"""Kinds of faults by name: how often, and how one is drawn."""
 
 
-def _faults(random: Random, setup: Setup, hosts: list[str]) -> tuple[Fault, ...]:
-    drafts = [draft for _, draft in DRAFTS]
-    weights = [weight for weight, _ in DRAFTS]
+def _faults(
+    random: Random, setup: Setup, hosts: list[str], kinds: tuple[str, ...] | None
+) -> tuple[Fault, ...]:
+    # A run with all kinds of faults at once drowns each of them; most runs have only some kinds, and so more of each.
+    share = random.choice((0.15, 0.3, 0.6, 1.0))
+    chosen = [each for each in DRAFTS.values() if random.random() < share] or [random.choice([*DRAFTS.values()])]
+    if kinds is not None:
+        chosen = [DRAFTS[kind] for kind in kinds]
     faults: list[Fault] = []
     workloads = list(setup.workloads)
     at_s = random.uniform(0.0, SETTLE_S)
-    pace_s = random.choice((1.0, 2.5, 2.5, 5.0))
+    pace_s = random.choice((0.7, 1.5, 2.5, 5.0))
     while at_s < setup.calm_at_s - 1.0:
-        (draft,) = random.choices(drafts, weights)
+        (draft,) = random.choices([draft for _, draft in chosen], [weight for weight, _ in chosen])
         faults += draft(random, round(at_s, 3), hosts, workloads)
         at_s += random.expovariate(1.0 / pace_s)
     return tuple(_before(fault, setup.calm_at_s) for fault in sorted(faults, key=lambda each: each.at_s))

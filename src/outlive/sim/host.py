@@ -13,14 +13,15 @@ from outlive.cluster.commands import Journal
 from outlive.cluster.heartbeat import Heartbeat, ModuleTable
 from outlive.cluster.host import Host
 
-from .agent import NODE, SOCKET_BUFFER, Agent
+from .agent import Agent
 from .clock import BootClock
 from .gate import Gate
 from .guard import Guard
-from .parts import Parts
+from .parts import NODE, Parts
 from .runtime import Runtime
 from .setup import HostSetup
 
+SOCKET_BUFFER = 256
 NETWORK_CARD_BUFFER = 32
 
 
@@ -163,7 +164,7 @@ class SimHost:
         """A datagram arrives for the agent."""
         if self.agent is not None and self.agent.begun:
             room = NETWORK_CARD_BUFFER if self.paused else SOCKET_BUFFER
-            self.agent.gate.enter_if_room(room, what, self.agent, *about)
+            self.agent.gate.enter_if_room(room, what, self.agent.talk, *about)
 
     def tell(self, kind: Callable[..., ev.Event], **fields: Any) -> None:
         """Something here is noticed by the agent, if there is one."""

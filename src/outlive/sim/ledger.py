@@ -17,13 +17,11 @@ class Ledger:
         self._paused: dict[str, dict[str, int]] = {}
         self.on_begin: list[Callable[[str, str, int], None]] = []
         self.on_start: list[Callable[[str, str, int, str], None]] = []
-        self.on_change: Callable[[str, str, int, bool], None] | None = None
+        self.on_end: list[Callable[[str, str, int], None]] = []
 
     def begin(self, host: str, workload: str, generation: int) -> None:
         """A host begins to act."""
         self.acting.setdefault(workload, {})[host] = generation
-        if self.on_change is not None:
-            self.on_change(host, workload, generation, True)
         for listener in self.on_begin:
             listener(host, workload, generation)
 
@@ -31,8 +29,8 @@ class Ledger:
         """A host acts no longer."""
         self.acting.get(workload, {}).pop(host, None)
         self._paused.get(host, {}).pop(workload, None)
-        if self.on_change is not None:
-            self.on_change(host, workload, generation, False)
+        for listener in self.on_end:
+            listener(host, workload, generation)
 
     def started(self, host: str, workload: str, generation: int, module: str) -> None:
         """A module's process is started."""

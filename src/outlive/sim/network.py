@@ -46,6 +46,9 @@ class Network:
         """Carry a message; `arrive(*message)` happens never, once or twice."""
         if self._cuts and (sender, receiver) in self._cuts:
             return
+        if sender == receiver:
+            self._agenda.after(0.0001, arrive, *message)
+            return
         if self.loss and self._random.random() < self.loss:
             return
         self._agenda.after(self._delay(), arrive, *message)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from random import Random
 
 from outlive.cluster import records as rec
+from outlive.cluster.host import Host
 from outlive.cluster.transaction import Delete, KeyValue, Put, Transaction, absent, unchanged
 from outlive.cluster.workload import Workload
 
@@ -82,7 +83,7 @@ class Operators:
 
         def change(known: KeyValue | None) -> bytes | None:
             record = _readable(known)
-            return rec.encode(replace(record, maintenance=wanted)) if isinstance(record, rec.Host) else None
+            return rec.encode(replace(record, maintenance=wanted)) if isinstance(record, Host) else None
 
         self._swap(rec.HOSTS + host, change)
 

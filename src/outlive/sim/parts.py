@@ -25,6 +25,9 @@ from .setup import Setup
 from .store import Store, Ways
 from .timeline import Timeline
 
+NODE = "node"
+LEADER = "leader"
+
 
 @dataclass(frozen=True, slots=True)
 class Machines:

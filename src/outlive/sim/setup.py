@@ -33,7 +33,7 @@ class Delays:
     exit_noticed_s: Range = (0.001, 0.02)
     lock_freed_s: Range = (0.0, 1.0)
     boot_s: Range = (3.0, 6.0)
-    agent_start_s: Range = (0.2, 1.0)
+    agent_start_s: Range = (0.05, 1.0)
     tick_jitter_s: Range = (0.0, 0.01)
     lock_patience_s: float = 3.0
 

@@ -1,7 +1,7 @@
 """The store as the cluster may rely on it: linearizable, with revisions, leases, and watches that may lag or break.
 
-`Store` is the thing itself; `Door` is the way of one run of an agent to it, where requests and answers get late or lost.
-A lost answer is an outcome UNKNOWN: the write may have happened, or may happen yet, after the asker gave up.
+`Store` is the thing itself; `Door` is the way of one run of an agent to it, where requests and answers get late or
+lost. A lost answer is an outcome UNKNOWN: the write may have happened, or may happen yet, after the asker gave up.
 """
 
 from collections.abc import Callable

@@ -4,6 +4,7 @@ Run it once; it ends at `Setup.end_s`, or at the first violation. Nothing in it 
 setup, the faults and the seed.
 """
 
+import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random
@@ -27,6 +28,7 @@ from .store import Changes, Store, Ways
 from .timeline import Timeline
 
 LOOK_EVERY_S = 0.5
+MACHINES_RAISE_NOTHING = "machines_raise_nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,11 @@ class World:
     def run(self) -> Result:
         """Let all of its time pass."""
         agenda = self.parts.agenda
-        agenda.run_until(self.parts.setup.end_s)
+        try:
+            agenda.run_until(self.parts.setup.end_s)
+        except Exception:
+            # The machines promise to raise nothing; and a mistake of the simulator should name its seed too.
+            self._broken(MACHINES_RAISE_NOTHING, traceback.format_exc(limit=-4))
         if self.violation is None:
             self._ask("ended")
         return Result(self.violation, agenda.now, agenda.done, self.parts.timeline)
@@ -106,9 +112,10 @@ class World:
         parts = self.parts
         self._ears = {
             what: self._listening(what)
-            for what in ("acts", "started", "writes", "changed", "recorded", "looked", "ended")
+            for what in ("acts", "ceases", "started", "writes", "changed", "recorded", "looked", "ended")
         }
         parts.ledger.on_begin.append(lambda *about: self._ask("acts", *about))
+        parts.ledger.on_end.append(lambda *about: self._ask("ceases", *about))
         parts.ledger.on_start.append(lambda *about: self._ask("started", *about))
         parts.store.audit = self._audit
         parts.store.changed = self._changed
@@ -118,10 +125,13 @@ class World:
         for checker in self._ears[what]:
             wrong = getattr(checker, what)(*about)
             if wrong is not None and self.violation is None:
-                now = self.parts.agenda.now
-                self.violation = Violation(checker.name, now, wrong)
-                self.parts.timeline.happened(now, f"VIOLATION of {checker.name}: {wrong}")
-                self.parts.agenda.halt()
+                self._broken(checker.name, wrong)
+
+    def _broken(self, checker: str, text: str) -> None:
+        now = self.parts.agenda.now
+        self.violation = Violation(checker, now, text)
+        self.parts.timeline.happened(now, f"VIOLATION of {checker}: {text}")
+        self.parts.agenda.halt()
 
     def _audit(self, origin: str, transaction: Transaction) -> None:
         self._ask("writes", origin, transaction)

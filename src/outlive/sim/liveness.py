@@ -1,0 +1,188 @@
+"""What must happen in time, and what must not go on and on. Bounds are in seconds of real (simulated) time.
+
+Most of it is asked for in the calm at a run's end: with nothing going wrong any more, all must be well soon.
+"""
+
+from typing import Any
+
+from outlive.cluster import records as rec
+from outlive.cluster.host import Host
+from outlive.cluster.workload import Workload
+
+from .checker import Checker, decoded, runs_whole, wanted
+from .parts import Parts
+from .size import values_in
+
+
+class LeaderReplaced(Checker):
+    """Whenever some host could lead, one that can does, within BOUND_S."""
+
+    BOUND_S = 12.0
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._able_since: dict[str, float] = {}
+        self._led_at = 0.0
+
+    def looked(self) -> str | None:
+        """Compare who leads with who could."""
+        now = self.parts.agenda.now
+        able = {name for name, host in self.parts.hosts.items() if self._is_able(host)}
+        for name in self.parts.hosts:
+            if name not in able:
+                self._able_since.pop(name, None)
+            else:
+                self._able_since.setdefault(name, now)
+        key = self.parts.store.data.get(rec.LEADER)
+        leader = decoded(key)
+        # A key that was garbled by hand has a holder all the same.
+        if key is not None and (not isinstance(leader, rec.LeaderRecord) or leader.host in able):
+            self._led_at = now
+        longest = min(self._able_since.values(), default=now)
+        waited = now - max(self._led_at, longest)
+        if waited > self.BOUND_S:
+            return f"for {waited:.1f} s nobody leads who can, though one of {', '.join(sorted(able))} could have"
+        return None
+
+    def _is_able(self, host: Any) -> bool:
+        agent = host.agent
+        return bool(
+            host.powered
+            and not host.paused
+            and host.guard.running
+            and agent is not None
+            and agent.gate.is_open
+            and not agent.node.isolated
+            and self.parts.ways.both(host.name)
+            and self.parts.ways.slow_s < 0.2
+        )
+
+
+class PlaceableRunsAgain(Checker):
+    """Once the world is calm, every workload that some host could have runs, whole, on one host, within the bound."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        timing = parts.setup.timing
+        stop_s = max(
+            (module.stop_grace_s for each in parts.setup.workloads for module in each.workload.modules), default=0.0
+        )
+        self.bound_s = max(timing.retry_most_s, timing.exclude_s) + timing.claim_surely_over_s() + stop_s + 10.0
+        self._wrong_since: dict[str, float] = {}
+
+    def looked(self) -> str | None:
+        """Compare what should run with what does."""
+        now, calm_at = self.parts.agenda.now, self.parts.setup.calm_at_s
+        if now < calm_at:
+            return None
+        for each in self.parts.setup.workloads:
+            name = each.workload.name
+            if each.broken or not wanted(self.parts, name) or runs_whole(self.parts, name):
+                self._wrong_since.pop(name, None)
+                continue
+            if self._unreadable(name) or not self._placeable(each.workload):
+                self._wrong_since.pop(name, None)
+                continue
+            since = self._wrong_since.setdefault(name, now)
+            if now - since > self.bound_s:
+                return f"{name} does not run {now - since:.1f} s after all became calm, though a host could have it"
+        return None
+
+    def _unreadable(self, workload: str) -> bool:
+        """Written over by hand, and nobody remembers: then it is said, and a person has to write it anew."""
+        value = self.parts.store.data.get(rec.PLACEMENTS + workload)
+        return value is not None and decoded(value) is None
+
+    def _placeable(self, workload: Workload) -> bool:
+        used: dict[str, Any] = {}
+        for each in self.parts.setup.workloads:
+            if each.workload.name == workload.name:
+                continue
+            placed = decoded(self.parts.store.data.get(rec.PLACEMENTS + each.workload.name))
+            if isinstance(placed, rec.PlacementRecord) and placed.host is not None:
+                used.setdefault(placed.host, []).append(each.workload.resources)
+        for name, host in self.parts.hosts.items():
+            member = decoded(self.parts.store.data.get(rec.HOSTS + name))
+            if not host.powered or not isinstance(member, Host) or member.maintenance:
+                continue
+            rules = workload.placement
+            allowed = (
+                (not rules.hosts or name in rules.hosts)
+                and (not rules.sites or member.site in rules.sites)
+                and all(member.labels.get(label) == value for label, value in rules.labels.items())
+                and (workload.data_on is None or workload.data_on in member.datastores)
+            )
+            free = member.capacity
+            for need in used.get(name, ()):
+                free = free - need
+            if allowed and workload.resources.fits_in(free):
+                return True
+        return False
+
+
+class StoppedStaysDown(Checker):
+    """Once the world is calm, what was stopped or removed, or cannot be placed, does not run after the bound."""
+
+    BOUND_S = 20.0
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._wrong_since: dict[str, float] = {}
+
+    def looked(self) -> str | None:
+        """Compare what acts with what is wanted."""
+        now, calm_at = self.parts.agenda.now, self.parts.setup.calm_at_s
+        if now < calm_at:
+            return None
+        for name, hosts in self.parts.ledger.acting.items():
+            if not hosts or wanted(self.parts, name):
+                self._wrong_since.pop(name, None)
+            elif now - self._wrong_since.setdefault(name, now) > self.BOUND_S:
+                return f"{', '.join(hosts)} still acts for {name}, which is not meant to run"
+        return None
+
+
+class NoRestartStorm(Checker):
+    """No module is started more than MOST times in any WINDOW_S seconds; at the end of the calm, not at all."""
+
+    MOST = 30
+    WINDOW_S = 20.0
+    QUIET_S = 5.0
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._starts: dict[tuple[str, str], list[float]] = {}
+        self._broken = {each.workload.name for each in parts.setup.workloads if each.broken}
+
+    def started(self, host: str, workload: str, generation: int, module: str) -> str | None:
+        """Count."""
+        now = self.parts.agenda.now
+        starts = self._starts.setdefault((workload, module), [])
+        starts.append(now)
+        while starts[0] < now - self.WINDOW_S:
+            del starts[0]
+        if len(starts) > self.MOST:
+            return f"module {module} of {workload} was started {len(starts)} times within {self.WINDOW_S:g} s"
+        setup = self.parts.setup
+        if now > setup.end_s - self.QUIET_S and setup.calm_at_s < setup.end_s and workload not in self._broken:
+            return f"module {module} of {workload} is still being started at the end of the calm"
+        return None
+
+
+class StateStaysBounded(Checker):
+    """What a machine remembers does not grow with time, only with hosts, workloads and operations."""
+
+    MOST_EACH = 220
+
+    def ended(self) -> str | None:
+        """Count all values in both machines' states, but for the picture of the store, which is the store's size."""
+        setup = self.parts.setup
+        things = len(setup.hosts) + sum(1 + len(each.workload.modules) for each in setup.workloads)
+        for name, host in self.parts.hosts.items():
+            if host.agent is None:
+                continue
+            for machine, state in (("node", host.agent.node), ("leader", host.agent.leader)):
+                count = values_in(state, leave_out=("mirror",))
+                if count > self.MOST_EACH * things:
+                    return f"the {machine} machine of {name} remembers {count} values of {things} things"
+        return None

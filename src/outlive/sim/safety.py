@@ -1,0 +1,184 @@
+"""What must never happen: two that act, a right that overlaps, a number that falls, a wrong word about a host.
+
+Each holds at every moment of every run, whatever goes wrong.
+"""
+
+from outlive.cluster import records as rec
+from outlive.cluster.node_state import Phase
+from outlive.cluster.records import EventRecord
+from outlive.cluster.transaction import KeyValue, Transaction
+
+from .checker import Checker, decoded
+from .operators import BY_HAND, OPERATOR
+from .parts import Parts
+from .store import Changes
+
+
+class NeverTwo(Checker):
+    """At most one host acts for a workload at any moment."""
+
+    def acts(self, host: str, workload: str, generation: int) -> str | None:
+        """Compare with all that act now."""
+        others = {name: g for name, g in self.parts.ledger.acting.get(workload, {}).items() if name != host}
+        if not others:
+            return None
+        told = ", ".join(f"{name} at generation {g}" for name, g in others.items())
+        return f"{host} acts for {workload} at generation {generation} while {told} still does"
+
+
+class ClaimsNeverOverlap(Checker):
+    """A placement names a new host only when the one before it has no right to act any more, whether it acts or not."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._ended: set[tuple[str, str, int]] = set()
+        self._placed: dict[str, rec.PlacementRecord] = {}
+
+    def recorded(self, host: str, record: EventRecord) -> str | None:
+        """Note which hosts have ended which generations."""
+        if record.kind in ("workload.stopped", "workload.failed", "workload.lost"):
+            self._ended.add((host, record.workload, record.generation))
+        return None
+
+    def changed(self, origin: str, changes: Changes) -> str | None:
+        """Look at new placements."""
+        for change in changes:
+            if not change.key.startswith(rec.PLACEMENTS) or not isinstance(change, KeyValue):
+                continue
+            placed = decoded(change)
+            if not isinstance(placed, rec.PlacementRecord):
+                continue
+            before = self._placed.get(placed.workload)
+            self._placed[placed.workload] = placed
+            if before is None or placed.generation <= before.generation:
+                continue
+            if before.host not in (None, placed.host) and self._may_act(before):
+                return (
+                    f"{placed.workload} was placed on {placed.host} at generation {placed.generation} "
+                    f"while {before.host} may still act at generation {before.generation}"
+                )
+        return None
+
+    def _may_act(self, placed: rec.PlacementRecord) -> bool:
+        host = self.parts.hosts[placed.host or ""]
+        if not host.powered or not host.guard.allows():
+            return False
+        if host.journal is None or host.journal.incarnation != placed.claim:
+            return False
+        if (host.name, placed.workload, placed.generation) in self._ended:
+            return False
+        report = decoded(self.parts.store.data.get(rec.REPORTS + placed.workload))
+        if (
+            isinstance(report, rec.ReportRecord)
+            and report.generation == placed.generation
+            and report.stage in rec.FINAL
+        ):
+            return False
+        if host.agent is None:
+            return True
+        reign = host.agent.node.reigns.get(placed.workload)
+        if reign is not None and reign.generation >= placed.generation:
+            return reign.phase is not Phase.ENDED
+        return bool(host.agent.node.acted.get(placed.workload, 0) < placed.generation)
+
+
+ANY = "any host"
+
+
+class GenerationsOnlyGrow(Checker):
+    """A workload's generation never falls, in the store and in what hosts act on; one generation is one host's."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._stored: dict[str, tuple[int, str | None]] = {}
+        self._acted: dict[str, tuple[int, str]] = {}
+
+    def changed(self, origin: str, changes: Changes) -> str | None:
+        """Look at new placements; what a hand has removed or spoilt may be written again as it can be known."""
+        for change in changes:
+            if origin == BY_HAND:
+                name = rec.name_in(change.key)
+                self._stored[name] = (self._stored.get(name, (0, None))[0], ANY)
+                continue
+            placed = decoded(change) if change.key.startswith(rec.PLACEMENTS) else None
+            if not isinstance(placed, rec.PlacementRecord):
+                continue
+            newest, host = self._stored.get(placed.workload, (0, None))
+            if placed.generation < newest:
+                return f"{placed.workload} was placed at generation {placed.generation} after {newest}"
+            if placed.generation == newest and host != ANY and placed.host not in (None, host):
+                return f"{placed.workload} moved from {host} to {placed.host} within generation {newest}"
+            self._stored[placed.workload] = (placed.generation, placed.host)
+        return None
+
+    def acts(self, host: str, workload: str, generation: int) -> str | None:
+        """Compare with the newest that any host has acted on."""
+        newest, by = self._acted.get(workload, (0, ""))
+        if generation < newest:
+            return f"{host} acts for {workload} at generation {generation}, after {by} did at {newest}"
+        if generation == newest and by != host:
+            return f"{host} acts for {workload} at generation {generation}, which was {by}'s"
+        self._acted[workload] = (generation, host)
+        return None
+
+
+class EndedStaysEnded(Checker):
+    """A host that has ceased to act at a generation never acts at it again: others may have acted since."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._ended: dict[tuple[str, str], int] = {}
+
+    def ceases(self, host: str, workload: str, generation: int) -> str | None:
+        """Note it."""
+        self._ended[host, workload] = generation
+        return None
+
+    def acts(self, host: str, workload: str, generation: int) -> str | None:
+        """Compare with what has ended here."""
+        if self._ended.get((host, workload)) == generation:
+            return f"{host} acts for {workload} at generation {generation} again, after it had ended there"
+        return None
+
+
+class NoDeadWhileSlotFresh(Checker):
+    """No leader calls a host dead whose slot it can read and has seen change, or could have, lately."""
+
+    def recorded(self, host: str, record: EventRecord) -> str | None:
+        """Look at each verdict."""
+        if record.kind != f"verdict.{rec.Verdict.DEAD}":
+            return None
+        agent, timing = self.parts.hosts[host].agent, self.parts.setup.timing
+        if agent is None:
+            return None
+        seen_at = agent.talk.slot_seen_at.get(record.host)
+        if seen_at is not None and agent.clock() - seen_at < timing.slot_stale_s:
+            return f"{host} called {record.host} dead {agent.clock() - seen_at:.2f} s after its slot changed"
+        return None
+
+
+class LeadersWriteInTheirTerm(Checker):
+    """Placements and verdicts are written by the host that holds the leader's key at that moment, by nobody else."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._holder = "nobody"
+
+    def changed(self, origin: str, changes: Changes) -> str | None:
+        """Note who takes the key; what hands write over it changes no term."""
+        for change in changes:
+            if change.key == rec.LEADER:
+                if not isinstance(change, KeyValue):
+                    self._holder = "nobody"
+                elif change.create_revision == change.mod_revision:
+                    self._holder = origin
+        return None
+
+    def writes(self, origin: str, transaction: Transaction) -> str | None:
+        """Look at who writes what only leaders write."""
+        if origin in (OPERATOR, BY_HAND):
+            return None
+        for write in transaction.writes:
+            if write.key.startswith((rec.PLACEMENTS, rec.VERDICTS)) and self._holder != origin:
+                return f"{origin} wrote {write.key} while {self._holder} led"
+        return None

@@ -1,0 +1,127 @@
+"""Verbs for what runs, for what operators ask, and for hands in the store."""
+
+from typing import Any
+
+from .operators import Operators
+from .parts import Parts
+from .runtime import Life
+from .verb import Undo, Verb
+
+# Workloads.
+
+
+def _where(parts: Parts, workload: str) -> list[Any]:
+    return [host for host in parts.hosts.values() if workload in host.runtime.programs and not host.paused]
+
+
+def _crash_module(parts: Parts, _: Operators, workload: str, module: str) -> Undo:
+    """The module's process ends, wherever it runs."""
+    for host in _where(parts, workload):
+        host.runtime.crash(workload, module)
+    return None
+
+
+def _hang_module(parts: Parts, _: Operators, workload: str, module: str) -> Undo:
+    """The module's process does nothing more, and does not end."""
+    for host in _where(parts, workload):
+        host.runtime.hang(workload, module)
+    return None
+
+
+def _ill(ills: dict[tuple[str, str], int], workload: str, host: str) -> Undo:
+    ills[workload, host] = ills.get((workload, host), 0) + 1
+
+    def heal() -> None:
+        ills[workload, host] -= 1
+
+    return heal
+
+
+def _fail_starts(parts: Parts, _: Operators, workload: str, host: str = "") -> Undo:
+    """Modules of the workload end as soon as they are started (on that host); the first running one ends now."""
+    for there in _where(parts, workload):
+        if host in ("", there.name):
+            program = there.runtime.programs[workload]
+            running = [name for name, process in program.processes.items() if process.life is Life.RUNNING]
+            if running:
+                there.runtime.crash(workload, running[0])
+    return _ill(parts.ills.starts_fail, workload, host)
+
+
+def _fail_prepares(parts: Parts, _: Operators, workload: str, host: str = "") -> Undo:
+    """The workload cannot be made ready (on that host): its address is taken."""
+    return _ill(parts.ills.prepares_fail, workload, host)
+
+
+def _hang_stops(parts: Parts, _: Operators, workload: str, host: str = "") -> Undo:
+    """Modules of the workload do not stop when asked, but only when killed."""
+    return _ill(parts.ills.stops_hang, workload, host)
+
+
+# Operators, and hands in the store.
+
+
+def _apply(parts: Parts, operators: Operators, workload: str) -> Undo:
+    operators.apply(workload)
+    return None
+
+
+def _stop(parts: Parts, operators: Operators, workload: str) -> Undo:
+    operators.stop(workload)
+    return None
+
+
+def _start(parts: Parts, operators: Operators, workload: str) -> Undo:
+    operators.start(workload)
+    return None
+
+
+def _remove(parts: Parts, operators: Operators, workload: str) -> Undo:
+    operators.remove(workload)
+    return None
+
+
+def _migrate(parts: Parts, operators: Operators, workload: str, host: str | None = None) -> Undo:
+    operators.migrate(workload, host)
+    return None
+
+
+def _failover(parts: Parts, operators: Operators, workload: str, host: str | None = None) -> Undo:
+    operators.failover(workload, host)
+    return None
+
+
+def _maintenance(parts: Parts, operators: Operators, host: str) -> Undo:
+    """The host gets no new workloads; undone: it does again."""
+    operators.maintenance(host, True)
+    return lambda: operators.maintenance(host, False)
+
+
+def _garble(parts: Parts, operators: Operators, key: str) -> Undo:
+    """Somebody writes nonsense into the store by hand."""
+    operators.garble(key)
+    return None
+
+
+def _delete(parts: Parts, operators: Operators, key: str) -> Undo:
+    """Somebody removes a key from the store by hand."""
+    operators.delete(key)
+    return None
+
+
+VERBS: dict[str, Verb] = {
+    "crash-module": Verb(_crash_module, 2, 2),
+    "hang-module": Verb(_hang_module, 2, 2),
+    "fail-starts": Verb(_fail_starts, 1, 2, hosts=(1,)),
+    "fail-prepares": Verb(_fail_prepares, 1, 2, hosts=(1,)),
+    "hang-stops": Verb(_hang_stops, 1, 2, hosts=(1,)),
+    "apply": Verb(_apply, 1, 1),
+    "stop": Verb(_stop, 1, 1),
+    "start": Verb(_start, 1, 1),
+    "remove": Verb(_remove, 1, 1),
+    "migrate": Verb(_migrate, 1, 2, hosts=(1,)),
+    "failover": Verb(_failover, 1, 2, hosts=(1,)),
+    "maintenance": Verb(_maintenance, 1, 1, hosts=(0,)),
+    "garble": Verb(_garble, 1, 1),
+    "delete": Verb(_delete, 1, 1),
+}

@@ -1,0 +1,178 @@
+"""Each checker finds what it is for: one rule is broken on purpose, and within a few seeds it says so.
+
+A checker that cannot fail proves nothing. What is broken is a machine (wrapped, or one of its rules replaced) or a part
+of the world; the worlds and faults are those of `outlive simulate`.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from outlive.cluster import commands as do
+from outlive.cluster import courses, failover, judging, leader, leader_state, node, records, signs, supervision
+from outlive.cluster.commands import Act, Command
+from outlive.cluster.events import Event
+from outlive.cluster.leader_state import LeaderState
+from outlive.cluster.node_state import NodeState, Phase
+from outlive.cluster.signs import Signs
+from outlive.cluster.transaction import Put, Transaction
+from outlive.sim import checkers
+from outlive.sim.chance import draw
+from outlive.sim.guard import Guard
+from outlive.sim.parts import Machines
+from outlive.sim.world import MACHINES_RAISE_NOTHING, World
+
+MOST_SEEDS = 60
+
+
+def finds(
+    checker: type[checkers.Checker],
+    machines: Machines | None = None,
+    prepare: Callable[[World], None] = lambda world: None,
+    kinds: tuple[str, ...] | None = None,
+) -> str:
+    """The words with which the checker says what is wrong, in the first seed in which it does."""
+    for seed in range(MOST_SEEDS):
+        random = Random(seed)
+        setup, faults = draw(random, kinds=kinds)
+        world = World(setup, faults, random, machines=machines, checkers=(checker,))
+        prepare(world)
+        violation = world.run().violation
+        if violation is not None:
+            return f"{violation.checker}: {violation.text}"
+    pytest.fail(f"{checker.__name__} found nothing in {MOST_SEEDS} seeds")
+
+
+NodeStep = tuple[NodeState, tuple[Command, ...]]
+LeaderStep = tuple[LeaderState, tuple[Command, ...]]
+
+
+def test_never_two_finds_a_leader_that_ignores_claim_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failover, "surely_over_at", lambda *_: float("-inf"))
+    assert "while" in finds(checkers.NeverTwo)
+
+
+def test_claims_never_overlap_finds_it_too_and_before_anything_runs_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failover, "surely_over_at", lambda *_: float("-inf"))
+    assert "may still act" in finds(checkers.ClaimsNeverOverlap)
+
+
+def test_never_two_finds_a_guard_that_never_fires(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Guard, "allows", lambda guard: True)
+
+    def disarm(world: World) -> None:
+        world.parts.guards_fire = False
+
+    assert "while" in finds(checkers.NeverTwo, prepare=disarm)
+
+
+def _places_at_the_old_generation(state: LeaderState, event: Event) -> LeaderStep:
+    state, commands = leader.step(state, event)
+    return state, tuple(_older(command) for command in commands)
+
+
+def _older(command: Command) -> Command:
+    if not isinstance(command, do.Transact) or command.purpose.act is not Act.PLACE:
+        return command
+    writes = []
+    for write in command.transaction.writes:
+        record = records.decode(write.key, write.value) if isinstance(write, Put) else None
+        if isinstance(record, records.PlacementRecord) and record.generation > 1:
+            write = Put(write.key, records.encode(replace(record, generation=record.generation - 1)))
+        writes.append(write)
+    return replace(command, transaction=Transaction(command.transaction.compares, tuple(writes)))
+
+
+def test_generations_only_grow_finds_an_old_generation_that_is_accepted() -> None:
+    found = finds(checkers.GenerationsOnlyGrow, Machines(leader_step=_places_at_the_old_generation))
+    assert "generation" in found
+
+
+def _forgets_what_ended(state: NodeState, event: Event) -> NodeStep:
+    state, commands = node.step(state, event)
+    for name, reign in state.reigns.items():
+        if reign.phase is Phase.ENDED:
+            left, acted = state.reigns.delete(name), state.acted.delete(name)
+            state = structs.replace(state, reigns=left, acted=acted)
+    return state, commands
+
+
+def test_ended_stays_ended_finds_a_host_that_forgets_what_ended() -> None:
+    assert "again" in finds(checkers.EndedStaysEnded, Machines(node_step=_forgets_what_ended))
+
+
+def test_no_dead_while_slot_fresh_finds_a_leader_that_reads_no_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    def blind(host: str, seen: Signs, *rest: Any) -> Any:
+        return replace(signs.evidence(host, seen, *rest), slot_s=None)
+
+    monkeypatch.setattr(judging, "evidence", blind)
+    assert "after its slot changed" in finds(checkers.NoDeadWhileSlotFresh)
+
+
+def _never_campaigns_again(state: LeaderState, event: Event) -> LeaderStep:
+    state, commands = leader.step(state, event)
+    tired = event.at - state.listening_since > 8.0
+    return state, tuple(
+        command
+        for command in commands
+        if not (tired and isinstance(command, do.Transact) and command.purpose.act is Act.CAMPAIGN)
+    )
+
+
+def test_leader_replaced_finds_hosts_that_do_not_campaign() -> None:
+    assert "nobody leads" in finds(checkers.LeaderReplaced, Machines(leader_step=_never_campaigns_again))
+
+
+def test_leaders_write_in_their_term_finds_a_leader_that_does_not_compare_its_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def write(turn: leader_state.Turn, act: Act, key: str, compares: Any, writes: Any, because: str = "") -> None:
+        turn.transact(act, key, Transaction(compares, writes), because=because)
+
+    monkeypatch.setattr(leader_state.Turn, "write", write)
+    assert "led" in finds(checkers.LeadersWriteInTheirTerm)
+
+
+def test_placeable_runs_again_finds_a_leader_that_gives_up_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(courses, "_unplaced", lambda *_: True)
+    assert "does not run" in finds(checkers.PlaceableRunsAgain)
+
+
+def test_stopped_stays_down_finds_a_leader_that_does_not_pass_on_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(courses, "_order_stop", lambda *_, **__: None)
+    assert "not meant to run" in finds(checkers.StoppedStaysDown, kinds=("operator",))
+
+
+def test_no_restart_storm_finds_restorations_without_bound_or_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    supervise = supervision.supervise
+
+    def hasty(attempts: Any, status: Any, policy: Any, verify_s: float, at: float) -> Any:
+        return supervise(attempts, status, replace(policy, attempts=10**6, backoff_s=0.0), verify_s, at)
+
+    monkeypatch.setattr(courses, "supervise", hasty)
+    assert "was started" in finds(checkers.NoRestartStorm)
+
+
+def _hoards(state: LeaderState, event: Event) -> LeaderStep:
+    state, commands = leader.step(state, event)
+    return structs.replace(state, settling=state.settling.set(f"{event.at}", 0)), commands
+
+
+def test_state_stays_bounded_finds_a_machine_that_forgets_nothing() -> None:
+    assert "remembers" in finds(checkers.StateStaysBounded, Machines(leader_step=_hoards))
+
+
+def _raises(state: NodeState, event: Event) -> NodeStep:
+    if event.at - state.listening_since > 5.0:
+        raise KeyError("w0")
+    return node.step(state, event)
+
+
+def test_a_machine_that_raises_is_a_violation_with_its_place() -> None:
+    found = finds(checkers.NeverTwo, Machines(node_step=_raises))
+    assert found.startswith(MACHINES_RAISE_NOTHING)
+    assert "KeyError" in found
