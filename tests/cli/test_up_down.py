@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,19 @@ def test_up_starts_an_agent_that_is_not_there_and_workloads_go_on(other_host: On
     until(lambda: presence.agent_pid(other_host.folder / "run") is None, "the agent is gone")
     assert other_host.run("up", "--folder", str(other_host.folder)).code == 0
     assert other_host.outlook("web") == before, "it was adopted, not started anew"
+
+
+def test_a_restart_leaves_workloads_running(other_host: OneHost) -> None:
+    other_host.apply("web")
+    before, pid = other_host.outlook("web"), presence.agent_pid(other_host.folder / "run")
+    began = time.monotonic()
+    again = other_host.run("up", "--folder", str(other_host.folder), "--restart", "--json")
+    print(f"up --restart took {time.monotonic() - began:.1f} s")
+    assert (again.code, again.json["started"]) == (0, True)
+    assert presence.agent_pid(other_host.folder / "run") not in (None, pid)
+    assert other_host.outlook("web") == before
+    kinds = {event["kind"] for event in other_host.client.get("/v1/events?workload=web")["events"]}
+    assert not kinds & {"workload.stopping", "module.failed", "guard.fired"}
 
 
 def test_other_wishes_for_a_host_that_is_set_up_are_refused(other_host: OneHost) -> None:

@@ -1,7 +1,8 @@
 """Starting this host's agent as a process of its own, and ending it in order: for commands, not for the agent itself.
 
-An agent that is asked to end in order (SIGUSR1) first stops its workloads; its keeper ends with it. The guard ends
-last, and only when nothing is in force any more. Whose processes these are is asked of the kernel, never guessed.
+An agent that is asked to end in order (SIGUSR1) first stops its workloads; one that is just asked to end (SIGTERM)
+leaves them to the next. Its keeper ends with it. The guard ends last, and only when nothing is in force any more.
+Whose processes these are is asked of the kernel, never guessed.
 """
 
 import asyncio
@@ -70,13 +71,16 @@ def _last_words(console: Path) -> str:
         return ""
 
 
-def end(pid: int, timeout_s: float) -> None:
-    """Ask an agent to stop its workloads and to end, and wait until it has. Raises AgentNotEnded."""
+def end(pid: int, timeout_s: float, *, workloads: bool = True) -> None:
+    """Ask an agent to end, and wait until it has. Raises AgentNotEnded.
+
+    workloads: it stops them first; otherwise they go on, and the guard ends them unless another agent is back in time.
+    """
     with contextlib.suppress(ProcessLookupError):
         pidfd = os.pidfd_open(pid)
         try:
             keeper = presence.kept_by(pid)
-            signal.pidfd_send_signal(pidfd, signal.SIGUSR1)
+            signal.pidfd_send_signal(pidfd, signal.SIGUSR1 if workloads else signal.SIGTERM)
             if not select.select([pidfd], [], [], timeout_s)[0]:
                 raise AgentNotEnded(
                     f"The agent (process {pid}) has not ended after {timeout_s:g} s.",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from outlive.config.agent_file import AgentConfig
 
 POLL_S = 0.1
+ENDED_S = 10.0
 SYSTEMD = Path("/run/systemd/system")
 
 
@@ -37,6 +38,7 @@ class NoLeader(Failed):
     help="Keep everything in this folder instead of /etc, /var/lib and /run.",
 )  # fmt: skip
 @click.option("--no-start", is_flag=True, help="Make everything, but leave the agent to systemd.")
+@click.option("--restart", is_flag=True, help="Start the agent anew while workloads go on: after an upgrade.")
 @click.option("--wait", "wait_s", type=float, default=30.0, show_default=True, help="Seconds to wait for a leader.")
 @json_option
 def command(
@@ -46,6 +48,7 @@ def command(
     port: int | None,
     folder: Path | None,
     no_start: bool,
+    restart: bool,
     wait_s: float,
     as_json: bool,
 ) -> None:
@@ -54,15 +57,20 @@ def command(
     It writes the agent's file, the cluster's key, an authority and this host's certificate, a store, and a datastore
     named `local`. Saying it again starts what does not run; nothing is ever overwritten.
     """
-    from outlive.agent import presence
+    from outlive.agent import outset, presence
     from outlive.agent.first_host import Places, Wish, found_host
 
     need_root("make this machine a host")
     places = Places.below(folder) if folder else Places.installed()
     config, fresh = found_host(places, Wish(name, address, site, port), say)
     started = False
+    pid = presence.agent_pid(config.run_folder)
+    if restart and pid is not None:
+        say(f"ending the agent of {config.host}; its workloads go on")
+        outset.end(pid, ENDED_S, workloads=False)
+        pid = None
     if not no_start:
-        if presence.agent_pid(config.run_folder) is None:
+        if pid is None:
             started = True
             start_and_wait(places.config, config, wait_s)
         else:
@@ -135,8 +143,10 @@ def tell_next(
     """Say what is so now, and what to do with it."""
     if not runs:
         say(f"{config.host} is set up ({places.config}); its agent was not started.")
-    elif started or fresh:
+    elif fresh:
         say(f"{config.host} is a cluster of one host now, and leads it.")
+    elif started:
+        say(f"{config.host} runs again.")
     else:
         say(f"{config.host} runs already; nothing had to be done.")
     if folder is not None:
