@@ -9,10 +9,21 @@ from msgspec import structs
 from outlive.cluster import node
 from outlive.cluster import records as rec
 from outlive.cluster.commands import Act, Command, Held, Journal, Prepare, Purpose, StartModule, TearDown, Transact
-from outlive.cluster.events import AgentStarted, ModuleChanged, Outcome, Prepared, StoreMoved, TornDown, Transacted
+from outlive.cluster.events import (
+    AgentStarted,
+    LeaseGranted,
+    ModuleChanged,
+    Outcome,
+    Prepared,
+    StoreMoved,
+    Tick,
+    TornDown,
+    Transacted,
+)
 from outlive.cluster.heartbeat import ModuleStatus
 from outlive.cluster.host import Capacity, Host
-from outlive.cluster.mirror import changed
+from outlive.cluster.mirror import Mirror, changed
+from outlive.cluster.timing import Timing
 from outlive.cluster.transaction import KeyValue
 from outlive.cluster.workload import Module, OnIsolation, PlacementRules
 
@@ -402,3 +413,24 @@ def test_a_workload_whose_generations_began_anew_under_a_new_leader_is_not_stuck
     world.run(20)
     assert world.runs_on("web") == ["b"]
     assert world.placement("web").generation > 3
+
+
+@pytest.mark.parametrize(("predecessor", "takes_it_away"), [("mine", True), ("", False), ("another", False)])
+def test_a_claim_under_our_name_is_taken_away_only_when_our_own_journal_knows_its_run(
+    predecessor: str, takes_it_away: bool
+) -> None:
+    claim = rec.encode(rec.ClaimRecord("a", "boot", "mine", 5, 1))
+    seen = changed(Mirror(), 9, [KeyValue("claims/a", claim, 9, 9, 5)], 100.0)
+    state = node.start(host("a"), "boot", "0" * 16, Timing())
+    journal = Journal(run=predecessor) if predecessor else None
+    said: list[Command] = []
+    for event in (
+        AgentStarted(100.0, "new", journal, {}, 0.0, seen),
+        LeaseGranted(100.1, 6),
+        Tick(100.2),
+        Tick(100.3),
+    ):
+        state, commands = node.step(state, event)
+        said += commands
+    acts = {command.purpose.act for command in said if isinstance(command, Transact)}
+    assert acts == ({Act.UNREGISTER} if takes_it_away else set())

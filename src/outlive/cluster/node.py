@@ -112,7 +112,13 @@ def _dispatch(turn: Turn, event: Event) -> None:
 
 
 def _adopt(turn: Turn, event: AgentStarted) -> None:
-    turn.set(run=event.run, mirror=event.mirror, listening_since=event.at, session=Session(guarded=True))
+    turn.set(
+        run=event.run,
+        predecessor=event.journal.run if event.journal is not None else "",
+        mirror=event.mirror,
+        listening_since=event.at,
+        session=Session(guarded=True),
+    )
     turn.note("agent.started", host=turn.state.host.name)
     journal = event.journal
     if journal is None:

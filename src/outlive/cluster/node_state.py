@@ -93,7 +93,10 @@ class Reign:
 
 
 class NodeState(msgspec.Struct, frozen=True):
-    """Everything that one host's node machine knows. shown: the reigns that the last heartbeat told of."""
+    """Everything that one host's node machine knows.
+
+    predecessor: the agent's run before this one, by the journal.  shown: the reigns that the last heartbeat told of.
+    """
 
     me: str
     host: Host
@@ -101,6 +104,7 @@ class NodeState(msgspec.Struct, frozen=True):
     cluster_id: str
     timing: Timing
     run: str = ""
+    predecessor: str = ""
     at: float = 0.0
     load: float = 0.0
     sequence: int = 0

@@ -81,7 +81,8 @@ def _register(turn: Turn) -> None:
         renewal = Put(key, rec.encode(_claim(turn)), session.lease)
         stands = same_incarnation(key, seen.incarnation)
         turn.transact(Act.REGISTER, state.host.name, Transaction((stands,), (renewal,)), number=seen.incarnation)
-    elif seen.record.boot_id == state.boot_id:
+    elif seen.record.boot_id == state.boot_id and seen.record.run in (state.run, state.predecessor):
+        # This host's own, from before; another agent's under the same name is left alone and waited out.
         turn.set_session(asked_at=state.at)
         turn.transact(
             Act.UNREGISTER,
