@@ -262,6 +262,11 @@ class SmallWorld:
         assert isinstance(record, rec.OperationRecord)
         return record
 
+    def first(self, workload: str) -> int:
+        """The generation of a workload's very first placement."""
+        placed = (each for each in self.happened if each.kind == "workload.placed" and each.workload == workload)
+        return next(placed).generation
+
     def leads(self) -> str | None:
         """The host that the store names as leader."""
         value = self.store.keys.get(rec.LEADER)

@@ -18,10 +18,11 @@ SETTLED_S = 30.0
 
 @dataclass
 class Scene:
-    """What a test plays with. primary: the host that runs Redis when the test begins."""
+    """What a test plays with. primary, first: the host that runs Redis when the test begins, and its generation."""
 
     lab: Lab
     primary: str
+    first: int
     counting: Counting
     sightings: Sightings
 
@@ -105,7 +106,9 @@ def on_stage(lab: Lab) -> Iterator[Scene]:
         counting_clients(lab, demo.ADDRESS, demo.PORT, demo.CLIENTS) as counting,
     ):
         assert counting.wait_for(lambda: len(counting.acknowledged) > 20, SETTLED_S)
-        yield Scene(lab, primary, counting, sightings)
+        each = ready.workload(ready.outlook(lab), WORKLOAD)
+        assert each is not None
+        yield Scene(lab, primary, each["generation"], counting, sightings)
         account = counting.finish()
     assert not sightings.double_run, sightings.both[:5]
     assert account, "the clients could not verify"

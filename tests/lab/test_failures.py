@@ -33,7 +33,7 @@ def test_a_module_that_crashes_is_restored_in_place(scene: Scene) -> None:
     ready.until(scene.lab, "it is noticed", lambda found: "module.failed" in scene.kinds(), 10)
     stands = scene.runs_here()
     scene.counts_again()
-    assert stands["generation"] == 1
+    assert stands["generation"] == scene.first
     assert {"restore.ordered", "module.restored"} <= set(scene.kinds())
 
 
@@ -45,7 +45,7 @@ def test_a_module_that_hangs_is_found_by_its_health_check_and_restored(scene: Sc
         assert time.monotonic() < deadline
         time.sleep(0.2)
     scene.counts_again()
-    assert scene.generation() == 1
+    assert scene.generation() == scene.first
 
 
 def test_a_module_that_fails_again_and_again_moves_to_another_host(scene: Scene) -> None:
@@ -67,7 +67,7 @@ def test_an_agent_killed_comes_back_and_adopts_what_runs(scene: Scene) -> None:
     ready.until(scene.lab, "it was adopted", lambda found: "workload.adopted" in scene.kinds(), 20)
     scene.counts_again()
     assert scene.module_pids() == [redis]
-    assert scene.generation() == 1
+    assert scene.generation() == scene.first
 
 
 def test_a_stopped_agent_cannot_keep_its_workload_and_the_guard_sees_to_that(scene: Scene) -> None:
@@ -99,7 +99,7 @@ def test_a_short_pause_changes_nothing(scene: Scene) -> None:
     time.sleep(1.0)
     scene.lab.resume(scene.primary)
     scene.counts_again()
-    assert scene.generation() == 1
+    assert scene.generation() == scene.first
 
 
 def test_an_isolated_host_stops_and_its_workload_goes_elsewhere_without_a_death(scene: Scene) -> None:
@@ -140,7 +140,7 @@ def test_a_primary_and_another_host_cut_off_together_go_on_and_are_not_doubled(s
     scene.lab.heal()
     ready.until_ready(scene.lab, 30)
     scene.counts_again()
-    assert scene.generation() == 1
+    assert scene.generation() == scene.first
 
 
 def test_the_leaders_host_killed_leaves_a_cluster_that_leads_itself_again(scene: Scene) -> None:
@@ -185,7 +185,7 @@ def test_a_store_that_is_locked_for_longer_than_a_claim_stops_everything_and_let
     locker.execute("ROLLBACK")
     locker.close()
     scene.counts_again()
-    assert scene.generation() > 1
+    assert scene.generation() > scene.first
 
 
 def test_a_full_disk_of_the_primary_is_survived(scene: Scene) -> None:
@@ -216,4 +216,4 @@ def test_a_guard_killed_is_replaced_at_once_and_the_workload_stays(scene: Scene)
         time.sleep(0.05)
     time.sleep(SURELY_OVER_S)
     scene.counts_again()
-    assert scene.generation() == 1
+    assert scene.generation() == scene.first

@@ -12,6 +12,7 @@ from immutables import Map
 from . import records as rec
 from .commands import Act
 from .failover import Proof, Wait, proof_of_end
+from .generation import first_generation
 from .heartbeat import ModuleStatus
 from .leader_state import Turn
 from .mirror import Entry
@@ -343,7 +344,7 @@ def _place(
     if choice.host is None:
         _nowhere(turn, name, placed, choice, proof)
         return False
-    generation = (placed.record.generation if placed else 0) + 1
+    generation = placed.record.generation + 1 if placed else first_generation(mirror)
     text = proof.reason if proof else ""
     cause = turn.note(kind, workload=name, generation=generation, host=choice.host, because=course.cause, text=text)
     claim = mirror.claims[choice.host].incarnation
@@ -417,7 +418,7 @@ def _forget(
     wanted: Entry[rec.WorkloadRecord],
     placed: Entry[rec.PlacementRecord] | None,
 ) -> None:
-    """It was removed and nobody acts for it. Its placement stays, so that generations only grow under its name."""
+    """It was removed and nobody acts for it: nothing of it stays."""
     compares = (
         unchanged(rec.WORKLOADS + name, wanted.mod_revision),
         unchanged(rec.PLACEMENTS + name, placed.mod_revision if placed else 0),
@@ -427,7 +428,7 @@ def _forget(
         Act.FORGET,
         rec.PLACEMENTS + name,
         compares,
-        (Delete(rec.WORKLOADS + name), Delete(rec.REPORTS + name)),
+        (Delete(rec.WORKLOADS + name), Delete(rec.PLACEMENTS + name), Delete(rec.REPORTS + name)),
         cause,
     )
     if name in turn.state.courses:

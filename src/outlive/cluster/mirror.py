@@ -182,6 +182,8 @@ def _deleted(mirror: Mirror, key: str, at: float, gap: bool = False) -> Mirror:
     if room is None or name not in getattr(mirror, room):
         return mirror
     rooms: dict[str, Any] = {room: getattr(mirror, room).delete(name)}
-    if room == "placements":
+    if room == "placements" and name in mirror.workloads:
         rooms["lost"] = mirror.lost.set(name, mirror.placements[name].record)
+    elif room == "workloads" and name in mirror.lost:
+        rooms["lost"] = mirror.lost.delete(name)
     return replace(mirror, **rooms)

@@ -47,8 +47,10 @@ def _follow_known(turn: Turn, reign: Reign, entry: Entry[rec.PlacementRecord] | 
     if entry is None:
         # A picture that was never read says nothing.
         read = turn.state.mirror.revision > 0
-        if read and reign.phase is Phase.ENDED and reign.workload.name not in turn.state.mirror.workloads:
-            turn.set(reigns=turn.state.reigns.delete(reign.workload.name))
+        name = reign.workload.name
+        if read and reign.phase is Phase.ENDED and name not in turn.state.mirror.workloads:
+            acted = turn.state.acted
+            turn.set(reigns=turn.state.reigns.delete(name), acted=acted.delete(name) if name in acted else acted)
         return
     placed = entry.record
     mine = placed.host == turn.state.host.name and placed.claim == reign.claim
