@@ -70,8 +70,8 @@ def test_a_host_that_was_just_set_up_is_well(host: AgentConfig, tmp_path: Path) 
     found = examined(tmp_path / "agent.toml")
     assert {each.result for each in found.values()} == {Result.OK}
     assert set(found) == {
-        "config", "cluster-key", "cgroup-root", "certificates", "room", "store", "records", "port", "peer-port", "datastore.local",
-        "datastore.local.protected", "datastore.local.sync", "clock-jumps",
+        "config", "cluster-key", "cgroup-root", "certificates", "room", "store", "records", "port", "peer-port",
+        "datastore.local", "datastore.local.protected", "datastore.local.sync", "clock-jumps",
     }  # fmt: skip
     assert all(each.found and not each.fix for each in found.values())
 
