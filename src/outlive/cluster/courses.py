@@ -17,6 +17,7 @@ from .heartbeat import ModuleStatus
 from .leader_state import Turn
 from .mirror import Entry
 from .placement import NOTHING, Choice, candidates, choose
+from .recovery import held_generations, recovered
 from .signs import Signs, statuses
 from .supervision import Action, Attempts, supervise
 from .transaction import Compare, Delete, Put, absent, same_incarnation, unchanged
@@ -82,11 +83,29 @@ def _heal_garbled(turn: Turn, name: str) -> None:
         if key not in mirror.bad:
             continue
         revision, problem = mirror.bad[key]
-        if known is None:
+        record: rec.Record | None = known.record if known is not None else None
+        wanted = mirror.workloads.get(name)
+        if record is None and key == rec.PLACEMENTS + name and wanted is not None:
+            record = _recovered(turn, name, wanted)
+        if record is None:
             _wait(turn, name, f"its record {key} cannot be read: {problem}", "record.unreadable")
         elif not turn.is_busy(key):
             cause = turn.note("record.healed", workload=name, text=f"{key} could not be read: {problem}")
-            turn.write(Act.HEAL, key, (unchanged(key, revision),), (Put(key, rec.encode(known.record)),), cause)
+            turn.write(Act.HEAL, key, (unchanged(key, revision),), (Put(key, rec.encode(record)),), cause)
+
+
+def _is_held(turn: Turn, name: str) -> bool:
+    return any(held_generations(signs, name) for signs in turn.state.signs.values())
+
+
+def _recovered(turn: Turn, name: str, wanted: Entry[rec.WorkloadRecord]) -> rec.PlacementRecord | None:
+    """What a placement that nobody remembers must have been; None, and the reason told, as long as that is open."""
+    state = turn.state
+    found = recovered(name, wanted.record.version, state.mirror, state.signs, state.timing, state.at)
+    if isinstance(found, Wait):
+        _wait(turn, name, found.reason, "record.unreadable")
+        return None
+    return found
 
 
 def _first(turn: Turn, name: str, wanted: Entry[rec.WorkloadRecord] | None) -> bool:
@@ -96,15 +115,10 @@ def _first(turn: Turn, name: str, wanted: Entry[rec.WorkloadRecord] | None) -> b
         turn.set(courses=turn.state.courses.delete(name) if name in turn.state.courses else turn.state.courses)
         return True
     known = mirror.lost.get(name)
-    report = mirror.reports.get(name)
-    if known is None and report is not None:
-        known = rec.PlacementRecord(
-            workload=name,
-            generation=report.record.generation,
-            host=report.record.host,
-            claim=report.record.claim,
-            version=wanted.record.version,
-        )
+    if known is None and (name in mirror.reports or _is_held(turn, name)):
+        known = _recovered(turn, name, wanted)
+        if known is None:
+            return False
     if known is not None:
         cause = turn.note("record.healed", workload=name, text=f"{key} had been removed")
         turn.write(Act.HEAL, key, (absent(key),), (Put(key, rec.encode(known)),), cause)

@@ -127,6 +127,10 @@ def _put(mirror: Mirror, value: KeyValue, at: float, gap: bool = False) -> Mirro
     try:
         record = rec.decode(key, value.value)
     except rec.BadRecord as error:
+        if gap and key.startswith(rec.PLACEMENTS) and mirror.bad.get(key, (0, ""))[0] != value.mod_revision:
+            # It may have been written well in between: what was last seen of it is not what it last was.
+            known = mirror.placements
+            mirror = replace(mirror, placements=known.delete(rec.name_in(key)) if rec.name_in(key) in known else known)
         return replace(mirror, bad=mirror.bad.set(key, (value.mod_revision, error.cause or str(error))))
     if record is None:
         return mirror
@@ -182,7 +186,7 @@ def _deleted(mirror: Mirror, key: str, at: float, gap: bool = False) -> Mirror:
     if room is None or name not in getattr(mirror, room):
         return mirror
     rooms: dict[str, Any] = {room: getattr(mirror, room).delete(name)}
-    if room == "placements" and name in mirror.workloads:
+    if room == "placements" and name in mirror.workloads and not gap:
         rooms["lost"] = mirror.lost.set(name, mirror.placements[name].record)
     elif room == "workloads" and name in mirror.lost:
         rooms["lost"] = mirror.lost.delete(name)

@@ -1,0 +1,52 @@
+"""A placement that a hand removed or spoilt, and nobody remembers: which host may act for the workload?
+
+Who saw the record before writes it again as it was (`courses`); this is for a leader that came later. The report in the
+store may be older than the lost placement, so it proves nothing. The hosts themselves are asked: by the tables of
+their heartbeats. As long as one of them may act and does not say, nothing is decided (DESIGN: never two).
+"""
+
+from immutables import Map
+
+from .failover import Wait
+from .generation import first_generation
+from .heartbeat import ModuleStatus
+from .lease import surely_over
+from .mirror import Mirror
+from .records import PlacementRecord
+from .signs import Signs, is_fresh
+from .timing import Timing
+
+
+def held_generations(signs: Signs, workload: str) -> frozenset[int] | None:
+    """At which generations the host says that it holds the workload; None when its table is unknown."""
+    newest = signs.newest()
+    if newest is None or signs.table is None or newest.table != signs.table_digest:
+        return None
+    rows = zip(signs.table.modules, newest.statuses, strict=False)
+    return frozenset(
+        key.generation for key, status in rows if key.workload == workload and status is not ModuleStatus.STOPPED
+    )
+
+
+def recovered(
+    workload: str, version: int, mirror: Mirror, signs: "Map[str, Signs]", timing: Timing, at: float
+) -> PlacementRecord | Wait:
+    """The placement that must have been, or one that names nobody once it is certain that nobody acts.
+
+    at: seconds on the leader's clock. Raises nothing.
+    """
+    holders: list[tuple[int, str, int]] = []
+    for host in sorted({*mirror.hosts, *mirror.claims}):
+        seen = signs.get(host, Signs())
+        newest, held = seen.newest(), held_generations(seen, workload)
+        fresh = newest is not None and held is not None and is_fresh(seen, timing, at)
+        if fresh and newest is not None and held:
+            holders.append((max(held), host, newest.claim))
+        elif not fresh:
+            claim = mirror.claims.get(host)
+            if not surely_over(mirror, host, claim.incarnation if claim is not None else 0, timing, at):
+                return Wait(f"its placement is lost, and {host} has not said whether it acts for it")
+    if not holders:
+        return PlacementRecord(workload, first_generation(mirror), None, version=version)
+    generation, host, incarnation = max(holders)
+    return PlacementRecord(workload, generation, host, incarnation, version=version)
