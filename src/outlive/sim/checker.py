@@ -77,6 +77,12 @@ def wanted(parts: Parts, workload: str) -> bool:
     return isinstance(record, rec.WorkloadRecord) and record.desired is rec.Desired.RUNNING
 
 
+def spoilt(parts: Parts, key: str) -> bool:
+    """Whether a hand has written something over a key that nobody can read."""
+    value = parts.store.data.get(key)
+    return value is not None and decoded(value) is None
+
+
 def runs_whole(parts: Parts, workload: str) -> bool:
     """Whether all its modules run, on one host."""
     acting = parts.ledger.acting.get(workload, {})

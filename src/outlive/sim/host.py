@@ -23,6 +23,7 @@ from .setup import HostSetup
 
 SOCKET_BUFFER = 256
 NETWORK_CARD_BUFFER = 32
+GUARD_RESTART_S = (0.02, 0.15)
 
 
 class SimHost:
@@ -118,6 +119,7 @@ class SimHost:
         """It goes on; first the guard."""
         self.paused -= 1
         if self.paused == 0 and self.powered:
+            self._restart_guard()
             self.guard.wake()
             self.parts.ledger.resume(self.name)
             agent = self.agent
@@ -185,15 +187,20 @@ class SimHost:
             self.runtime.guard_fires()
 
     def kill_guard(self) -> None:
-        """The guard's process dies; the agent notices, and starts another."""
-        if self.powered and self.guard.running:
+        """The guard's process dies; the agent notices, and starts another.
+
+        Not with an agent that cannot: that both fail at once is beyond what is promised.
+        """
+        able = self.agent is not None and self.agent.gate.is_open
+        if able and self.powered and not self.paused and self.guard.running:
             self.guard.running = False
             self.tell(ev.GuardLost)
-            self.gate.after(self.parts.draw((0.1, 1.0)), self._restart_guard)
+            self.gate.after(self.parts.draw(GUARD_RESTART_S), self._restart_guard)
 
     def _restart_guard(self) -> None:
-        self.guard.restart()
-        self.tell(ev.GuardReady)
+        if not self.guard.running:
+            self.guard.restart()
+            self.tell(ev.GuardReady)
 
     def datastore_answers(self) -> None:
         """The datastore hangs no longer: the write that hung happens."""

@@ -9,7 +9,7 @@ from outlive.cluster import records as rec
 from outlive.cluster.host import Host
 from outlive.cluster.workload import Workload
 
-from .checker import Checker, decoded, runs_whole, wanted
+from .checker import Checker, decoded, runs_whole, spoilt, wanted
 from .parts import Parts
 from .size import values_in
 
@@ -80,18 +80,14 @@ class PlaceableRunsAgain(Checker):
             if each.broken or not wanted(self.parts, name) or runs_whole(self.parts, name):
                 self._wrong_since.pop(name, None)
                 continue
-            if self._unreadable(name) or not self._placeable(each.workload):
+            # What nobody remembers is told, and a person has to write it anew.
+            if spoilt(self.parts, rec.PLACEMENTS + name) or not self._placeable(each.workload):
                 self._wrong_since.pop(name, None)
                 continue
             since = self._wrong_since.setdefault(name, now)
             if now - since > self.bound_s:
                 return f"{name} does not run {now - since:.1f} s after all became calm, though a host could have it"
         return None
-
-    def _unreadable(self, workload: str) -> bool:
-        """Written over by hand, and nobody remembers: then it is said, and a person has to write it anew."""
-        value = self.parts.store.data.get(rec.PLACEMENTS + workload)
-        return value is not None and decoded(value) is None
 
     def _placeable(self, workload: Workload) -> bool:
         used: dict[str, Any] = {}
@@ -135,7 +131,7 @@ class StoppedStaysDown(Checker):
         if now < calm_at:
             return None
         for name, hosts in self.parts.ledger.acting.items():
-            if not hosts or wanted(self.parts, name):
+            if not hosts or wanted(self.parts, name) or spoilt(self.parts, rec.WORKLOADS + name):
                 self._wrong_since.pop(name, None)
             elif now - self._wrong_since.setdefault(name, now) > self.BOUND_S:
                 return f"{', '.join(hosts)} still acts for {name}, which is not meant to run"
