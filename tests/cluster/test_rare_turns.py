@@ -11,6 +11,8 @@ from outlive.cluster import records as rec
 from outlive.cluster.commands import Act, Command, Held, Journal, Prepare, Purpose, StartModule, TearDown, Transact
 from outlive.cluster.events import (
     AgentStarted,
+    GuardLost,
+    GuardReady,
     LeaseGranted,
     ModuleChanged,
     Outcome,
@@ -434,3 +436,19 @@ def test_a_claim_under_our_name_is_taken_away_only_when_our_own_journal_knows_it
         said += commands
     acts = {command.purpose.act for command in said if isinstance(command, Transact)}
     assert acts == ({Act.UNREGISTER} if takes_it_away else set())
+
+
+def test_a_leader_that_is_shut_down_resigns_before_it_could_place_anything_on_itself_again() -> None:
+    world = SmallWorld("a")
+    world.run(2)
+    world.apply(service("web"))
+    world.run(2)
+    first = world.placement("web").generation
+    world.tell("a", GuardLost(world.now, "it is shut down"))
+    world.run(2)
+    assert world.runs_on("web") == []
+    assert world.leads() is None
+    assert world.placement("web").generation == first
+    world.tell("a", GuardReady(world.now))
+    world.run(8)
+    assert world.runs_on("web") == ["a"]

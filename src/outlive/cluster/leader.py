@@ -13,6 +13,8 @@ from .commands import Act, Command, WriteProtected
 from .events import (
     AgentStarted,
     Event,
+    GuardLost,
+    GuardReady,
     HeartbeatReceived,
     Outcome,
     ProbeAnswered,
@@ -58,10 +60,11 @@ def step(state: LeaderState, event: Event) -> tuple[LeaderState, tuple[Command, 
         case TableLearned():
             judging.table(turn, event)
         case SelfIsolated(isolated=isolated):
-            turn.set(isolated=isolated)
-            if isolated and in_office(turn.state):
-                turn.note("leader.resigned", host=turn.state.me, text="this host is cut off from every other")
-            _resign(turn)
+            _fit(turn, isolated="this host is cut off from every other" if isolated else "")
+        case GuardLost(reason=reason):
+            _fit(turn, unguarded=reason)
+        case GuardReady():
+            _fit(turn, unguarded="")
         case Transacted():
             _transacted(turn, event)
         case AgentStarted():
@@ -77,11 +80,24 @@ def in_office(state: LeaderState) -> bool:
     return state.office_since is not None
 
 
+def _fit(turn: Turn, **unfit: str) -> None:
+    """Whether this host may lead has changed: one that is cut off, or must not act itself, leaves the office."""
+    turn.set(**unfit)
+    reason = turn.state.isolated or turn.state.unguarded
+    if reason and in_office(turn.state):
+        turn.note("leader.resigned", host=turn.state.me, text=reason)
+    _resign(turn)
+
+
+def _is_unfit(turn: Turn) -> bool:
+    return bool(turn.state.isolated or turn.state.unguarded)
+
+
 def _tick(turn: Turn) -> None:
     judging.mind_own_lag(turn)
     _campaign(turn)
     _resign(turn)
-    if not in_office(turn.state) or not _sees_the_store(turn):
+    if not in_office(turn.state) or not _sees_the_store(turn) or _is_unfit(turn):
         return
     _heal_own_key(turn)
     changed = judging.judge_all(turn)
@@ -110,7 +126,7 @@ def _store_moved(turn: Turn, event: StoreMoved) -> None:
     turn.set(mirror=event.mirror)
     _notice_office(turn)
     _campaign(turn)
-    if not in_office(turn.state) or event.changed is None:
+    if not in_office(turn.state) or event.changed is None or _is_unfit(turn):
         return
     watched = (rec.WORKLOADS, rec.PLACEMENTS, rec.REPORTS)
     if any(key.startswith((rec.OPERATIONS, *watched)) for key in event.changed):
@@ -141,7 +157,7 @@ def _notice_office(turn: Turn) -> None:
 def _campaign(turn: Turn) -> None:
     state = turn.state
     stray = _stray_key(turn)
-    if (state.mirror.leader is not None and stray is None) or state.isolated:
+    if (state.mirror.leader is not None and stray is None) or _is_unfit(turn):
         return
     claim = state.mirror.claimed(state.me)
     if claim is None or claim.record.run != state.run:
@@ -195,7 +211,7 @@ def _heal_own_key(turn: Turn) -> None:
 def _resign(turn: Turn) -> None:
     """Who is cut off from every other leaves the office, and asks again until the store has heard it."""
     state, leader = turn.state, turn.state.mirror.leader
-    if not state.isolated or leader is None or leader.record.host != state.me:
+    if not _is_unfit(turn) or leader is None or leader.record.host != state.me:
         return
     if state.campaigned_at is not None and state.at - state.campaigned_at < state.timing.transact_s:
         return

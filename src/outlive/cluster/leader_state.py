@@ -50,6 +50,7 @@ class LeaderState(msgspec.Struct, frozen=True):
     office_since: when this host was first seen to lead; None: it does not.
     in_flight: key → until when a write to it counts as under way.
     settling: key → the revision that the mirror must reach before the key is decided on again.
+    isolated, unguarded: why this host must not lead; empty: it may.
     restless: workloads to look at on every tick. meant: where workloads were just placed that the mirror may not show.
     """
 
@@ -64,7 +65,8 @@ class LeaderState(msgspec.Struct, frozen=True):
     listening_since: float = 0.0
     ticked_at: float | None = None
     looked_at: float = 0.0
-    isolated: bool = False
+    isolated: str = ""
+    unguarded: str = ""
     signs: "Map[str, Signs]" = Map()
     verdicts: "Map[str, rec.Verdict]" = Map()
     verdict_causes: "Map[str, str]" = Map()
