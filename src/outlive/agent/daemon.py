@@ -7,11 +7,14 @@ agent, which is started again at once and adopts what runs: it never limps on.
 
 import asyncio
 import gc
+import os
 import secrets
 import signal
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from enum import Enum, auto
 
 import structlog
@@ -48,6 +51,8 @@ from .storage import Storage
 from .view import AgentView, Machines
 
 EVENTS_IN_A_ROW = 32
+THREADS = 24
+ENDED_WITHIN_S = 10.0
 KEPT_IN_ORDER_S = 5.0
 STOPPED_WITHIN_S = 120.0
 REVOKED_WITHIN_S = 3.0
@@ -303,6 +308,8 @@ class Ending:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
         loop.add_signal_handler(signal.SIGUSR1, self._end_in_order)
+        # A terminal that goes away takes no agent with it.
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)
 
     def _end(self) -> None:
         self.at_once = self.asked.is_set()
@@ -320,16 +327,24 @@ def run(config: AgentConfig, *, stop_workloads: bool = False) -> None:
     """
     with alone_in(config.data_folder, config.run_folder):
         agent_log = AgentLog(config.data_folder, config.host)
+        # Leaving the loop waits for its threads, and one may hang in a disk: the next agent must not wait for that.
+        last_resort = threading.Timer(ENDED_WITHIN_S, os._exit, (1,))
+        last_resort.daemon = True
         try:
             if sys.version_info < (3, 12):
                 # Without it every health check of kind command would cost a thread.
                 asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
-            asyncio.run(_live(config, stop_workloads))
+            asyncio.run(_live(config, stop_workloads, last_resort))
+        except Exception as error:
+            log.error("agent.broke", reason=str(error), kind=type(error).__name__, exc_info=True)
+            raise
         finally:
+            last_resort.cancel()
             agent_log.close()
 
 
-async def _live(config: AgentConfig, stop_workloads: bool) -> None:
+async def _live(config: AgentConfig, stop_workloads: bool, last_resort: threading.Timer) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="agent"))
     ending = Ending(stop_workloads)
     ending.listen()
     log.info("agent.begun", host=config.host, cluster=config.cluster.id)
@@ -343,6 +358,8 @@ async def _live(config: AgentConfig, stop_workloads: bool) -> None:
                 await agent.run(journal, status, ending)
     except* _Ended:
         log.info("agent.ended")
+    finally:
+        last_resort.start()
 
 
 def _journal(config: AgentConfig) -> Journal | None:

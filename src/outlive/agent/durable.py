@@ -6,6 +6,7 @@ without.
 """
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import structlog
@@ -30,6 +31,7 @@ class JournalKeeper:
         self._written = 0
         self._problem = ""
         self._moved = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
 
     @property
     def handed(self) -> int:
@@ -62,7 +64,8 @@ class JournalKeeper:
                 continue
             number, wanted = self._handed, self._wanted
             try:
-                await asyncio.to_thread(journals.save, self._folder, wanted)
+                # A thread of its own: others may all hang in a directory service or a slow disk.
+                await asyncio.get_running_loop().run_in_executor(self._thread, journals.save, self._folder, wanted)
             except OSError as error:
                 if not self._problem:
                     log.error("journal.not_saved", folder=str(self._folder), reason=error.strerror or str(error))

@@ -173,16 +173,14 @@ class Holdings:
         await holding.service.start(command.module)
 
     async def _tear_down(self, command: do.TearDown) -> None:
-        holding = self._of(command)
-        if holding is not None:
-            await holding.let_go()
-            self._held.pop(command.workload, None)
-        elif command.workload not in self._held:
+        holding = self._held.get(command.workload)
+        # An older one is there when the preparation that was to let go of it was broken off.
+        if holding is None or holding.generation <= command.generation:
             await self._let_go_of_older(command.workload)
         log.info("workload.torn_down", workload=command.workload, generation=command.generation)
         self._tell(ev.TornDown(self._ground.clock(), command.workload, command.generation))
 
-    def _of(self, command: do.StartModule | do.Announce | do.TearDown) -> Holding | None:
+    def _of(self, command: do.StartModule | do.Announce) -> Holding | None:
         holding = self._held.get(command.workload)
         return holding if holding is not None and holding.generation == command.generation else None
 

@@ -16,7 +16,8 @@ ENDS_KEEPING = frozenset({0, 2, 3})
 """Done, wrong usage, refused for safety: starting it again would end the same way."""
 
 _ASKS_TO_END = frozenset({signal.SIGTERM, signal.SIGINT})
-_FORWARDED = _ASKS_TO_END | {signal.SIGHUP, signal.SIGUSR1}
+_FORWARDED = _ASKS_TO_END | {signal.SIGUSR1}
+_HELD = _FORWARDED | {signal.SIGCHLD, signal.SIGHUP}
 
 
 def pause_s(young_deaths: int) -> float:
@@ -27,7 +28,7 @@ def pause_s(young_deaths: int) -> float:
 def keep(command: list[str]) -> int:
     """Keep `command` (its first word a path) running until it ends as wanted: its exit code."""
     # Blocked and waited for, never handled: so no signal can come between a start and its being known.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED | {signal.SIGCHLD})
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
     young_deaths = 0
     while True:
         began_at = time.monotonic()

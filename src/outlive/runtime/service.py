@@ -91,7 +91,7 @@ class Service:
         try:
             await self._clear(name)
             life = await self._begin(module)
-        except OutliveError as error:
+        except (OutliveError, OSError) as error:
             self._told(name, ModuleStatus.FAILED, str(error))
             return
         self._watch(life)
