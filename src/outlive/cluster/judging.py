@@ -4,7 +4,9 @@ The observer minds its own lag: when its ticks come late it starts to listen ane
 falls silent is probed, directly and through peers. What a verdict leads to is decided in `courses`.
 """
 
-from dataclasses import replace
+import dataclasses
+
+from msgspec.structs import replace
 
 from . import records as rec
 from .commands import Act, LearnTable, Probe
@@ -64,7 +66,7 @@ def _see_restoring(turn: Turn, host: str) -> None:
             continue
         attempts = course.modules.get(key.module)
         if attempts is not None and attempts.ordered_at is not None and not attempts.seen_working:
-            seen = replace(attempts, seen_working=True)
+            seen = dataclasses.replace(attempts, seen_working=True)
             turn.set_course(key.workload, modules=course.modules.set(key.module, seen))
 
 

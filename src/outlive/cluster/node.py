@@ -6,6 +6,7 @@ store's orders are followed, then whatever changed is reported and sent.
 """
 
 from dataclasses import replace
+from itertools import product
 
 from . import isolation, reigns, session
 from .commands import Act, Command, SendHeartbeat, SetDeadline, WriteSlot
@@ -201,16 +202,21 @@ def table(state: NodeState) -> ModuleTable:
 
 def _flags(turn: Turn) -> Flags:
     state = turn.state
-    flags = Flags.NONE
-    if state.isolated:
-        flags |= Flags.ISOLATED
-    if state.host.maintenance:
-        flags |= Flags.MAINTENANCE
-    if session.store_reachable(turn):
-        flags |= Flags.STORE_REACHABLE
-    if state.datastore_reachable:
-        flags |= Flags.DATASTORE_REACHABLE
-    return flags
+    said = (
+        state.isolated,
+        state.host.maintenance,
+        session.store_reachable(turn),
+        state.datastore_reachable,
+    )
+    return _FLAGS[said]
+
+
+# Looked up and not added up: this runs at every event, and the operators of enums are slow.
+_TELLING = (Flags.ISOLATED, Flags.MAINTENANCE, Flags.STORE_REACHABLE, Flags.DATASTORE_REACHABLE)
+_FLAGS = {
+    said: Flags(sum(flag.value for flag, holds in zip(_TELLING, said, strict=True) if holds))
+    for said in product((False, True), repeat=len(_TELLING))
+}
 
 
 def _heartbeat(turn: Turn, flags: Flags) -> Heartbeat:

@@ -4,7 +4,7 @@ Every agent gathers them, leader or not, so that a new leader starts with what i
 the observer's clock from when it saw a sign, never from a time that the sign carries. No verdict is made here.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from .detector import Evidence
 from .heartbeat import Flags, Heartbeat, ModuleStatus, ModuleTable
@@ -12,8 +12,7 @@ from .mirror import Mirror
 from .timing import Timing
 
 
-@dataclass(frozen=True, slots=True)
-class Signs:
+class Signs(msgspec.Struct, frozen=True):
     """What was seen of one host. Times are the observer's; None: never."""
 
     heartbeat: Heartbeat | None = None
