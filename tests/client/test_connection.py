@@ -35,7 +35,7 @@ def answering(path: Path, answer: bytes | Callable[[bytes], bytes]) -> Iterator[
                 return
             with talk:
                 talk.settimeout(5)
-                heard.append(talk.recv(65536))
+                heard.append(whole_request(talk))
                 talk.sendall(answer(heard[-1]) if callable(answer) else answer)
 
     thread = threading.Thread(target=serve, daemon=True)
@@ -47,6 +47,18 @@ def answering(path: Path, answer: bytes | Callable[[bytes], bytes]) -> Iterator[
         listening.close()
         thread.join(5)
         path.unlink()
+
+
+def whole_request(talk: socket.socket) -> bytes:
+    """Head and body of one request, however many pieces they come in; less when the other side hangs up."""
+    request = b""
+    while chunk := talk.recv(65536):
+        request += chunk
+        head, ended, body = request.partition(b"\r\n\r\n")
+        length = next((line[15:] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), b"0")
+        if ended and len(body) >= int(length):
+            break
+    return request
 
 
 def http(body: bytes, status: str = "200 OK", kind: str = "application/json") -> bytes:

@@ -9,6 +9,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from outlive.errors import ClusterUnreachable, OutliveError
@@ -116,7 +117,9 @@ class Client:
         connection = _UnixConnection(self.path, timeout_s)  # type: ignore[arg-type]
         encoded = json.dumps(body).encode() if isinstance(body, dict) else body
         try:
-            connection.request(method, path, encoded, headers)
+            # Who refuses a request by its head may hang up before all of it is sent; the answer is there all the same.
+            with suppress(BrokenPipeError):
+                connection.request(method, path, encoded, headers)
             return connection, connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             connection.close()
