@@ -130,6 +130,7 @@ async def test_stopping_asks_first_and_kills_what_does_not_listen(start: START, 
     assert (await polite.stop(WITHIN_S)).code == 4
     await polite.gone(WITHIN_S)
     deaf = await start("sh", "-c", "trap '' TERM; sleep 1000 & wait; sleep 1000")
+    await asyncio.to_thread(until, lambda: signal.SIGTERM in signals(deaf.pid, "SigIgn:"))
     exit_ = await deaf.stop(0.2)
     assert exit_.signal == signal.SIGKILL
     assert exit_.sentence() == "was ended by SIGKILL"
@@ -138,8 +139,14 @@ async def test_stopping_asks_first_and_kills_what_does_not_listen(start: START, 
 
 
 def catches(pid: int, number: signal.Signals) -> bool:
+    return number in signals(pid, "SigCgt:")
+
+
+def signals(pid: int, which: str) -> set[int]:
+    """The signals in one mask of a process (proc(5): SigCgt, SigIgn)."""
     status = Path(f"/proc/{pid}/status").read_text().split()
-    return bool(int(status[status.index("SigCgt:") + 1], 16) & (1 << (number - 1)))
+    mask = int(status[status.index(which) + 1], 16)
+    return {number for number in range(1, 65) if mask & (1 << (number - 1))}
 
 
 async def test_another_signal_can_mean_stop(start: START) -> None:
