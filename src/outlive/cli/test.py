@@ -153,7 +153,7 @@ def all_steps(checkout: Path) -> list[Step]:
         Step("native programs, warnings as errors", [setup, [*meson, "compile", "-C", str(strict)]], 300),
         pytest_step("tests", QUICK),
         replace(pytest_step("native programs under sanitizers", QUICK, "tests/native"), environment=sanitized),
-        Step("simulator sample", [outlive_command("simulate", "--seeds", "200", "--hosts", "5", "--json")], 900),
+        Step("simulator sample", [outlive_command("simulate", "--seeds", "100", "--hosts", "5", "--json")], 900),
     ]
 
 
