@@ -117,7 +117,7 @@ def test_a_partition_with_the_primary_on_the_larger_side_disturbs_nobody(scene: 
     scene.lab.partition(away)
     time.sleep(SURELY_OVER_S + 3)
     scene.counts_again()
-    assert scene.generation(besides=(away,)) == 1
+    assert scene.generation(besides=(away,)) == scene.first
     scene.lab.heal()
     ready.until_ready(scene.lab, 30)
     scene.counts_again()
