@@ -13,6 +13,7 @@ from outlive.cluster.events import (
     AgentStarted,
     GuardLost,
     GuardReady,
+    GuardLost,
     LeaseGranted,
     ModuleChanged,
     Outcome,
@@ -452,3 +453,12 @@ def test_a_leader_that_is_shut_down_resigns_before_it_could_place_anything_on_it
     world.tell("a", GuardReady(world.now))
     world.run(8)
     assert world.runs_on("web") == ["a"]
+
+
+def test_a_host_that_gave_its_claim_up_gets_nothing_before_the_store_shows_that(world: SmallWorld) -> None:
+    world.apply(service("web"))
+    world.run(2)
+    was_on = str(world.placement("web").host)
+    world.tell(was_on, GuardLost(world.now, "this host is being shut down"))
+    world.run(2)
+    assert world.placement("web").host != was_on

@@ -69,12 +69,14 @@ def candidates(
     found = []
     for name, entry in sorted(mirror.hosts.items()):
         newest = signs.get(name, Signs()).newest()
+        claim = mirror.claimed(name)
         capacity, count = used.get(name, (NOTHING, 0))
         found.append(
             Candidate(
                 host=entry.record,
                 verdict=verdicts.get(name, Verdict.SUSPECT),
-                claimed=mirror.claimed(name) is not None,
+                # A host that gave its claim up says so before the store shows it: what rests on it would never run.
+                claimed=claim is not None and (newest is None or newest.claim == claim.incarnation),
                 flags=newest.flags if newest is not None else Flags.NONE,
                 used=capacity,
                 workloads=count,
