@@ -13,7 +13,6 @@ from outlive.cluster.events import (
     AgentStarted,
     GuardLost,
     GuardReady,
-    GuardLost,
     LeaseGranted,
     ModuleChanged,
     Outcome,
