@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .connect import WORKLOAD, cluster_options, dry_run_option, query, say, tell_commands
-from .output import json_option, print_json
-from .waiting import until_state
+from .connect import WORKLOAD, cluster_options, dry_run_option
+from .desire import desire
+from .output import json_option
 
 if TYPE_CHECKING:
     from outlive.client import Client
@@ -20,13 +20,4 @@ if TYPE_CHECKING:
 @json_option
 def command(client: "Client", names: tuple[str, ...], wait_s: float, dry_run: bool, as_json: bool) -> None:
     """Let a workload run, and wait until it runs."""
-    results = []
-    for name in names:
-        results.append(client.put(f"/v1/workloads/{name}/desired{query(dry_run)}", {"desired": "running"}))
-        if dry_run:
-            tell_commands(results[-1])
-        elif wait_s > 0:
-            until_state(client, name, "running", wait_s)
-            say(f"{name} runs.")
-    if as_json:
-        print_json({"workloads": results})
+    desire(client, names, "running", "runs", wait_s, dry_run, as_json)

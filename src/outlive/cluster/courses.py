@@ -9,18 +9,17 @@ from dataclasses import replace
 
 from immutables import Map
 
+from . import placing
 from . import records as rec
 from .commands import Act
 from .failover import Proof, Wait, proof_of_end
-from .generation import first_generation
 from .heartbeat import ModuleStatus
 from .leader_state import Turn
 from .mirror import Entry
-from .placement import NOTHING, Choice, candidates, choose
 from .recovery import held_generations, recovered
 from .signs import Signs, statuses
 from .supervision import Action, Attempts, supervise
-from .transaction import Compare, Delete, Put, absent, same_incarnation, unchanged
+from .transaction import Delete, Put, absent, same_incarnation, unchanged
 from .workload import Workload
 
 GAVE_UP = "restoring did not help"
@@ -88,7 +87,7 @@ def _heal_garbled(turn: Turn, name: str) -> None:
         if record is None and key == rec.PLACEMENTS + name and wanted is not None:
             record = _recovered(turn, name, wanted)
         if record is None:
-            _wait(turn, name, f"its record {key} cannot be read: {problem}", "record.unreadable")
+            placing.wait(turn, name, f"its record {key} cannot be read: {problem}", "record.unreadable")
         elif not turn.is_busy(key):
             cause = turn.note("record.healed", workload=name, text=f"{key} could not be read: {problem}")
             turn.write(Act.HEAL, key, (unchanged(key, revision),), (Put(key, rec.encode(record)),), cause)
@@ -103,7 +102,7 @@ def _recovered(turn: Turn, name: str, wanted: Entry[rec.WorkloadRecord]) -> rec.
     state = turn.state
     found = recovered(name, wanted.record.version, state.mirror, state.signs, state.timing, state.at)
     if isinstance(found, Wait):
-        _wait(turn, name, found.reason, "record.unreadable")
+        placing.wait(turn, name, found.reason, "record.unreadable")
         return None
     return found
 
@@ -124,13 +123,13 @@ def _first(turn: Turn, name: str, wanted: Entry[rec.WorkloadRecord] | None) -> b
         turn.write(Act.HEAL, key, (absent(key),), (Put(key, rec.encode(known)),), cause)
         return False
     if wanted.record.desired is rec.Desired.REMOVED:
-        _forget(turn, name, wanted, None)
+        placing.forget(turn, name, wanted, None)
         return False
     if wanted.record.desired is rec.Desired.STOPPED:
         return True
     if turn.course(name).cause == "":
         turn.set_course(name, cause=wanted.record.because)
-    return _place(turn, wanted.record, None, None)
+    return placing.place(turn, wanted.record, None, None)
 
 
 def _unplaced(turn: Turn, wanted: Entry[rec.WorkloadRecord] | None, placed: Entry[rec.PlacementRecord]) -> bool:
@@ -138,13 +137,13 @@ def _unplaced(turn: Turn, wanted: Entry[rec.WorkloadRecord] | None, placed: Entr
     if wanted is None:
         return True
     if wanted.record.desired is rec.Desired.REMOVED:
-        _forget(turn, placed.record.workload, wanted, placed)
+        placing.forget(turn, placed.record.workload, wanted, placed)
         return False
     if wanted.record.desired is rec.Desired.STOPPED:
         return True
     if turn.course(placed.record.workload).cause == "":
         turn.set_course(placed.record.workload, cause=wanted.record.because)
-    return _place(turn, wanted.record, placed, None)
+    return placing.place(turn, wanted.record, placed, None)
 
 
 def _ended(
@@ -166,7 +165,7 @@ def _ended(
             because=report.record.because if report else record.because,
         )
         stopped = replace(record, host=None, claim=0, next_host=None, reason=proof.reason, because=cause)
-        _write_placement(turn, stopped, placed, ())
+        placing.write_placement(turn, stopped, placed, ())
         return False
     planned = record.order is rec.Order.STOP and not record.reason.startswith(GAVE_UP) and not proof.own_fault
     if not planned and turn.course(name).counted != record.generation:
@@ -177,7 +176,9 @@ def _ended(
     if turn.course(name).cause == "":
         turn.set_course(name, cause=_cause_of_end(turn, record, verdict))
     prefer = (record.next_host or record.host) if planned else None
-    return _place(turn, wanted.record, placed, proof, prefer, "workload.placed" if planned else "failover.started")
+    return placing.place(
+        turn, wanted.record, placed, proof, prefer, "workload.placed" if planned else "failover.started"
+    )
 
 
 def _cause_of_end(turn: Turn, record: rec.PlacementRecord, verdict: rec.Verdict) -> str:
@@ -224,14 +225,16 @@ def _standing(
         return False
     if wanted is None or wanted.record.desired is not rec.Desired.RUNNING:
         because = wanted.record.because if wanted else ""
-        _order_stop(turn, placed, "it was asked to stop", because)
+        placing.order_stop(turn, placed, "it was asked to stop", because)
         return False
     if wanted.record.version != record.version:
-        _order_stop(turn, placed, "its file changed", wanted.record.because, next_host=record.host)
+        placing.order_stop(turn, placed, "its file changed", wanted.record.because, next_host=record.host)
         return False
     if verdict is not rec.Verdict.ALIVE or not _claim_stands(turn, record):
         if wait.reason and verdict is not rec.Verdict.SUSPECT:
-            _wait(turn, name, wait.reason, "failover.waiting", turn.state.verdict_causes.get(record.host or "", ""))
+            placing.wait(
+                turn, name, wait.reason, "failover.waiting", turn.state.verdict_causes.get(record.host or "", "")
+            )
         return False
     if course.waiting:
         turn.set_course(name, waiting="", cause="")
@@ -295,12 +298,12 @@ def _supervise(turn: Turn, workload: Workload, placed: Entry[rec.PlacementRecord
             text = f"attempt {made} of {module.restore.attempts}"
             cause = turn.note("restore.ordered", because=_report_cause(turn, record), text=text, **about)
             restores = {**record.restores, module.name: record.restores.get(module.name, 0) + 1}
-            _write_placement(turn, replace(record, restores=restores, because=cause), placed, ())
+            placing.write_placement(turn, replace(record, restores=restores, because=cause), placed, ())
             return False
         elif action is Action.GIVE_UP:
             reason = f"{GAVE_UP}: module {module.name} failed again after {len(after.made_at)} attempts"
             cause = turn.note("restore.given_up", because=_report_cause(turn, record), text=reason, **about)
-            _order_stop(turn, placed, reason, cause)
+            placing.order_stop(turn, placed, reason, cause)
             return False
     return all(status is ModuleStatus.RUNNING for status in said.values())
 
@@ -331,119 +334,3 @@ def _forgive(turn: Turn, name: str, record: rec.PlacementRecord) -> bool:
     if course.failures and turn.state.at - course.settled_at >= turn.state.timing.stable_s:
         turn.set_course(name, failures=0, next_try_at=0.0)
     return course.failures == 0
-
-
-def _place(
-    turn: Turn,
-    wanted: rec.WorkloadRecord,
-    placed: Entry[rec.PlacementRecord] | None,
-    proof: Proof | None,
-    prefer: str | None = None,
-    kind: str = "workload.placed",
-) -> bool:
-    """Choose a host and write the next generation, or say why it has to wait."""
-    workload, mirror, at = wanted.workload, turn.state.mirror, turn.state.at
-    name = workload.name
-    course = turn.course(name)
-    if at < course.next_try_at:
-        _wait(turn, name, "it failed before; waiting before another try", "placement.delayed", course.cause)
-        return False
-    used = turn.used()
-    if placed is not None and placed.record.host is not None:
-        capacity, count = used.get(placed.record.host, (NOTHING, 1))
-        used[placed.record.host] = (capacity - workload.resources, count - 1)
-    avoid = {host: why for host, (until, why) in course.avoid.items() if at < until}
-    hosts = candidates(mirror, turn.state.signs, turn.state.verdicts, used)
-    choice = choose(workload, hosts, avoid, prefer)
-    if choice.host is None:
-        _nowhere(turn, name, placed, choice, proof)
-        return False
-    generation = placed.record.generation + 1 if placed else first_generation(mirror)
-    text = proof.reason if proof else ""
-    cause = turn.note(kind, workload=name, generation=generation, host=choice.host, because=course.cause, text=text)
-    claim = mirror.claims[choice.host].incarnation
-    record = rec.PlacementRecord(
-        workload=name,
-        generation=generation,
-        host=choice.host,
-        claim=claim,
-        version=wanted.version,
-        operation=placed.record.operation if placed else None,
-        reason=text,
-        because=cause,
-    )
-    turn.set_course(name, waiting="", cause="")
-    capacity, count = used.get(choice.host, (NOTHING, 0))
-    turn.means(name, choice.host, used | {choice.host: (capacity + workload.resources, count + 1)})
-    _write_placement(turn, record, placed, (same_incarnation(rec.CLAIMS + choice.host, claim),))
-    return False
-
-
-def _nowhere(
-    turn: Turn, name: str, placed: Entry[rec.PlacementRecord] | None, choice: Choice, proof: Proof | None
-) -> None:
-    """No host can have it: say so where it stands, and look again when anything changes."""
-    reason = f"no host can have it: {choice.told()}"
-    kind = "workload.failed" if turn.course(name).failures else "workload.waiting"
-    _wait(turn, name, reason, kind, turn.course(name).cause)
-    if placed is None or placed.record.host is None or proof is None:
-        return
-    record = replace(
-        placed.record,
-        host=None,
-        claim=0,
-        next_host=None,
-        order=rec.Order.RUN,
-        reason=reason,
-        because=turn.course(name).cause,
-    )
-    _write_placement(turn, record, placed, ())
-
-
-def _wait(turn: Turn, name: str, reason: str, kind: str, because: str = "") -> None:
-    """Record the reason for waiting, once for each different one."""
-    if turn.course(name).waiting == reason:
-        return
-    cause = turn.note(kind, workload=name, text=reason, because=because)
-    turn.set_course(name, waiting=reason, cause=cause)
-
-
-def _order_stop(
-    turn: Turn, placed: Entry[rec.PlacementRecord], reason: str, because: str, next_host: str | None = None
-) -> None:
-    record = replace(placed.record, order=rec.Order.STOP, reason=reason, because=because, next_host=next_host)
-    _write_placement(turn, record, placed, ())
-
-
-def _write_placement(
-    turn: Turn,
-    record: rec.PlacementRecord,
-    placed: Entry[rec.PlacementRecord] | None,
-    more: tuple[Compare, ...],
-) -> None:
-    key = rec.PLACEMENTS + record.workload
-    stood = unchanged(key, placed.mod_revision if placed is not None else 0)
-    turn.write(Act.PLACE, key, (stood, *more), (Put(key, rec.encode(record)),), record.because)
-
-
-def _forget(
-    turn: Turn,
-    name: str,
-    wanted: Entry[rec.WorkloadRecord],
-    placed: Entry[rec.PlacementRecord] | None,
-) -> None:
-    """It was removed and nobody acts for it: nothing of it stays."""
-    compares = (
-        unchanged(rec.WORKLOADS + name, wanted.mod_revision),
-        unchanged(rec.PLACEMENTS + name, placed.mod_revision if placed else 0),
-    )
-    cause = turn.note("workload.removed", workload=name, because=wanted.record.because)
-    turn.write(
-        Act.FORGET,
-        rec.PLACEMENTS + name,
-        compares,
-        (Delete(rec.WORKLOADS + name), Delete(rec.PLACEMENTS + name), Delete(rec.REPORTS + name)),
-        cause,
-    )
-    if name in turn.state.courses:
-        turn.set(courses=turn.state.courses.delete(name))

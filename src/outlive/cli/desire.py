@@ -1,0 +1,26 @@
+"""Having workloads run or be stopped, and waiting until they are: what `start` and `stop` share."""
+
+from typing import TYPE_CHECKING
+
+from .connect import query, say, tell_commands
+from .output import print_json
+from .waiting import until_state
+
+if TYPE_CHECKING:
+    from outlive.client import Client
+
+
+def desire(
+    client: "Client", names: tuple[str, ...], desired: str, done: str, wait_s: float, dry_run: bool, as_json: bool
+) -> None:
+    """Ask for each, wait, tell. desired: running or stopped; done: how that is told of one."""
+    results = []
+    for name in names:
+        results.append(client.put(f"/v1/workloads/{name}/desired{query(dry_run)}", {"desired": desired}))
+        if dry_run:
+            tell_commands(results[-1])
+        elif wait_s > 0:
+            until_state(client, name, desired, wait_s)
+            say(f"{name} {done}.")
+    if as_json:
+        print_json({"workloads": results})

@@ -1,0 +1,134 @@
+"""Writing placements: where a workload goes next, that it is to stop, that it waits, that it is forgotten.
+
+The hands of `courses`, which decides when; here is how each decision is recorded, chosen by `placement`'s rules and
+written under the leader's key. Nothing is written at a new generation that `courses` did not prove.
+"""
+
+from dataclasses import replace
+
+from . import records as rec
+from .commands import Act
+from .failover import Proof
+from .generation import first_generation
+from .leader_state import Turn
+from .mirror import Entry
+from .placement import NOTHING, Choice, candidates, choose
+from .transaction import Compare, Delete, Put, same_incarnation, unchanged
+
+
+def place(
+    turn: Turn,
+    wanted: rec.WorkloadRecord,
+    placed: Entry[rec.PlacementRecord] | None,
+    proof: Proof | None,
+    prefer: str | None = None,
+    kind: str = "workload.placed",
+) -> bool:
+    """Choose a host and write the next generation, or say why it has to wait."""
+    workload, mirror, at = wanted.workload, turn.state.mirror, turn.state.at
+    name = workload.name
+    course = turn.course(name)
+    if at < course.next_try_at:
+        wait(turn, name, "it failed before; waiting before another try", "placement.delayed", course.cause)
+        return False
+    used = turn.used()
+    if placed is not None and placed.record.host is not None:
+        capacity, count = used.get(placed.record.host, (NOTHING, 1))
+        used[placed.record.host] = (capacity - workload.resources, count - 1)
+    avoid = {host: why for host, (until, why) in course.avoid.items() if at < until}
+    hosts = candidates(mirror, turn.state.signs, turn.state.verdicts, used)
+    choice = choose(workload, hosts, avoid, prefer)
+    if choice.host is None:
+        _nowhere(turn, name, placed, choice, proof)
+        return False
+    generation = placed.record.generation + 1 if placed else first_generation(mirror)
+    text = proof.reason if proof else ""
+    cause = turn.note(kind, workload=name, generation=generation, host=choice.host, because=course.cause, text=text)
+    claim = mirror.claims[choice.host].incarnation
+    record = rec.PlacementRecord(
+        workload=name,
+        generation=generation,
+        host=choice.host,
+        claim=claim,
+        version=wanted.version,
+        operation=placed.record.operation if placed else None,
+        reason=text,
+        because=cause,
+    )
+    turn.set_course(name, waiting="", cause="")
+    capacity, count = used.get(choice.host, (NOTHING, 0))
+    turn.means(name, choice.host, used | {choice.host: (capacity + workload.resources, count + 1)})
+    write_placement(turn, record, placed, (same_incarnation(rec.CLAIMS + choice.host, claim),))
+    return False
+
+
+def _nowhere(
+    turn: Turn, name: str, placed: Entry[rec.PlacementRecord] | None, choice: Choice, proof: Proof | None
+) -> None:
+    """No host can have it: say so where it stands, and look again when anything changes."""
+    reason = f"no host can have it: {choice.told()}"
+    kind = "workload.failed" if turn.course(name).failures else "workload.waiting"
+    wait(turn, name, reason, kind, turn.course(name).cause)
+    if placed is None or placed.record.host is None or proof is None:
+        return
+    record = replace(
+        placed.record,
+        host=None,
+        claim=0,
+        next_host=None,
+        order=rec.Order.RUN,
+        reason=reason,
+        because=turn.course(name).cause,
+    )
+    write_placement(turn, record, placed, ())
+
+
+def wait(turn: Turn, name: str, reason: str, kind: str, because: str = "") -> None:
+    """Record the reason for waiting, once for each different one."""
+    if turn.course(name).waiting == reason:
+        return
+    cause = turn.note(kind, workload=name, text=reason, because=because)
+    turn.set_course(name, waiting=reason, cause=cause)
+
+
+def order_stop(
+    turn: Turn, placed: Entry[rec.PlacementRecord], reason: str, because: str, next_host: str | None = None
+) -> None:
+    """Have the host that a placement names stop the workload; next_host: where it is to go then."""
+    record = replace(placed.record, order=rec.Order.STOP, reason=reason, because=because, next_host=next_host)
+    write_placement(turn, record, placed, ())
+
+
+def write_placement(
+    turn: Turn,
+    record: rec.PlacementRecord,
+    placed: Entry[rec.PlacementRecord] | None,
+    more: tuple[Compare, ...],
+) -> None:
+    """Put a placement in the place of the one that was looked at; `more` must hold besides."""
+    key = rec.PLACEMENTS + record.workload
+    stood = unchanged(key, placed.mod_revision if placed is not None else 0)
+    turn.write(Act.PLACE, key, (stood, *more), (Put(key, rec.encode(record)),), record.because)
+
+
+def forget(
+    turn: Turn,
+    name: str,
+    wanted: Entry[rec.WorkloadRecord],
+    placed: Entry[rec.PlacementRecord] | None,
+) -> None:
+    """It was removed and nobody acts for it: nothing of it stays."""
+    compares = (
+        unchanged(rec.WORKLOADS + name, wanted.mod_revision),
+        unchanged(rec.PLACEMENTS + name, placed.mod_revision if placed else 0),
+    )
+    cause = turn.note("workload.removed", workload=name, because=wanted.record.because)
+    turn.write(
+        Act.FORGET,
+        rec.PLACEMENTS + name,
+        compares,
+        (Delete(rec.WORKLOADS + name), Delete(rec.PLACEMENTS + name), Delete(rec.REPORTS + name)),
+        cause,
+    )
+    if name in turn.state.courses:
+        turn.set(courses=turn.state.courses.delete(name))
