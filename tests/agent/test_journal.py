@@ -19,7 +19,8 @@ def test_what_was_saved_is_loaded_again(tmp_path: Path) -> None:
     journal.save(tmp_path, Journal("run0"))
     journal.save(tmp_path, KEPT)
     assert journal.load(tmp_path) == KEPT
-    assert [path.name for path in tmp_path.iterdir()] == [journal.NAME]
+    (only,) = tmp_path.iterdir()
+    assert (only.name, only.stat().st_mode & 0o777) == (journal.NAME, 0o600)
 
 
 def test_a_refused_journal_is_put_aside_and_then_there_is_none(tmp_path: Path) -> None:
