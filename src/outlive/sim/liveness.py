@@ -7,15 +7,17 @@ from typing import Any
 
 from outlive.cluster import records as rec
 from outlive.cluster.host import Host
+from outlive.cluster.transaction import KeyValue
 from outlive.cluster.workload import Workload
 
 from .checker import Checker, decoded, runs_whole, spoilt, wanted
 from .parts import Parts
 from .size import values_in
+from .store import Changes
 
 
 class LeaderReplaced(Checker):
-    """Whenever some host could lead, one that can does, within BOUND_S."""
+    """Whenever some host could lead, one that can does, within BOUND_S of the last leader's end or choice."""
 
     BOUND_S = 12.0
 
@@ -23,6 +25,14 @@ class LeaderReplaced(Checker):
         super().__init__(parts)
         self._able_since: dict[str, float] = {}
         self._led_at = 0.0
+
+    def changed(self, origin: str, changes: Changes) -> str | None:
+        """Note when a leader is chosen; that it may be lost in the same breath is not the choosers' fault."""
+        for change in changes:
+            if change.key == rec.LEADER and isinstance(change, KeyValue):
+                if change.create_revision == change.mod_revision:
+                    self._led_at = self.parts.agenda.now
+        return None
 
     def looked(self) -> str | None:
         """Compare who leads with who could."""

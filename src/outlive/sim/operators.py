@@ -42,6 +42,7 @@ class Operators:
         self._timeline = timeline
         self._workloads = workloads
         self._asked = 0
+        self._edits = 0
 
     def apply(self, workload: str) -> None:
         """Apply the workload's file: it shall exist and run."""
@@ -57,6 +58,15 @@ class Operators:
             return rec.encode(rec.WorkloadRecord(wanted, rec.Desired.RUNNING, version, because))
 
         self._swap(rec.WORKLOADS + workload, change)
+
+    def change(self, workload: str) -> None:
+        """Change the workload's file, and apply it."""
+        known = self._workloads[workload]
+        first, *others = known.modules
+        self._edits += 1
+        edited = replace(first, environment={"EDIT": str(self._edits)})
+        self._workloads[workload] = replace(known, modules=(edited, *others))
+        self.apply(workload)
 
     def stop(self, workload: str) -> None:
         """It shall not run."""

@@ -66,6 +66,12 @@ def _apply(parts: Parts, operators: Operators, workload: str) -> Undo:
     return None
 
 
+def _change(parts: Parts, operators: Operators, workload: str) -> Undo:
+    """Its file changes, and is applied."""
+    operators.change(workload)
+    return None
+
+
 def _stop(parts: Parts, operators: Operators, workload: str) -> Undo:
     operators.stop(workload)
     return None
@@ -116,6 +122,7 @@ VERBS: dict[str, Verb] = {
     "fail-prepares": Verb(_fail_prepares, 1, 2, hosts=(1,)),
     "hang-stops": Verb(_hang_stops, 1, 2, hosts=(1,)),
     "apply": Verb(_apply, 1, 1),
+    "change": Verb(_change, 1, 1),
     "stop": Verb(_stop, 1, 1),
     "start": Verb(_start, 1, 1),
     "remove": Verb(_remove, 1, 1),
