@@ -51,16 +51,12 @@ def test_violation_ends_with_1_and_shows_how_to_see_it_again(
     assert "a rule was broken in 5 of them" in told
 
 
-def test_violations_are_in_the_object_too(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_violations_are_in_the_object_too(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(campaign, "run_seeds", broken_seed)
     assert main.run(["simulate", "--seeds", "2", "--json"]) == 1
     told = last_object(capsys)
     assert told["violations"] == 1
-    assert told["found"] == [
-        {"seed": 1, "checker": "never_two", "at_s": 12.5, "text": "a acts while b still does"}
-    ]
+    assert told["found"] == [{"seed": 1, "checker": "never_two", "at_s": 12.5, "text": "a acts while b still does"}]
 
 
 def test_hours_are_filled_with_seeds(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

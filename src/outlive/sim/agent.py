@@ -69,9 +69,7 @@ class Agent:
             do.DeclareIsolated: lambda _, command: self.feed(ev.SelfIsolated, LEADER, isolated=command.isolated),
             do.SetDeadline: lambda _, command: host.guard.set_deadline(command.deadline_at),
             do.Prepare: lambda _, command: host.runtime.prepare(command.workload, command.generation),
-            do.StartModule: lambda _, command: host.runtime.start(
-                command.workload, command.generation, command.module
-            ),
+            do.StartModule: lambda _, command: host.runtime.start(command.workload, command.generation, command.module),
             do.Announce: lambda _, command: None,
             do.TearDown: lambda _, command: host.runtime.tear_down(command.workload, command.generation),
             do.SaveJournal: lambda _, command: host.save_journal(command.journal),
@@ -104,9 +102,7 @@ class Agent:
             return
         self.begun = True
         journal = self.host.journal
-        wanted = (
-            {held.workload.name: held.generation for held in journal.held if held.ended is None} if journal else {}
-        )
+        wanted = {held.workload.name: held.generation for held in journal.held if held.ended is None} if journal else {}
         self.feed(
             ev.AgentStarted,
             run=self.run,
@@ -208,9 +204,7 @@ class Agent:
 
     def _grant_lease(self, machine: str, command: do.GrantLease) -> None:
         asked = [machine]
-        self._door.ask(
-            lambda: self.parts.store.grant(command.ttl_s), self.gate.enter, self._granted, asked
-        )
+        self._door.ask(lambda: self.parts.store.grant(command.ttl_s), self.gate.enter, self._granted, asked)
         self.gate.after(self._timing.transact_s, self._not_granted, asked)
 
     def _granted(self, asked: list[str], lease: int) -> None:

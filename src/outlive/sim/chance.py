@@ -27,9 +27,10 @@ COARSE_TIMING = replace(TIMING, tick_s=0.2, heartbeat_s=0.4)
 Drawn = tuple[Setup, tuple[Fault, ...]]
 
 
-def draw(
-    random: Random, hosts: int = 5, faults_s: float = FAULTS_S, kinds: tuple[str, ...] | None = None
-) -> Drawn:
+VERBS = ("apply", "change", "change", "stop", "start", "remove", "migrate", "migrate", "failover", "failover")
+
+
+def draw(random: Random, hosts: int = 5, faults_s: float = FAULTS_S, kinds: tuple[str, ...] | None = None) -> Drawn:
     """A world of so many hosts, and what goes wrong in it during `faults_s` seconds, from a seeded generator.
 
     kinds: names of DRAFTS, the only kinds of faults there shall be; None: the generator chooses.
@@ -202,7 +203,9 @@ def _of_workload(verb: str) -> Draft:
 
 def _asked(random: Random, at_s: float, hosts: list[str], workloads: list[WorkloadSetup]) -> list[Fault]:
     name = random.choice(workloads).workload.name
-    verb = random.choice(("apply", "change", "change", "stop", "start", "remove", "migrate", "migrate", "failover", "failover"))
+    verb = random.choice(
+        ("apply", "change", "change", "stop", "start", "remove", "migrate", "migrate", "failover", "failover")
+    )
     if verb in ("migrate", "failover"):
         return [Fault(at_s, verb, (name,) if random.random() < 0.5 else (name, _some(random, hosts)))]
     faults = [Fault(at_s, verb, (name,))]
@@ -263,9 +266,7 @@ DRAFTS: dict[str, tuple[int, Draft]] = {
 """Kinds of faults by name: how often, and how one is drawn."""
 
 
-def _faults(
-    random: Random, setup: Setup, hosts: list[str], kinds: tuple[str, ...] | None
-) -> tuple[Fault, ...]:
+def _faults(random: Random, setup: Setup, hosts: list[str], kinds: tuple[str, ...] | None) -> tuple[Fault, ...]:
     # A run with all kinds of faults at once drowns each of them; most runs have only some kinds, and so more of each.
     share = random.choice((0.15, 0.3, 0.6, 1.0))
     chosen = [each for each in DRAFTS.values() if random.random() < share] or [random.choice([*DRAFTS.values()])]

@@ -52,9 +52,7 @@ class Breaker:
             parts.agenda.after(fault.for_s, self._undo, fault, undo)
 
     def _undo(self, fault: Fault, undo: Callable[[], None]) -> None:
-        self._parts.timeline.happened(
-            self._parts.agenda.now, f"{' '.join((fault.verb, *fault.args))}: over"
-        )
+        self._parts.timeline.happened(self._parts.agenda.now, f"{' '.join((fault.verb, *fault.args))}: over")
         undo()
 
 

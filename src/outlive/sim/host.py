@@ -76,9 +76,7 @@ class SimHost:
         self.powered = True
         self.clock = BootClock(rate, parts.agenda.now - up_for_s / rate)
         self.gate = Gate(parts.agenda)
-        self.guard = Guard(
-            parts.agenda, parts.random, self.clock, parts.setup.timing.guard_late_s, self._guard_fires
-        )
+        self.guard = Guard(parts.agenda, parts.random, self.clock, parts.setup.timing.guard_late_s, self._guard_fires)
         self.runtime = Runtime(
             self.name, self.gate, parts.random, parts.setup.delays, self.guard, parts.datastore, parts.ledger,
             parts.ills, self.tell,

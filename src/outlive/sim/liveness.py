@@ -29,9 +29,9 @@ class LeaderReplaced(Checker):
     def changed(self, origin: str, changes: Changes) -> str | None:
         """Note when a leader is chosen; that it may be lost in the same breath is not the choosers' fault."""
         for change in changes:
-            if change.key == rec.LEADER and isinstance(change, KeyValue):
-                if change.create_revision == change.mod_revision:
-                    self._led_at = self.parts.agenda.now
+            chosen = isinstance(change, KeyValue) and change.create_revision == change.mod_revision
+            if change.key == rec.LEADER and chosen:
+                self._led_at = self.parts.agenda.now
         return None
 
     def looked(self) -> str | None:

@@ -261,9 +261,7 @@ class Runtime:
             self._ledger.end(self.host, program.workload.name, program.generation)
         if program.locked:
             program.locked = False
-            self._datastore.release(
-                self.host, program.workload.name, program.generation, late=late_lock
-            )
+            self._datastore.release(self.host, program.workload.name, program.generation, late=late_lock)
 
     def _remove(self, program: Program) -> None:
         self._silence(program)
@@ -278,9 +276,7 @@ class Runtime:
             for name, process in program.processes.items():
                 if process.life is not Life.GONE:
                     about = {"workload": program.workload.name, "generation": program.generation, "module": name}
-                    said.append(
-                        (ev.ModuleChanged, about | {"status": ModuleStatus.FAILED, "reason": "it was killed"})
-                    )
+                    said.append((ev.ModuleChanged, about | {"status": ModuleStatus.FAILED, "reason": "it was killed"}))
             self._silence(program)
             self._random.shuffle(said)
             for kind, fields in said:

@@ -201,9 +201,7 @@ class Door:
             delay_s += self._ways.slow_s * self._random.random()
         return delay_s
 
-    def _arrive(
-        self, what: Callable[[], object], answer: Callable[..., None], context: tuple[object, ...]
-    ) -> None:
+    def _arrive(self, what: Callable[[], object], answer: Callable[..., None], context: tuple[object, ...]) -> None:
         if self._ways.to_store(self._host):
             result = what()
             self._agenda.after(self._delay(), self._return, answer, context, result)

@@ -75,9 +75,7 @@ class World:
         ways.on_change = self._store_ways_changed
         store.transact(
             OPERATOR,
-            Transaction(
-                (), (Put(rec.CLUSTER, rec.encode(rec.ClusterRecord(CLUSTER_ID, timing=setup.timing))),)
-            ),
+            Transaction((), (Put(rec.CLUSTER, rec.encode(rec.ClusterRecord(CLUSTER_ID, timing=setup.timing))),)),
         )
         for host in setup.hosts:
             self.parts.hosts[host.host.name] = SimHost(host, self.parts)
