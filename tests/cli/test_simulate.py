@@ -1,6 +1,7 @@
 """`outlive simulate`: its object, its exit codes, what it shows of a violation, and scenarios."""
 
 import json
+import math
 import os
 import pty
 import signal
@@ -13,10 +14,12 @@ import pytest
 
 from outlive.cli import main
 from outlive.native import outlive_command
-from outlive.sim import campaign
+from outlive.sim import campaign, chance
 from outlive.sim.campaign import Outcome
 
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
+
+SEED_S = chance.SETTLE_S + chance.FAULTS_S + chance.CALM_S
 
 
 def last_object(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
@@ -29,7 +32,7 @@ def test_object_counts_seeds_violations_hours_and_speed(capsys: pytest.CaptureFi
     assert main.run(["simulate", "--seeds", "2", "--hosts", "2", "--jobs", "1", "--json"]) == 0
     told = last_object(capsys)
     assert (told["seeds"], told["hosts"], told["violations"], told["found"]) == (2, 2, 0, [])
-    assert told["simulated_hours"] == pytest.approx(2 * 101 / 3600, abs=0.002)
+    assert told["simulated_hours"] == pytest.approx(2 * SEED_S / 3600, abs=0.002)
     assert float(str(told["simulated_s_per_wall_s"])) > 1.0
 
 
@@ -64,11 +67,11 @@ def test_hours_are_filled_with_seeds(capsys: pytest.CaptureFixture[str], monkeyp
 
     def count(first: int, count: int, hosts: int, jobs: int) -> Iterator[Outcome]:
         asked.append(count)
-        return (Outcome(seed, 101.0) for seed in range(count))
+        return (Outcome(seed, SEED_S) for seed in range(count))
 
     monkeypatch.setattr(campaign, "run_seeds", count)
     assert main.run(["simulate", "--hours", "1", "--json"]) == 0
-    assert asked == [36]
+    assert asked == [math.ceil(3600 / SEED_S)]
     assert float(str(last_object(capsys)["simulated_hours"])) >= 1.0
 
 
