@@ -13,7 +13,7 @@ import pytest
 from msgspec import structs
 
 from outlive.cluster import commands as do
-from outlive.cluster import courses, failover, judging, leader, leader_state, node, records, signs, supervision
+from outlive.cluster import courses, failover, judging, leader, leader_state, node, placing, records, signs, supervision
 from outlive.cluster.commands import Act, Command
 from outlive.cluster.events import Event
 from outlive.cluster.leader_state import LeaderState
@@ -143,7 +143,7 @@ def test_placeable_runs_again_finds_a_leader_that_gives_up_for_good(monkeypatch:
 
 
 def test_stopped_stays_down_finds_a_leader_that_does_not_pass_on_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(courses, "_order_stop", lambda *_, **__: None)
+    monkeypatch.setattr(placing, "order_stop", lambda *_, **__: None)
     assert "not meant to run" in finds(checkers.StoppedStaysDown, kinds=("operator",))
 
 
