@@ -336,7 +336,9 @@ def run(config: AgentConfig, *, stop_workloads: bool = False) -> None:
                 asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
             asyncio.run(_live(config, stop_workloads, last_resort))
         except Exception as error:
-            log.error("agent.broke", reason=str(error), kind=type(error).__name__, exc_info=True)
+            # What has a sentence of its own needs no traceback; a mistake of ours does.
+            ours = not isinstance(error, OutliveError)
+            log.error("agent.broke", reason=str(error), kind=type(error).__name__, exc_info=ours)
             raise
         finally:
             last_resort.cancel()
