@@ -102,10 +102,15 @@ def _workload(random: Random, number: int, hosts: list[str]) -> WorkloadSetup:
 
 
 def _delays(random: Random) -> Delays:
-    delays = Delays(network_loss=random.choice((0.0, 0.0, 0.01, 0.02)))
-    quick = replace(
-        delays, network_s=(0.0001, 0.0005), store_s=(0.0002, 0.002), watch_s=(0.0002, 0.002), slot_write_s=(0.001, 0.01)
+    delays = Delays(
+        network_loss=random.choice((0.0, 0.0, 0.01, 0.02)),
+        store_rate=random.choice((1.0, 1.01, 1 / 1.01)),
+        lease_late_s=random.choice(((0.0, 0.0), (0.0, 0.5))),
     )
+    quick = replace(
+        delays, network_s=(0.0001, 0.0005), store_s=(0.0002, 0.002), watch_s=(0.0002, 0.002),
+        slot_write_s=(0.001, 0.01), prepare_s=(0.001, 0.02), module_stop_s=(0.01, 2.0),
+    )  # fmt: skip
     slow = replace(
         delays, network_s=(0.005, 0.05), store_s=(0.01, 0.08), watch_s=(0.01, 0.2), prepare_s=(0.2, 1.5),
         module_start_s=(0.3, 2.5), module_stop_s=(0.1, 1.2),
@@ -226,6 +231,16 @@ def _by_hand(random: Random, at_s: float, hosts: list[str], workloads: list[Work
     return [Fault(at_s, verb, (key,))]
 
 
+def _claim_taken(random: Random, at_s: float, hosts: list[str], _: list[WorkloadSetup]) -> list[Fault]:
+    """A host that cannot notice it loses its claim long before its deadline: only waiting keeps this safe."""
+    host, for_s = _some(random, hosts), random.uniform(4.5, 9.0)
+    verb = random.choice(("hang-agent", "hang-agent", "kill-agent", "unplug", "store-away"))
+    return [
+        Fault(at_s, verb, (host,), for_s),
+        Fault(at_s + random.uniform(0.0, 2.0), "delete", (f"claims/{host}",)),
+    ]
+
+
 def _kill_guard(random: Random, at_s: float, hosts: list[str], _: list[WorkloadSetup]) -> list[Fault]:
     return [Fault(at_s, "kill-guard", (_some(random, hosts),))]
 
@@ -237,6 +252,7 @@ DRAFTS: dict[str, tuple[int, Draft]] = {
     "kill agent": (5, _of_host("kill-agent")),
     "kill agent midway": (5, _midway),
     "hang agent": (6, _of_host("hang-agent")),
+    "claim taken": (3, _claim_taken),
     "kill guard": (1, _kill_guard),
     "partition": (10, _partition),
     "isolate": (4, _of_host("isolate")),

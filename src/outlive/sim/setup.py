@@ -17,12 +17,16 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Delays:
-    """How long things take when nothing is wrong: ranges of seconds, drawn evenly; probabilities where so named."""
+    """How long things take when nothing is wrong: ranges of seconds, drawn evenly; probabilities where so named.
+
+    store_rate: seconds that the store's clock, by which leases end, counts in a real second.
+    """
 
     network_s: Range = (0.0002, 0.004)
     network_loss: float = 0.0
     store_s: Range = (0.001, 0.015)
     watch_s: Range = (0.001, 0.06)
+    store_rate: float = 1.0
     lease_late_s: Range = (0.0, 0.5)
     slot_write_s: Range = (0.002, 0.05)
     slot_poll_s: Range = (0.4, 0.6)
@@ -45,7 +49,7 @@ def steady(delays: Delays) -> Delays:
         for name in delays.__slots__
         if isinstance(value := getattr(delays, name), tuple)
     }
-    return Delays(**middles, network_loss=0.0, lock_patience_s=delays.lock_patience_s)
+    return Delays(**middles, network_loss=0.0, store_rate=1.0, lock_patience_s=delays.lock_patience_s)
 
 
 @dataclass(frozen=True, slots=True)

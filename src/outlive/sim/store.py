@@ -46,6 +46,7 @@ class Store:
         self._agenda = agenda
         self._random = random
         self._lease_late_s = delays.lease_late_s
+        self._rate = delays.store_rate
         self.revision = 0
         self.data: dict[str, KeyValue] = {}
         self.leases: dict[int, Lease] = {}
@@ -100,15 +101,15 @@ class Store:
         """A new lease of that many seconds of the store's time."""
         self._leases_granted += 1
         number = self._leases_granted
-        self.leases[number] = Lease(ttl_s, self._agenda.now + ttl_s)
-        self._agenda.after(ttl_s + self._late(), self._look, number)
+        self.leases[number] = Lease(ttl_s, self._agenda.now + ttl_s / self._rate)
+        self._agenda.at(self.leases[number].expires_at + self._late(), self._look, number)
         return number
 
     def keep_alive(self, number: int) -> None:
         """Count the lease's time anew, if it has not ended."""
         lease = self.leases.get(number)
         if lease is not None:
-            lease.expires_at = self._agenda.now + lease.ttl_s
+            lease.expires_at = self._agenda.now + lease.ttl_s / self._rate
 
     def _late(self) -> float:
         low, high = self._lease_late_s
