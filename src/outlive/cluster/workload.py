@@ -8,14 +8,25 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from .host import Capacity
+from .machine import HotPolicy, Machine, WarmPolicy
 
 
 class Kind(StrEnum):
     SERVICE = "service"
+    VM = "vm"
 
 
 class Protection(StrEnum):
     COLD = "cold"
+    WARM = "warm"
+    HOT = "hot"
+
+
+class Apart(StrEnum):
+    """How far from its primary a standby must be."""
+
+    HOST = "host"
+    SITE = "site"
 
 
 class OnIsolation(StrEnum):
@@ -115,19 +126,25 @@ class VirtualIP:
 
 @dataclass(frozen=True, slots=True)
 class PlacementRules:
-    """Where the workload may run. Empty means anywhere. `labels` must all be met by the host."""
+    """Where the workload may run. Empty means anywhere. `labels` must all be met by the host.
+
+    prefer_sites: where among those it goes when it can.  apart: how far from it its standby is.
+    """
 
     sites: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
+    prefer_sites: tuple[str, ...] = ()
+    apart: Apart = Apart.HOST
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """All that a cluster needs to know to keep a service running somewhere.
+    """All that a cluster needs to know to keep a service or a virtual machine running somewhere.
 
     data_on: name of the datastore that holds its data folder; None: no data folder, no run lock.
     priority: larger is placed first when capacity is short.
+    machine: for kind vm, and for that alone; its modules are then the one of `machine.MODULE`.
     """
 
     name: str
@@ -140,6 +157,9 @@ class Workload:
     placement: PlacementRules = PlacementRules()
     virtual_ips: tuple[VirtualIP, ...] = ()
     data_on: str | None = None
+    machine: Machine | None = None
+    warm: WarmPolicy = WarmPolicy()
+    hot: HotPolicy = HotPolicy()
 
     def module(self, name: str) -> Module:
         """The module of that name; KeyError if there is none."""

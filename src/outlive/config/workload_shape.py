@@ -86,14 +86,14 @@ WORKLOAD = Table(
         key_of(
             Workload,
             "kind",
-            Choice(tuple(Kind), ("vm", "app"), _SCOPE, Kind),
+            Choice((Kind.SERVICE,), ("vm", "app"), _SCOPE, Kind),
             "What it is: a `service` is one or more programs.",
             also=("type",),
         ),
         key_of(
             Workload,
             "protection",
-            Choice(tuple(Protection), ("warm", "hot"), _SCOPE, Protection),
+            Choice((Protection.COLD,), ("warm", "hot"), _SCOPE, Protection),
             "What it may lose: under "
             "`cold` protection it is started again, here or elsewhere, and keeps what it wrote to its data folder.",
         ),
