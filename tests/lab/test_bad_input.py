@@ -167,6 +167,9 @@ def test_another_host_of_the_same_name_is_refused_and_the_first_goes_on(scene: S
 
 def test_a_connection_that_says_nothing_does_not_hold_the_api_up(lab: Lab) -> None:
     ready.until_ready(lab, 30)
+    deadline = time.monotonic() + 30
+    while not lab.plan.api("a").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
     held = []
     for _ in range(50):
         silent = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -6,6 +6,7 @@ real guard's real-time priority makes it run first on a machine that wakes up.
 """
 
 import os
+import signal
 import sqlite3
 import subprocess
 import time
@@ -23,6 +24,9 @@ from .plan import PEER_PORT, PORT, LabPlan
 GUARD, AGENT, WORKLOADS = "guard", "agent", "workloads"
 SETTLE_S = 5.0
 START_S = 0.05
+GUARD_FIRST_S = 0.2
+PF_EXITING = 0x4
+KILL_BIT = 1 << (signal.SIGKILL - 1)
 DATA_SIZE = "64m"
 CAPACITY = Capacity(4, 4096)
 
@@ -175,11 +179,13 @@ def pause(lab: LabPlan, name: str, *, only: str = "") -> None:
 
 
 def resume(lab: LabPlan, name: str, *, only: str = "") -> None:
-    """Let a paused host go on: its guard first, then the rest."""
+    """Let a paused host go on: its guard first, which on a machine of its own has real-time priority, then the rest."""
     for part in [only] if only else [GUARD, WORKLOADS, AGENT]:
         _freeze(group(lab, name) / part, frozen=False)
         if part == GUARD:
-            time.sleep(0.02)
+            deadline = time.monotonic() + GUARD_FIRST_S
+            while time.monotonic() < deadline and not all(map(is_dying, pids(lab, name, WORKLOADS))):
+                time.sleep(0.002)
 
 
 def _freeze(folder: Path, *, frozen: bool) -> None:
@@ -202,6 +208,19 @@ def _store_is_locked(lab: LabPlan) -> bool:
     finally:
         connection.close()
     return False
+
+
+def is_dying(pid: int) -> bool:
+    """Whether a process is past running its own code: being killed, or on its way out (proc(5): flags, ShdPnd)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return True
+    if int(stat.rpartition(")")[2].split()[6]) & PF_EXITING:
+        return True
+    pending = (line.split()[1] for line in status.splitlines() if line.startswith(("SigPnd", "ShdPnd")))
+    return any(int(mask, 16) & KILL_BIT for mask in pending)
 
 
 def is_on(lab: LabPlan, name: str) -> bool:

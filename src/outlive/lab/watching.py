@@ -5,7 +5,6 @@ The watcher looks at the kernel's own account (control groups with processes in 
 
 import itertools
 import json
-import signal
 import subprocess
 import sys
 import threading
@@ -13,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from . import hosts
@@ -21,8 +19,6 @@ from .lab import Lab
 
 LOOK_S = 0.01
 END_S = 45.0
-PF_EXITING = 0x4
-KILL_BIT = 1 << (signal.SIGKILL - 1)
 
 
 @dataclass
@@ -147,17 +143,4 @@ def acts(lab: Lab, host: str, workload: str) -> bool:
         return False
     if "populated 1" not in events or "frozen 1" in events:
         return False
-    return any(not _is_dying(pid) for pid in hosts.pids(lab.plan, host, f"{hosts.WORKLOADS}/{workload}"))
-
-
-def _is_dying(pid: int) -> bool:
-    """Whether a process is past running its own code: being killed, or on its way out (proc(5): flags, ShdPnd)."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return True
-    if int(stat.rpartition(")")[2].split()[6]) & PF_EXITING:
-        return True
-    pending = (line.split()[1] for line in status.splitlines() if line.startswith(("SigPnd", "ShdPnd")))
-    return any(int(mask, 16) & KILL_BIT for mask in pending)
+    return any(not hosts.is_dying(pid) for pid in hosts.pids(lab.plan, host, f"{hosts.WORKLOADS}/{workload}"))
