@@ -72,6 +72,8 @@ class AgentConfig:
     peer_port: int = shape.PORT
     data_folder: Path = Path(shape.DATA_FOLDER)
     run_folder: Path = Path(shape.RUN_FOLDER)
+    vm_folder: Path = Path(shape.VM_FOLDER)
+    ram_folder: Path = Path(shape.RAM_FOLDER)
     store: str = ""
     cgroup_root: Path | None = None
     labels: dict[str, str] = field(default_factory=dict)
@@ -111,7 +113,18 @@ def agent_schema() -> dict[str, Any]:
 def agent_document(config: AgentConfig) -> dict[str, Any]:
     """Return the document that a configuration is read from, without what is as it would be anyway."""
     usual = AgentConfig(config.host, config.address, config.cluster)
-    plain = ("site", "port", "peer_port", "data_folder", "run_folder", "store", "cgroup_root", "labels")
+    plain = (
+        "site",
+        "port",
+        "peer_port",
+        "data_folder",
+        "run_folder",
+        "vm_folder",
+        "ram_folder",
+        "store",
+        "cgroup_root",
+        "labels",
+    )
     document: dict[str, Any] = {"host": config.host, "address": config.address}
     for name in plain:
         value = getattr(config, name)
@@ -139,7 +152,7 @@ def _texts(noun: Any) -> dict[str, str]:
 
 def _config(values: dict[str, Any]) -> AgentConfig:
     parts = dict(values)
-    for name in ("data_folder", "run_folder", "cgroup_root"):
+    for name in ("data_folder", "run_folder", "vm_folder", "ram_folder", "cgroup_root"):
         if name in parts:
             parts[name] = Path(parts[name])
     cluster = parts.pop("cluster")

@@ -18,6 +18,8 @@ LONGEST_RUN_FOLDER = 80
 """In characters: the sockets in the run folder have to fit what Linux takes as a socket's path, 107 bytes."""
 
 DATA_FOLDER = "/var/lib/outlive"
+VM_FOLDER = "/var/lib/outlive/vms"
+RAM_FOLDER = "/dev/shm/outlive"
 RUN_FOLDER = "/run/outlive"
 CLUSTER_KEY_FILE = "/etc/outlive/cluster.key"
 PORT = 4620
@@ -160,6 +162,19 @@ AGENT = Table(
             "Where the agent keeps what must outlast a reboot: its journal, logs and the workloads' own logs.",
             DATA_FOLDER,
             also=("data_dir", "data"),
+        ),
+        Key(
+            "vm_folder",
+            absolute_path("a folder"),
+            "Where virtual machines have what is kept on this host: local disks, firmware settings.",
+            VM_FOLDER,
+            also=("vms",),
+        ),
+        Key(
+            "ram_folder",
+            absolute_path("a folder"),
+            "A folder in memory (tmpfs) for the memory of virtual machines that are warm or hot.",
+            RAM_FOLDER,
         ),
         Key(
             "run_folder",
