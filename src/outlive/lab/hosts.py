@@ -6,6 +6,7 @@ real guard's real-time priority makes it run first on a machine that wakes up.
 """
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -48,10 +49,24 @@ def group(lab: LabPlan, host: str = "") -> Path:
     return control_groups() / "outlive-lab" / lab.name / host
 
 
+def ram_folder(lab: LabPlan, host: str = "") -> Path:
+    """Where a host's virtual machines have their memory, gone with a power cut; without a host, that of all."""
+    return Path("/dev/shm/outlive-lab") / lab.name / host  # noqa: S108 - a tmpfs, in a folder of our own
+
+
+def forget_memory(lab: LabPlan, host: str = "") -> None:
+    """What a power cut does to memory: nothing of it stays."""
+    folder = ram_folder(lab, host)
+    shutil.rmtree(folder, ignore_errors=True)
+    if not host:
+        with suppress(OSError):
+            folder.parent.rmdir()
+
+
 def write_config(lab: LabPlan, name: str) -> Path:
     """Write a host's agent file and make its folders; what is in its data folder stays."""
     host, folder = lab.host(name), lab.host_folder(name)
-    for path in (folder / "data", lab.run_folder(name)):
+    for path in (folder / "data", folder / "vms", lab.run_folder(name), ram_folder(lab, name)):
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
     config = AgentConfig(
         host=name,
@@ -62,6 +77,8 @@ def write_config(lab: LabPlan, name: str) -> Path:
         peer_port=PEER_PORT,
         data_folder=folder / "data",
         run_folder=lab.run_folder(name),
+        vm_folder=folder / "vms",
+        ram_folder=ram_folder(lab, name),
         store=f"sqlite://{lab.store}",
         cgroup_root=group(lab, name) / WORKLOADS,
         capacity=CAPACITY,

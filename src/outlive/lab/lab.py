@@ -92,6 +92,7 @@ class Lab:
         faults.lift(self.plan)
         network.unmake(self.plan)
         hosts.unmount_all(self.plan.root)
+        hosts.forget_memory(self.plan)
         shutil.rmtree(self.plan.root, ignore_errors=True)
         with suppress(OSError):
             labs_folder().rmdir()
@@ -102,6 +103,7 @@ class Lab:
         network.cut_power(self.plan, name)
         hosts.kill(self.plan, name)
         hosts.remove_groups(self.plan, name)
+        hosts.forget_memory(self.plan, name)
         network.reset(self.plan, name)
 
     def start(self, name: str) -> None:
