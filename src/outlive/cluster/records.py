@@ -13,6 +13,7 @@ import msgspec
 from outlive.errors import OutliveError
 
 from .host import NAME, Host
+from .machine_rules import machine_problem
 from .timing import Timing
 from .workload import Workload, start_order
 
@@ -299,7 +300,7 @@ def _unusable(workload: Workload) -> str:
         start_order(workload.modules)
     except ValueError as cycle:
         return f"its modules wait for each other: {cycle}"
-    return ""
+    return machine_problem(workload)
 
 
 def _named(record: Record) -> str | None:
