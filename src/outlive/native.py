@@ -1,7 +1,8 @@
 """Where the programs around this package are: our native ones, and this command line itself.
 
 The launcher and `pip install` both put the native programs beside the interpreter; a packager may put
-them elsewhere on PATH. Nothing here starts anything.
+them elsewhere on PATH. Those for guests are no commands and lie below the interpreter's `share`.
+Nothing here starts anything.
 """
 
 import os
@@ -13,6 +14,7 @@ from typing import Literal
 from outlive.errors import Failed
 
 Program = Literal["outlive-guard", "outlive-runner", "outlive-runlock"]
+GuestProgram = Literal["outlive-guest-server", "outlive-guest-clients"]
 
 
 def find(program: Program) -> Path:
@@ -29,12 +31,19 @@ def find(program: Program) -> Path:
         return beside / program
     if not special and (elsewhere := shutil.which(program)):
         return Path(elsewhere)
-    raise Failed(
-        f"The program {program}, a part of Outlive, is missing.",
-        cause=f"it is neither in {beside} nor on PATH" if not special else f"it is not in {beside}",
-        remedy="in a checkout run ./outlive --version, which builds it; else install Outlive again",
-        id="native.missing",
-    )
+    raise _missing(program, f"it is neither in {beside} nor on PATH" if not special else f"it is not in {beside}")
+
+
+def find_guest_program(program: GuestProgram) -> Path:
+    """Return the path of a program that runs in a lab's guests or asks them something.
+
+    Raises Failed (id `native.missing`) as `find` does, and heeds OUTLIVE_NATIVE_DIR as it does.
+    """
+    special = os.environ.get("OUTLIVE_NATIVE_DIR")
+    folder = Path(special) / "guest" if special else Path(sys.prefix) / "share" / "outlive" / "guest"
+    if _is_program(folder / program):
+        return folder / program
+    raise _missing(program, f"it is not in {folder}")
 
 
 def outlive_command(*words: str) -> tuple[str, ...]:
@@ -43,6 +52,15 @@ def outlive_command(*words: str) -> tuple[str, ...]:
     -P keeps the current folder off the module path, as the launcher does.
     """
     return (sys.executable, "-P", "-m", "outlive", *words)
+
+
+def _missing(program: str, cause: str) -> Failed:
+    return Failed(
+        f"The program {program}, a part of Outlive, is missing.",
+        cause=cause,
+        remedy="in a checkout run ./outlive --version, which builds it; else install Outlive again",
+        id="native.missing",
+    )
 
 
 def _is_program(path: Path) -> bool:

@@ -1,0 +1,123 @@
+"""Debian packages taken apart in a folder of ours: the cloud kernel, its modules and busybox, never installed.
+
+They come from where apt on this machine is set up to get them, and apt checks their signatures. Where apt's own
+lists are missing or too old, lists are fetched into a scratch folder; the machine's are left alone.
+"""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .kept import GuestNotMade, kept
+
+METAPACKAGE, BUSYBOX = "linux-image-cloud-amd64", "busybox-static"
+COMMAND_S = 900.0
+_DEPENDENCY = re.compile(r"^\s*Depends:\s*(linux-image-[0-9]\S*)", re.MULTILINE)
+_MODULE_NEEDS = re.compile(rb"\0depends=([^\0]*)\0")
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A kernel to boot. modules: in an order in which each finds what it needs loaded already."""
+
+    image: Path
+    busybox: Path
+    modules: tuple[Path, ...]
+
+
+def cloud_kernel(cache: Path, modules: Sequence[str], say: Callable[[str], None]) -> Kernel:
+    """Return the kept cloud kernel with these modules and whatever they need, downloaded first if there is none.
+
+    Raises GuestNotMade when it cannot be had.
+    """
+
+    def make(scratch: Path) -> None:
+        work = scratch / "work"
+        work.mkdir()
+        for package in download_kernel(work, say):
+            _run(["dpkg-deb", "-x", str(package), str(scratch)], work)
+        shutil.rmtree(work)
+        for needless in ("usr/share", "lib/systemd"):
+            shutil.rmtree(scratch / needless, ignore_errors=True)
+
+    root = kept(cache, "kernel", make, say)
+    (image,) = root.glob("boot/vmlinuz-*")
+    return Kernel(image, root / "bin" / "busybox", tuple(in_order(modules, root / "lib" / "modules")))
+
+
+def download_kernel(work: Path, say: Callable[[str], None]) -> list[Path]:
+    """Download the packages into `work`, with this machine's lists or, if those do not do, with fresh ones."""
+    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        raise GuestNotMade(
+            "Guests are made from Debian packages, and this machine has no apt-get.",
+            remedy="use a Debian machine, or copy its folder of kept guests here",
+        )
+    try:
+        return _download(work, [], say)
+    except GuestNotMade:
+        say("apt's lists of packages do not do; fetching fresh ones, for this alone")
+        own = [f"-oDir::State::Lists={work}/lists", f"-oDir::Cache={work}/cache"]
+        for folder in ("lists/partial", "cache/archives/partial"):
+            (work / folder).mkdir(parents=True)
+        _run(["apt-get", "-q", *own, "update"], work)
+        return _download(work, own, say)
+
+
+def _download(work: Path, options: Sequence[str], say: Callable[[str], None]) -> list[Path]:
+    told = _run(["apt-cache", *options, "depends", METAPACKAGE], work)
+    found = _DEPENDENCY.search(told)
+    if found is None:
+        raise GuestNotMade(
+            f"The package {METAPACKAGE} names no kernel.",
+            cause=told.strip()[-500:],
+            remedy="see `apt-cache depends linux-image-cloud-amd64`",
+        )
+    say(f"downloading {found[1]} and {BUSYBOX} (some 30 MB)")
+    _run(["apt-get", "-q", *options, "download", found[1], BUSYBOX], work)
+    return sorted(work.glob("*.deb"))
+
+
+def in_order(names: Sequence[str], folder: Path) -> Iterator[Path]:
+    """Find modules below `folder` and yield them after what they need; one that does not exist is left out."""
+    there = {path.stem.replace("-", "_"): path for path in folder.rglob("*.ko")}
+    done: set[str] = set()
+
+    def visit(name: str) -> Iterator[Path]:
+        if name in done or name not in there:
+            return
+        done.add(name)
+        found = _MODULE_NEEDS.search(there[name].read_bytes())
+        for need in found[1].decode().split(",") if found else []:
+            yield from visit(need.replace("-", "_"))
+        yield there[name]
+
+    for name in names:
+        yield from visit(name)
+
+
+def _run(words: Sequence[str], work: Path) -> str:
+    """Run a command of Debian's and return what it prints."""
+    try:
+        done = subprocess.run(
+            words,
+            cwd=work,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=COMMAND_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise GuestNotMade(f"`{words[0]}` did not run to its end.", cause=str(error)) from error
+    if done.returncode:
+        raise GuestNotMade(
+            f"`{' '.join(words)}` failed.",
+            cause=done.stderr.strip()[-1000:],
+            remedy="see that `apt-get update` works here (network, proxy, sources of Debian), then try again",
+        )
+    return done.stdout
