@@ -11,9 +11,9 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Self
+from typing import Any, Self
 
 from outlive.errors import Failed
 from outlive.replication.comm_config import TlsFiles
@@ -175,11 +175,9 @@ def peer_name(connection: socket.socket) -> str:
     """The common name in the peer's certificate; empty without TLS."""
     if not isinstance(connection, ssl.SSLSocket):
         return ""
-    for part in (connection.getpeercert() or {}).get("subject", ()):
-        for name, value in part:
-            if name == "commonName":
-                return value
-    return ""
+    certificate: Mapping[str, Any] = connection.getpeercert() or {}
+    names = {name: value for part in certificate.get("subject", ()) for name, value in part}
+    return str(names.get("commonName", ""))
 
 
 def connect(address: str, port: int, tls: TlsFiles | None, limit: Bandwidth, within_s: float) -> Link:
