@@ -375,7 +375,12 @@ static void prepare(void) {
     memory = mmap(NULL, memory_pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     block = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED || block == MAP_FAILED) die("mmap");
-    if (getrandom(&instance, sizeof instance, GRND_NONBLOCK) != sizeof instance) instance = now_ns();
+    /* The kernel may have no good random numbers so early; to tell one start from another the clocks will do. */
+    if (getrandom(&instance, sizeof instance, GRND_NONBLOCK) != sizeof instance) {
+        struct timespec today;
+        clock_gettime(CLOCK_REALTIME, &today);
+        instance = now_ns() ^ (uint64_t)today.tv_sec << 32 ^ (uint64_t)today.tv_nsec;
+    }
     signal(SIGPIPE, SIG_IGN);
     disk_open();
 }
