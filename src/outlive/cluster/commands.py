@@ -29,6 +29,20 @@ class Act(StrEnum):
     OPERATION = "operation"
     FORGET = "forget"
     HEAL = "heal"
+    PAIRED = "paired"
+    ALONE = "alone"
+    TAKE_OVER = "take over"
+    MOVED = "moved"
+    STANDBY = "standby"
+    CHECKPOINT = "checkpoint"
+
+
+class Role(StrEnum):
+    """What a host is for a workload. INCOMING: the target of a live migration."""
+
+    PRIMARY = "primary"
+    STANDBY = "standby"
+    INCOMING = "incoming"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +125,15 @@ class SetDeadline:
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """Make ready to act for a workload: guard, run lock, data folder, virtual IPs → Prepared or PrepareFailed."""
+    """Make ready to act for a workload: guard, run lock, data folder, virtual IPs → Prepared or PrepareFailed.
+
+    resume_at: the checkpoint that a warm virtual machine is to be resumed from at its first start; '': the newest.
+    """
 
     workload: Workload
     generation: int
     because: str
+    resume_at: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +165,112 @@ class TearDown:
 
 
 @dataclass(frozen=True, slots=True)
+class PrepareStandby:
+    """Make ready to follow a primary: guard, disks, a machine that waits for state, its communication manager.
+
+    → StandbyListening, then StandbySeeding, StandbyWhole, PeerLost as they come; or StandbyFailed, at any time.
+    `role` INCOMING: to be the target of a live migration; then only StandbyListening or StandbyFailed are told.
+    Under the guard it has `generation`, as its primary has.
+    """
+
+    workload: Workload
+    generation: int
+    pairing: int
+    role: Role
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class DiscardStandby:
+    """End a standby, in whatever state it is → StandbyDiscarded, always. Its disks stay, as of its last whole epoch."""
+
+    workload: str
+    generation: int
+    pairing: int
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """The standby of this pairing is now the primary, at `to_generation` → TookOver or TakeOverFailed.
+
+    Nothing is acknowledged to the old primary any more; the newest whole epoch is adopted, the guest runs, its output
+    is free, the neighbours are told. Told again for one that has been adopted, it answers TookOver at once.
+    """
+
+    workload: str
+    generation: int
+    pairing: int
+    to_generation: int
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Have the primary seed a standby and then hold its output → Paired, or PeerLost. Again: nothing more is done."""
+
+    workload: str
+    generation: int
+    pairing: int
+    standby: str
+    address: str
+    port: int
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class GoAlone:
+    """Every pairing below `pairing` is over in the store, nobody takes over any more: the primary goes on by itself.
+
+    A primary that is in such a pairing drops its link, lets its held output out and lets its guest run (it stands
+    still after a handing over, or a migration that was cut short). One that is in no older pairing does nothing.
+    """
+
+    workload: str
+    generation: int
+    pairing: int
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """Complete a last epoch and leave the guest standing still; the standby then tells PeerLost."""
+
+    workload: str
+    generation: int
+    pairing: int
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class MigrateTo:
+    """Begin a live migration → Migrated or MigrationFailed. Again: nothing more is done."""
+
+    workload: str
+    generation: int
+    pairing: int
+    target: str
+    address: str
+    port: int
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakeCheckpoint:
+    """Make a checkpoint of a running machine → CheckpointEnded. One of that name that is whole already is enough."""
+
+    workload: str
+    generation: int
+    operation: str
+    name: str
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """A workload that this host has begun, as its journal keeps it.
+
+    role, pairing: what for, and in which pairing if it is a standby; a primary's pairings are the store's to say.
 
     ended: how it ended here (None: it was not torn down); it must never begin again at this generation, since others
     may have begun on the word that it ended. reason: why it did.
@@ -161,6 +283,8 @@ class Held:
     because: str
     ended: Stage | None = None
     reason: str = ""
+    role: Role = Role.PRIMARY
+    pairing: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +335,14 @@ Command = (
     | StartModule
     | Announce
     | TearDown
+    | PrepareStandby
+    | DiscardStandby
+    | TakeOver
+    | Pair
+    | GoAlone
+    | HandOver
+    | MigrateTo
+    | TakeCheckpoint
     | SaveJournal
     | WriteProtected
     | RecordEvent

@@ -7,7 +7,7 @@ decreases. What people read about is not here but in `records.EventRecord`.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from .commands import Journal, Purpose
+from .commands import Journal, Purpose, Role
 from .heartbeat import Heartbeat, ModuleStatus, ModuleTable
 from .mirror import Mirror
 
@@ -26,6 +26,8 @@ class AgentStarted:
 
     alive: those workloads of the journal whose programs still run under the guard, with their modules' statuses;
     everything else that was left has been cleared away by the agent. guard_deadline_at: what the guard holds.
+    A standby is alive when its communication manager is, under the journal's generation or the one after it; its
+    statuses do not matter. What each communication manager has to say is told again as events after this one.
     """
 
     at: float
@@ -195,6 +197,138 @@ class TornDown:
     generation: int
 
 
+@dataclass(frozen=True, slots=True)
+class StandbyListening:
+    """A standby, or the target of a migration, can be reached by its primary here."""
+
+    at: float
+    workload: str
+    generation: int
+    pairing: int
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class StandbySeeding:
+    """The primary has connected, and sends."""
+
+    at: float
+    workload: str
+    generation: int
+    pairing: int
+
+
+@dataclass(frozen=True, slots=True)
+class StandbyWhole:
+    """The standby holds a whole epoch of this pairing."""
+
+    at: float
+    workload: str
+    generation: int
+    pairing: int
+
+
+@dataclass(frozen=True, slots=True)
+class StandbyFailed:
+    """It cannot follow (any more), nor take over."""
+
+    at: float
+    workload: str
+    generation: int
+    pairing: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StandbyDiscarded:
+    """Nothing of the standby runs here any more."""
+
+    at: float
+    workload: str
+    generation: int
+    pairing: int
+
+
+@dataclass(frozen=True, slots=True)
+class TookOver:
+    """The machine runs here at this generation, and its output is free."""
+
+    at: float
+    workload: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOverFailed:
+    """It could not be adopted; nothing of it runs here any more. generation: the new one."""
+
+    at: float
+    workload: str
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """At the primary: the standby has acknowledged its first whole epoch of this pairing; output is held."""
+
+    at: float
+    workload: str
+    generation: int
+    pairing: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLost:
+    """The link of a pairing is silent or broken, or the primary handed over; role: of this host in it.
+
+    At the primary nothing leaves any more, until GoAlone (unless seeding had not finished: then nothing was held).
+    At the standby: whole says whether it holds a whole epoch of this very pairing; it adopts only when told TakeOver.
+    """
+
+    at: float
+    workload: str
+    generation: int
+    pairing: int
+    role: Role
+    reason: str
+    whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """At the source: the guest stands still here, and all of it is at the target, which waits for TakeOver."""
+
+    at: float
+    workload: str
+    generation: int
+    pairing: int
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationFailed:
+    """At the source: the migration has ended without success; the guest is here, and runs or can."""
+
+    at: float
+    workload: str
+    generation: int
+    pairing: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointEnded:
+    """A checkpoint that an operator asked for is whole, or could not be made. reason: why not, or its size in words."""
+
+    at: float
+    workload: str
+    generation: int
+    operation: str
+    whole: bool
+    reason: str = ""
+
+
 Event = (
     AgentStarted
     | Tick
@@ -216,4 +350,16 @@ Event = (
     | PrepareFailed
     | ModuleChanged
     | TornDown
+    | StandbyListening
+    | StandbySeeding
+    | StandbyWhole
+    | StandbyFailed
+    | StandbyDiscarded
+    | TookOver
+    | TakeOverFailed
+    | Paired
+    | PeerLost
+    | Migrated
+    | MigrationFailed
+    | CheckpointEnded
 )

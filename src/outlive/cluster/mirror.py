@@ -15,6 +15,7 @@ from immutables import Map
 
 from . import records as rec
 from .host import Host
+from .overlay import Network
 from .transaction import Delete, KeyValue
 
 T = TypeVar("T")
@@ -61,8 +62,10 @@ class Mirror:
     workloads: "Map[str, Entry[rec.WorkloadRecord]]" = Map()
     placements: "Map[str, Entry[rec.PlacementRecord]]" = Map()
     reports: "Map[str, Entry[rec.ReportRecord]]" = Map()
+    standbys: "Map[str, Entry[rec.StandbyRecord]]" = Map()
     verdicts: "Map[str, Entry[rec.VerdictRecord]]" = Map()
     operations: "Map[str, Entry[rec.OperationRecord]]" = Map()
+    networks: "Map[str, Entry[Network]]" = Map()
     bad: "Map[str, tuple[int, str]]" = Map()
     lost: "Map[str, rec.PlacementRecord]" = Map()
 
@@ -77,8 +80,10 @@ _ROOMS: dict[str, str] = {
     rec.WORKLOADS: "workloads",
     rec.PLACEMENTS: "placements",
     rec.REPORTS: "reports",
+    rec.STANDBYS: "standbys",
     rec.VERDICTS: "verdicts",
     rec.OPERATIONS: "operations",
+    rec.NETWORKS: "networks",
 }
 
 

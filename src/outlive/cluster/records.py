@@ -14,6 +14,7 @@ from outlive.errors import OutliveError
 
 from .host import NAME, Host
 from .machine_rules import machine_problem
+from .overlay import Network, problem_with
 from .timing import Timing
 from .workload import Workload, start_order
 
@@ -26,8 +27,10 @@ CLAIMS = "claims/"
 WORKLOADS = "workloads/"
 PLACEMENTS = "placements/"
 REPORTS = "reports/"
+STANDBYS = "standbys/"
 VERDICTS = "verdicts/"
 OPERATIONS = "operations/"
+NETWORKS = "networks/"
 EVENTS = "events/"
 
 
@@ -61,6 +64,23 @@ class Stage(StrEnum):
 FINAL = frozenset({Stage.STOPPED, Stage.FAILED})
 
 
+class StandbyStage(StrEnum):
+    """How far a host has come as a workload's standby, or as the target of its live migration.
+
+    LISTENING: the primary may connect. WHOLE: it holds a whole epoch of this pairing. FAILED is final for the pairing.
+    """
+
+    PREPARING = "preparing"
+    LISTENING = "listening"
+    SEEDING = "seeding"
+    WHOLE = "whole"
+    FAILED = "failed"
+
+
+REACHABLE = frozenset({StandbyStage.LISTENING, StandbyStage.SEEDING, StandbyStage.WHOLE})
+"""The stages in which a primary may connect."""
+
+
 class Verdict(StrEnum):
     """What the leader holds a host to be (DESIGN: heartbeats and verdicts)."""
 
@@ -74,6 +94,8 @@ class Verdict(StrEnum):
 class OperationKind(StrEnum):
     MIGRATE = "migrate"
     FAILOVER = "failover"
+    CHECKPOINT = "checkpoint"
+    RESUME = "resume"
 
 
 class OperationState(StrEnum):
@@ -82,9 +104,10 @@ class OperationState(StrEnum):
     DONE = "done"
     FAILED = "failed"
     REFUSED = "refused"
+    CANCELLED = "cancelled"
 
 
-ENDED = frozenset({OperationState.DONE, OperationState.FAILED, OperationState.REFUSED})
+ENDED = frozenset({OperationState.DONE, OperationState.FAILED, OperationState.REFUSED, OperationState.CANCELLED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +152,24 @@ class WorkloadRecord:
 
 @dataclass(frozen=True, slots=True)
 class PlacementRecord:
-    """The leader's standing order for one workload.
+    """The standing order for one workload: the leader's, and of a pair's two hosts where they arbitrate.
 
     generation: only grows. host None: nobody acts. claim: incarnation of the host's claim that it rests on.
     version:    the workload's version that was placed.
     restores:   for each module, how many restorations were ordered at this generation.
     next_host:  where it goes once stopped (a migration); operation: whose progress this is.
     reason:     the sentence for people; because: id of the event that caused it.
+
+    standby, standby_claim: who follows a hot primary, and the incarnation of its claim.
+    pairing:    number of the present pairing of primary and standby (or source and target); only grows. Whoever sees
+                a newer one knows that every earlier one is over.
+    paired:     the standby holds a whole epoch of this pairing, so that it can take over.
+    took_over:  this generation goes on where the one before it stopped, by the standby of this very `pairing`.
+    hand_over:  the primary shall hand over to its standby, as planned.
+    disk_hosts: the hosts whose local disks it may be started from, the newest first; copies: hosts with older copies,
+                good only to begin a standby from.
+    resume_at:  the checkpoint that it shall be resumed from; '': the newest.
+    moving_to, moving_claim: the target of a live migration under way.
     """
 
     workload: str
@@ -149,6 +183,17 @@ class PlacementRecord:
     operation: str | None = None
     reason: str = ""
     because: str = ""
+    standby: str | None = None
+    standby_claim: int = 0
+    pairing: int = 0
+    paired: bool = False
+    took_over: bool = False
+    hand_over: bool = False
+    disk_hosts: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()
+    resume_at: str = ""
+    moving_to: str | None = None
+    moving_claim: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +205,25 @@ class ReportRecord:
     host: str
     claim: int
     stage: Stage
+    reason: str = ""
+    because: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StandbyRecord:
+    """A standby's own statement on its pairing: how far it is, and where its primary finds it.
+
+    generation, pairing: as in the placement that named it.  claim: incarnation of its host's claim.
+    """
+
+    workload: str
+    generation: int
+    pairing: int
+    host: str
+    claim: int
+    stage: StandbyStage
+    address: str = ""
+    port: int = 0
     reason: str = ""
     because: str = ""
 
@@ -177,12 +241,19 @@ class VerdictRecord:
 
 @dataclass(frozen=True, slots=True)
 class OperationRecord:
-    """A long action that an operator asked for; the leader carries it out and notes how far it is."""
+    """A long action that an operator asked for; the leader carries it out and notes how far it is.
+
+    target: the host to move to.  checkpoint: the name of the checkpoint to make, or to resume from ('': the newest).
+    generation: at which a checkpoint was begun; the leader notes it.
+    An operator cancels a migration by writing CANCELLED; the leader undoes what was begun.
+    """
 
     id: str
     kind: OperationKind
     workload: str
     target: str | None = None
+    checkpoint: str = ""
+    generation: int = 0
     state: OperationState = OperationState.ASKED
     reason: str = ""
     because: str = ""
@@ -217,9 +288,11 @@ Record = (
     | WorkloadRecord
     | PlacementRecord
     | ReportRecord
+    | StandbyRecord
     | VerdictRecord
     | OperationRecord
     | EventRecord
+    | Network
 )
 
 _KINDS: tuple[tuple[str, type], ...] = (
@@ -228,9 +301,11 @@ _KINDS: tuple[tuple[str, type], ...] = (
     (WORKLOADS, WorkloadRecord),
     (PLACEMENTS, PlacementRecord),
     (REPORTS, ReportRecord),
+    (STANDBYS, StandbyRecord),
     (VERDICTS, VerdictRecord),
     (OPERATIONS, OperationRecord),
     (EVENTS, EventRecord),
+    (NETWORKS, Network),
 )
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {prefix: msgspec.json.Decoder(kind) for prefix, kind in _KINDS}
 _DECODERS[CLUSTER] = msgspec.json.Decoder(ClusterRecord)
@@ -259,7 +334,7 @@ def encode(record: Record) -> bytes:
 
 
 def name_in(key: str) -> str:
-    """The last part of a key: the host's, workload's, operation's or event's name."""
+    """The last part of a key: the host's, workload's, network's, operation's or event's name."""
     return key.rpartition("/")[2]
 
 
@@ -281,16 +356,41 @@ def decode(key: str, value: bytes) -> Record | None:
         raise BadRecord(key, f"it holds the record of {named!r}")
     if isinstance(record, WorkloadRecord) and (problem := _unusable(record.workload)):
         raise BadRecord(key, problem)
-    if isinstance(record, PlacementRecord) and record.generation < 1:
-        raise BadRecord(key, f"a generation of {record.generation} cannot be")
+    if isinstance(record, PlacementRecord) and (problem := _impossible(record)):
+        raise BadRecord(key, problem)
+    if isinstance(record, StandbyRecord) and (problem := _impossible_standby(record)):
+        raise BadRecord(key, problem)
     return record
+
+
+def _impossible(placed: PlacementRecord) -> str:
+    """What no placement can say; '' for nothing."""
+    if placed.generation < 1:
+        return f"a generation of {placed.generation} cannot be"
+    if placed.pairing < 0:
+        return f"a pairing of {placed.pairing} cannot be"
+    if placed.host is not None and placed.host in (placed.standby, placed.moving_to):
+        return f"{placed.host} cannot follow itself"
+    if placed.paired and placed.standby is None:
+        return "it is paired with nobody"
+    return ""
+
+
+def _impossible_standby(standby: StandbyRecord) -> str:
+    if standby.generation < 1 or standby.pairing < 1:
+        return f"a pairing of {standby.pairing} at generation {standby.generation} cannot be"
+    if standby.stage in REACHABLE and not (standby.address and 0 < standby.port < 65536):
+        return f"it is {standby.stage}, and does not say where"
+    return ""
 
 
 def _unusable(workload: Workload) -> str:
     """What keeps a workload from ever being started; '' for nothing. Names become paths, so they are looked at too."""
     names = [workload.name, *(module.name for module in workload.modules)]
-    if wrong := [name for name in names if not NAME.fullmatch(name)]:
+    if wrong := [name for name in (*names, *workload.after) if not NAME.fullmatch(name)]:
         return f"{wrong[0]!r} is no name"
+    if workload.name in workload.after:
+        return "it comes after itself"
     if len(set(names[1:])) < len(workload.modules):
         return "two of its modules have the same name"
     for module in workload.modules:
@@ -305,13 +405,13 @@ def _unusable(workload: Workload) -> str:
 
 def _named(record: Record) -> str | None:
     match record:
-        case Host(name=name):
+        case Host(name=name) | Network(name=name):
             return name
         case ClaimRecord(host=name) | VerdictRecord(host=name):
             return name
         case WorkloadRecord(workload=workload):
             return workload.name
-        case PlacementRecord(workload=name) | ReportRecord(workload=name):
+        case PlacementRecord(workload=name) | ReportRecord(workload=name) | StandbyRecord(workload=name):
             return name
         case OperationRecord(id=name):
             return name

@@ -24,6 +24,8 @@ class Timing:
     stable_s          a workload that ran this long has its failures forgiven.
     retry_first_s, retry_most_s   back-off between placements of a workload that keeps failing.
     exclude_s         how long a host where a workload failed is avoided for it.
+    take_over_s       how long a standby is given to take over by itself before its workload is started from a disk.
+    hand_over_s       how long a standby is given to take what was handed over before the primary goes on.
     lag_s             a machine whose ticks come later than this doubts itself.
     """
 
@@ -48,6 +50,8 @@ class Timing:
     exclude_s: float = 120.0
     lag_s: float = 0.5
     transact_s: float = 2.0
+    take_over_s: float = 2.0
+    hand_over_s: float = 3.0
     witnesses: int = 4
 
     def claim_surely_over_s(self) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from .host import Capacity
-from .machine import HotPolicy, Machine, WarmPolicy
+from .machine import LOCAL, HotPolicy, Machine, WarmPolicy
 
 
 class Kind(StrEnum):
@@ -144,6 +144,7 @@ class Workload:
 
     data_on: name of the datastore that holds its data folder; None: no data folder, no run lock.
     priority: larger is placed first when capacity is short.
+    after: names of workloads that must run before this one is started.
     machine: for kind vm, and for that alone; its modules are then the one of `machine.MODULE`.
     """
 
@@ -160,6 +161,25 @@ class Workload:
     machine: Machine | None = None
     warm: WarmPolicy = WarmPolicy()
     hot: HotPolicy = HotPolicy()
+    after: tuple[str, ...] = ()
+
+    @property
+    def is_hot(self) -> bool:
+        """Whether a standby follows it."""
+        return self.kind is Kind.VM and self.protection is Protection.HOT
+
+    @property
+    def keeps_disks(self) -> bool:
+        """Whether it leaves something on the disks of the host it runs on, so that it cannot start just anywhere."""
+        disks = self.machine.disks if self.machine is not None else ()
+        return any(disk.on == LOCAL and not disk.read_only for disk in disks)
+
+    @property
+    def datastores(self) -> tuple[str, ...]:
+        """The datastores that a host must reach to run it."""
+        disks = self.machine.disks if self.machine is not None else ()
+        names = {disk.on for disk in disks if disk.on != LOCAL}
+        return tuple(sorted(names | ({self.data_on} if self.data_on is not None else set())))
 
     def module(self, name: str) -> Module:
         """The module of that name; KeyError if there is none."""
