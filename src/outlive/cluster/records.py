@@ -360,6 +360,8 @@ def decode(key: str, value: bytes) -> Record | None:
         raise BadRecord(key, problem)
     if isinstance(record, StandbyRecord) and (problem := _impossible_standby(record)):
         raise BadRecord(key, problem)
+    if isinstance(record, Network) and (problem := problem_with(record)):
+        raise BadRecord(key, problem)
     return record
 
 
