@@ -14,11 +14,12 @@ from typing import Literal
 from outlive.errors import Failed
 
 Program = Literal["outlive-guard", "outlive-runner", "outlive-runlock"]
+Library = Literal["liboutlive-pages.so", "libpagewatch.so"]
 GuestProgram = Literal["outlive-guest-server", "outlive-guest-clients"]
 
 
-def find(program: Program) -> Path:
-    """Return the path of one of our native programs.
+def find(program: Program | Library) -> Path:
+    """Return the path of one of our native programs or libraries.
 
     The folder that OUTLIVE_NATIVE_DIR names counts alone, where it is set (tests of a special build);
     else the folder of this interpreter, then PATH.
@@ -56,7 +57,7 @@ def outlive_command(*words: str) -> tuple[str, ...]:
 
 def _missing(program: str, cause: str) -> Failed:
     return Failed(
-        f"The program {program}, a part of Outlive, is missing.",
+        f"{program}, a part of Outlive, is missing.",
         cause=cause,
         remedy="in a checkout run ./outlive --version, which builds it; else install Outlive again",
         id="native.missing",
