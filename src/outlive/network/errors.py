@@ -115,3 +115,21 @@ def interface_down(name: str, cause: str) -> InterfaceDown:
 def kernel_refused(what: str, number: int) -> KernelRefused:
     """The error for any other errno; `what` completes "The kernel refused to ..."."""
     return KernelRefused(f"The kernel refused to {what}.", cause=os.strerror(number))
+
+
+class BridgeMissing(Failed):
+    """There is no bridge of that name on this host."""
+
+    id = "bridge.missing"
+
+
+class BridgeUnsuitable(Failed):
+    """The interface of that name is no bridge, or one that carries nothing now."""
+
+    id = "bridge.unsuitable"
+
+
+class DeviceForeign(RefusedForSafety):
+    """A device has the name that one of ours would have, and it was not Outlive that made it."""
+
+    id = "network.device_foreign"
