@@ -3,6 +3,7 @@
 import json
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import jsonschema
@@ -18,7 +19,11 @@ from outlive.config.workload_shape import WORKLOAD
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.toml"))
-DOCS = {"workload-file.md": (WORKLOAD, parse_workload), "agent-file.md": (AGENT, parse_agent)}
+DOCS: dict[str, Callable[[str, str], object]] = {
+    "workload-file.md": parse_workload,
+    "vm-file.md": parse_workload,
+    "agent-file.md": parse_agent,
+}
 
 
 def test_schemas_and_references_are_current() -> None:
@@ -55,7 +60,7 @@ def test_examples_are_right(path: Path) -> None:
 
 @pytest.mark.parametrize("name", DOCS)
 def test_whole_files_in_the_documents_are_right(name: str) -> None:
-    _, parse = DOCS[name]
+    parse = DOCS[name]
     blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / name).read_text(), re.DOTALL)
     files = [block for block in blocks if re.match(r"(name|host) = ", block)]
     assert files
@@ -69,11 +74,21 @@ def test_the_documents_tell_every_word_in_braces() -> None:
         assert f"| `{{{word}}}` | {meaning} |" in text
 
 
-def test_there_are_examples_of_one_and_of_several_modules() -> None:
-    assert {path.name: len(parse_workload(path.read_text()).modules) for path in EXAMPLES} == {
-        "redis.toml": 1,
-        "web.toml": 2,
+def test_there_are_examples_of_one_and_of_several_modules_and_of_machines_under_each_protection() -> None:
+    read = {path.name: parse_workload(path.read_text()) for path in EXAMPLES}
+    assert {name: (len(each.modules), each.kind.value, each.protection.value) for name, each in read.items()} == {
+        "redis.toml": (1, "service", "cold"),
+        "web.toml": (2, "service", "cold"),
+        "vm-cold.toml": (1, "vm", "cold"),
+        "vm-warm.toml": (1, "vm", "warm"),
+        "vm-hot.toml": (1, "vm", "hot"),
     }
+
+
+def test_the_reference_of_a_kind_tells_its_keys_alone() -> None:
+    service, machine = ((ROOT / "docs" / name).read_text() for name in ("workload-file.md", "vm-file.md"))
+    assert ("[module.NAME]" in service, "[[vm.disk]]" in service) == (True, False)
+    assert ("[module.NAME]" in machine, "[[vm.disk]]" in machine) == (False, True)
 
 
 def test_a_document_without_marks_is_not_written_over() -> None:

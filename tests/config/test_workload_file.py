@@ -254,20 +254,20 @@ MISTAKES = {
         "Write [module.m.limits], with single brackets.",
     ),
     "kind to come": (
-        'name = "a"\nkind = "vm"\n[module.m]\ncommand = ["x"]',
+        'name = "a"\nkind = "app"\n[module.m]\ncommand = ["x"]',
         2,
         "kind",
-        'cannot be "vm" yet: this version runs services under cold protection',
-        'Write "service".',
+        'cannot be "app" yet: this version runs services and virtual machines',
+        'Write "service" or "vm".',
     ),
-    "protection to come": (
+    "protection of machines": (
         'name = "a"\nprotection = "hot"\n[module.m]\ncommand = ["x"]',
         2,
         "protection",
-        'cannot be "hot" yet: this version runs services under cold protection',
-        'Write "cold".',
+        'cannot be "hot" for a service, only for a vm',
+        'Write protection = "cold".',
     ),
-    "kind that is none": ('kind = "job"\n' + START, 1, "kind", 'must be "service", not "job"', 'Write "service".'),
+    "kind that is none": ('kind = "job"\n' + START, 1, "kind", 'must be "service" or "vm", not "job"', "Write"),
     "policy misspelt": ('on_isolation = "Leave"\n' + START, 1, "on_isolation", 'not "Leave"', 'Write "leave".'),
     "signal with its prefix": (START + 'stop_signal = "SIGHUP"', 4, "module.m.stop_signal", "not", 'Write "HUP".'),
     "virtual IP twice": (
@@ -492,7 +492,7 @@ def test_each_mistake_has_its_line_path_sentence_and_fix(
 def test_all_mistakes_of_a_file_are_told_at_once_in_their_order() -> None:
     text = """
 name = "Counter"
-kind = "vm"
+kind = "app"
 [module.a]
 command = []
 after = ["b"]
@@ -537,13 +537,14 @@ def test_a_file_of_something_else_is_not_told_to_its_end() -> None:
 
 def test_the_error_tells_everything_and_ends_with_the_usage_code() -> None:
     with pytest.raises(WorkloadFileError) as caught:
-        parse_workload('name = "a"\nkind = "vm"\npriority = -1\n[module.m]\ncommand = ["x"]\n', "web.toml")
+        parse_workload('name = "a"\nkind = "app"\npriority = -1\n[module.m]\ncommand = ["x"]\n', "web.toml")
     error = caught.value
     assert isinstance(error, UsageInvalid)
     assert (error.id, error.exit_code) == ("workload-file.invalid", 2)
     assert error.sentence == "web.toml is no valid workload file: 2 mistakes."
     assert error.cause.splitlines() == [
-        'web.toml:2: kind cannot be "vm" yet: this version runs services under cold protection. Write "service".',
+        'web.toml:2: kind cannot be "app" yet: this version runs services and virtual machines. '
+        'Write "service" or "vm".',
         "web.toml:3: priority must be a whole number from 0 to 1000, not -1. Choose a number in this range.",
     ]
     assert error.remedy

@@ -19,7 +19,7 @@ LONGEST_RUN_FOLDER = 80
 
 DATA_FOLDER = "/var/lib/outlive"
 VM_FOLDER = "/var/lib/outlive/vms"
-RAM_FOLDER = "/dev/shm/outlive"
+RAM_FOLDER = "/dev/shm/outlive"  # noqa: S108 – the agent makes it for root alone
 RUN_FOLDER = "/run/outlive"
 CLUSTER_KEY_FILE = "/etc/outlive/cluster.key"
 PORT = 4620
@@ -117,6 +117,8 @@ _TIMING: dict[str, str] = {
     "exclude_s": "How long a host where a workload failed is avoided for it.",
     "lag_s": "How late a host's own ticks may be before it doubts its judgement of others.",
     "transact_s": "How long a transaction in the store may take.",
+    "take_over_s": "How long a standby has to take over by itself before its workload is started from a disk.",
+    "hand_over_s": "How long a standby has to take what was handed over before the primary goes on.",
     "witnesses": "How many other hosts are asked to probe a silent one. A number of hosts, not seconds.",
 }
 

@@ -6,8 +6,11 @@ tells when that was forgotten.
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from outlive.cluster.workload import Kind
 
 from .agent_file import agent_schema
 from .agent_shape import AGENT
@@ -23,15 +26,23 @@ SCHEMAS = "src/outlive/config/schema"
 """Where the schemas are, from the repository's root."""
 
 
+DOCUMENTS = {
+    "workload-file.md": (WORKLOAD, Kind.SERVICE),
+    "vm-file.md": (WORKLOAD, Kind.VM),
+    "agent-file.md": (AGENT, ""),
+}
+"""The references: whose keys each tells, and of which kind of file."""
+
+
 def published(root: Path) -> dict[Path, str]:
     """Return every published file with the text that it should have. root: the repository."""
     files = {
         root / SCHEMAS / "workload.schema.json": schema_text(workload_schema()),
         root / SCHEMAS / "agent.schema.json": schema_text(agent_schema()),
     }
-    for name, table in (("workload-file.md", WORKLOAD), ("agent-file.md", AGENT)):
+    for name, (table, kind) in DOCUMENTS.items():
         path = root / "docs" / name
-        files[path] = with_keys(path.read_text(), table)
+        files[path] = with_keys(path.read_text(), table, kind)
     return files
 
 
@@ -40,20 +51,26 @@ def schema_text(schema: dict[str, Any]) -> str:
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
-def with_keys(text: str, root: Table) -> str:
-    """Return a document with the tables between its two marks made anew. ValueError if the marks are not there."""
+def with_keys(text: str, root: Table, kind: str = "") -> str:
+    """Return a document with the tables between its two marks made anew. ValueError if the marks are not there.
+
+    kind: only the keys of a file of this kind.
+    """
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"the marks {BEGIN!r} and {END!r} are missing")
-    return f"{before}{BEGIN}\n\n{keys_text(root)}\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{keys_text(root, kind)}\n{END}{after}"
 
 
-def keys_text(root: Table) -> str:
-    """Return the tables of all keys in Markdown."""
+def keys_text(root: Table, kind: str = "") -> str:
+    """Return the tables of all keys in Markdown, or of those that a file of a kind may have."""
     parts = []
-    for header, about, table in every_table(root):
-        rows = [f"| `{key.name}` | {_must_be(key)} | {_default(key)} | {_about(key)} |" for key in table.keys]
+    for header, about, table in every_table(root, kind):
+        keys = table.keys
+        if kind and table is root:
+            keys = tuple(replace(key, only=()) for key in root.keys_for(kind))
+        rows = [f"| `{key.name}` | {_must_be(key)} | {_default(key)} | {_about(key)} |" for key in keys]
         heading = f"### `{header}`\n\n{about}" if header else "### The file's top\n\nAbove all tables."
         parts.append("\n".join((heading, "", "| key | value | without it | meaning |", "|---|---|---|---|", *rows, "")))
     return "\n".join(parts)

@@ -21,7 +21,7 @@ Rules = Callable[[dict[str, Any], Mapping[str, Any], Problems], None]
 def checked_text(raw: str | bytes, source: str, root: Table, rules: Rules, error: type[FileInvalid]) -> dict[str, Any]:
     """Return a TOML text's values. Raises `error`, which tells every mistake with its line."""
     toml = read_toml(raw)
-    problems = Problems(toml.lines, whole=toml.whole, homes=homes(root))
+    problems = Problems(toml.lines, whole=toml.whole, homes=homes(root, toml.document))
     problems.found.extend(toml.problems)
     values = {} if toml.document is None else _judged(toml.document, root, rules, problems)
     if problems.found:
@@ -33,7 +33,7 @@ def checked_document(
     document: object, source: str, root: Table, rules: Rules, error: type[FileInvalid]
 ) -> dict[str, Any]:
     """The same for a document that came otherwise, in JSON say; its mistakes have no lines."""
-    problems = Problems(NoLines(), homes=homes(root))
+    problems = Problems(NoLines(), homes=homes(root, document))
     values = _judged(document, root, rules, problems)
     if problems.found:
         raise error(source, problems.found)

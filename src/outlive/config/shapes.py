@@ -19,6 +19,8 @@ LONGEST_TEXT = 32_767
 
 Schema = dict[str, Any]
 
+_YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
 
 class Bad:
     """Stands for a value that could not be read; its mistakes are noted."""
@@ -122,6 +124,23 @@ class Choice:
 
     def schema(self) -> Schema:
         return {"type": "string", "enum": [str(word) for word in self.words]}
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """True or false."""
+
+    must_be: str = "true or false"
+
+    def read(self, value: object, at: Path, problems: Problems) -> Any:
+        if isinstance(value, bool):
+            return value
+        word = value.strip().lower() if isinstance(value, str) else str(value)
+        meant = "true" if word in _YES else "false" if word in _NO else ""
+        return unfit(self, value, at, problems, f"Write {meant or self.must_be}, without quotes.")
+
+    def schema(self) -> Schema:
+        return {"type": "boolean"}
 
 
 @dataclass(frozen=True, slots=True)

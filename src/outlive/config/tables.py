@@ -156,6 +156,10 @@ class Table:
     def key(self, name: str) -> Key | None:
         return next((key for key in self.keys if key.name == name), None)
 
+    def keys_for(self, kind: str) -> tuple[Key, ...]:
+        """The keys that a table of this kind may have; all, for ''."""
+        return tuple(key for key in self.keys if not (kind and key.only) or kind in key.only)
+
     def read(self, value: object, at: Path, problems: Problems) -> Any:
         if not isinstance(value, dict):
             one = isinstance(value, list) and len(value) == 1
@@ -174,10 +178,18 @@ class Table:
             result = key.shape.read(inner, (*at, name), problems)
             if result is not BAD:
                 read[name] = result
-        kind = str(read.get(self.told_by, ""))
+        kind = "" if self.told_by in value and self.told_by not in read else self.kind_of(read)
         for key in self.keys:
             self._belongs(key, kind, value, at, problems)
         return read
+
+    def kind_of(self, values: Mapping[str, object]) -> str:
+        """The kind that a table with these values is; '' if there are no kinds, or it is not told."""
+        told_by = self.key(self.told_by)
+        if told_by is None:
+            return ""
+        default = "" if isinstance(told_by.default, Bad) else told_by.default
+        return str(values.get(self.told_by, default))
 
     def _belongs(self, key: Key, kind: str, value: Mapping[str, object], at: Path, problems: Problems) -> None:
         fits = not key.only or kind in key.only
@@ -224,7 +236,8 @@ class Table:
         required = [key.name for key in self.keys if key.required and kind in key.only]
         if required:
             then["required"] = required
-        return {"if": {"properties": {self.told_by: {"const": kind}}, "required": [self.told_by]}, "then": then}
+        told = [] if kind == self.kind_of({}) else [self.told_by]
+        return {"if": {"properties": {self.told_by: {"const": kind}}, "required": told}, "then": then}
 
 
 def key_of(
@@ -245,14 +258,17 @@ def key_of(
     return Key(name, shape, about, default, required, also, tuple(str(kind) for kind in only))
 
 
-def every_table(root: Table) -> Iterator[tuple[str, str, Table]]:
-    """Every table that a file may have, as its header is written, with what it is for; the first is the file."""
+def every_table(root: Table, kind: str = "") -> Iterator[tuple[str, str, Table]]:
+    """Every table that a file may have, as its header is written, with what it is for; the first is the file.
+
+    kind: only those of a file of this kind.
+    """
 
     def of(shape: Shape, path: str, brackets: str, about: str) -> Iterator[tuple[str, str, Table]]:
         match shape:
             case Table():
                 yield brackets[: len(brackets) // 2] + path + brackets[len(brackets) // 2 :], about, shape
-                for key in shape.keys:
+                for key in shape.keys_for(kind) if shape is root else shape.keys:
                     yield from of(key.shape, f"{path}.{key.name}" if path else key.name, "[]", key.about)
             case TableOf():
                 yield from of(shape.item, f"{path}.{shape.heading}", "[]", about)
@@ -262,11 +278,16 @@ def every_table(root: Table) -> Iterator[tuple[str, str, Table]]:
     yield from of(root, "", "", "")
 
 
-def homes(root: Table) -> dict[str, tuple[str, ...]]:
-    """For each key, the tables that it belongs in, as a sentence's "in [resources]" or "above all tables"."""
+def homes(root: Table, document: object) -> dict[str, tuple[str, ...]]:
+    """For each key, the tables that it belongs in, as a sentence's "in [resources]" or "above all tables".
+
+    document: what is being read, which tells the kind.
+    """
     found: dict[str, tuple[str, ...]] = {}
-    for header, _, table in every_table(root):
-        for key in table.keys:
+    kind = root.kind_of(document) if isinstance(document, dict) else ""
+    kind = kind if any(kind in key.only for key in root.keys) else ""
+    for header, _, table in every_table(root, kind):
+        for key in table.keys_for(kind) if table is root else table.keys:
             where = f"in {header}" if header else "at the file's top, above all tables"
             found[key.name] = (*found.get(key.name, ()), where)
     return found

@@ -4,26 +4,30 @@ What the keys are is in `workload_shape`, what must hold between them in `worklo
 `to_document` makes of a workload that was read, read again, is the same workload.
 """
 
-from dataclasses import MISSING, fields
-from enum import Enum
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from outlive.cluster.host import Capacity
 from outlive.cluster.workload import (
     Check,
+    Kind,
     Limits,
     Module,
     PlacementRules,
+    Protection,
     Readiness,
     RestorePolicy,
     VirtualIP,
     Workload,
 )
 
-from .problems import FileInvalid
-from .reading import checked_document, checked_text, file_bytes
+from .machine_document import machine_document, machine_parts, needs_document
+from .nouns import given, part
+from .problems import FileInvalid, Problems
+from .reading import Rules, checked_document, checked_text, file_bytes
 from .schemas import schema_of
+from .seed_files import take_in
 from .workload_rules import check_workload
 from .workload_shape import WORKLOAD
 
@@ -35,24 +39,25 @@ class WorkloadFileError(FileInvalid):
     what = "workload file"
 
 
-def parse_workload(text: str | bytes, source: str = "the workload file") -> Workload:
+def parse_workload(text: str | bytes, source: str = "the workload file", folder: Path | None = None) -> Workload:
     """Read a workload from TOML.
 
     text:   str, or bytes in UTF-8; at most 1 MiB.
     source: what mistakes are told of, usually the file's path.
+    folder: where the paths of files begin that it takes texts from; they are read, which blocks. None: it may not.
     Raises WorkloadFileError with every mistake, and nothing else for any text or bytes.
     """
-    return _workload(checked_text(text, source, WORKLOAD, check_workload, WorkloadFileError))
+    return _workload(checked_text(text, source, WORKLOAD, _rules(folder), WorkloadFileError))
 
 
 def read_workload(path: Path) -> Workload:
     """Read a workload file. It blocks. Raises WorkloadFileError, also when the file cannot be read."""
-    return parse_workload(file_bytes(path, WorkloadFileError), str(path))
+    return parse_workload(file_bytes(path, WorkloadFileError), str(path), path.parent)
 
 
 def workload_from_document(document: object, source: str = "the workload") -> Workload:
     """Read a workload from what a TOML or JSON reader made of it. Raises WorkloadFileError, without lines."""
-    return _workload(checked_document(document, source, WORKLOAD, check_workload, WorkloadFileError))
+    return _workload(checked_document(document, source, WORKLOAD, _rules(None), WorkloadFileError))
 
 
 def workload_schema() -> dict[str, Any]:
@@ -62,57 +67,49 @@ def workload_schema() -> dict[str, Any]:
 
 def to_document(workload: Workload) -> dict[str, Any]:
     """Return the document that a workload is read from, without what is as it would be anyway."""
-    document = {"name": workload.name, "kind": workload.kind.value, "protection": workload.protection.value}
-    return {
-        **document,
-        **_given(workload, "priority", "on_isolation", "data_on"),
-        **_part("resources", _given(workload.resources)),
-        **_part("placement", _given(workload.placement)),
-        **_part("virtual_ip", [_given(virtual_ip) for virtual_ip in workload.virtual_ips]),
-        "module": {module.name: _module_document(module) for module in workload.modules},
+    document: dict[str, Any] = {
+        "name": workload.name,
+        "kind": workload.kind.value,
+        "protection": workload.protection.value,
+        **given(workload, "priority", "after", "on_isolation", "data_on"),
     }
+    machine = workload.machine
+    needed = needs_document(workload, machine) if machine else given(workload.resources)
+    document |= part("resources", needed)
+    document |= part("placement", given(workload.placement))
+    if machine is not None:
+        return document | machine_document(workload, machine)
+    document |= part("virtual_ip", [given(virtual_ip) for virtual_ip in workload.virtual_ips])
+    return document | {"module": {module.name: _module_document(module) for module in workload.modules}}
 
 
 def _module_document(module: Module) -> dict[str, Any]:
     own = ("command", "environment", "working_folder", "user", "after", "stop_signal", "stop_grace_s")
     return {
-        **_given(module, *own),
-        **_part("limits", _given(module.limits)),
-        **_part("restore", _given(module.restore)),
-        **_part("readiness", _given(module.readiness) if module.readiness else {}),
-        **_part("check", [_given(check) for check in module.checks]),
+        **given(module, *own),
+        **part("limits", given(module.limits)),
+        **part("restore", given(module.restore)),
+        **part("readiness", given(module.readiness) if module.readiness else {}),
+        **part("check", [given(check) for check in module.checks]),
     }
 
 
-def _part(key: str, part: dict[str, Any] | list[dict[str, Any]]) -> dict[str, Any]:
-    return {key: part} if part else {}
+def _rules(folder: Path | None) -> Rules:
+    def rules(values: dict[str, Any], written: Mapping[str, Any], problems: Problems) -> None:
+        take_in(values, folder, problems)
+        check_workload(values, written, problems)
 
-
-def _given(noun: Any, *names: str) -> dict[str, Any]:
-    """The fields of a noun (all of them, or these) that are not as they would be without being written."""
-    given: dict[str, Any] = {}
-    for field in fields(noun):
-        value = getattr(noun, field.name)
-        default = field.default_factory() if field.default_factory is not MISSING else field.default
-        if (names and field.name not in names) or value == default:
-            continue
-        match value:
-            case Enum():
-                given[field.name] = value.value
-            case tuple():
-                given[field.name] = list(value)
-            case dict():
-                given[field.name] = dict(value)
-            case _:
-                given[field.name] = value
-    return given
+    return rules
 
 
 def _workload(values: dict[str, Any]) -> Workload:
     parts = dict(values)
+    placement = PlacementRules(**parts.pop("placement", {}))
+    if parts.get("kind") is Kind.VM:
+        machine = machine_parts(parts["name"], parts.get("protection", Protection.COLD), parts)
+        return Workload(placement=placement, **machine, **parts)
     modules = tuple(_module(name, module) for name, module in parts.pop("module").items())
     resources = Capacity(**parts.pop("resources", {}))
-    placement = PlacementRules(**parts.pop("placement", {}))
     virtual_ips = tuple(VirtualIP(**virtual_ip) for virtual_ip in parts.pop("virtual_ip", ()))
     return Workload(modules=modules, resources=resources, placement=placement, virtual_ips=virtual_ips, **parts)
 

@@ -12,6 +12,7 @@ from outlive.cluster.workload import RestorePolicy
 from .placeholders import KNOWN, used
 from .problems import Path, Problems, shown
 from .shapes import nearest
+from .vm_rules import check_vm
 
 Values = Mapping[str, Any]
 
@@ -24,6 +25,9 @@ def check_workload(values: dict[str, Any], given: Values, problems: Problems) ->
     modules: Mapping[str, Values] = {
         name: module for name, module in values.get("module", {}).items() if isinstance(module, dict)
     }
+    for index, other in enumerate(values.get("after", ())):
+        if other == values.get("name"):
+            problems.add(("after", index), "names the workload itself", "Remove it.")
     _virtual_ips_are_unique(values.get("virtual_ip", ()), problems)
     _order_is_possible(modules, values.get("module", {}), problems)
     for name, module in modules.items():
@@ -31,6 +35,7 @@ def check_workload(values: dict[str, Any], given: Values, problems: Problems) ->
         for where, text in _texts_with_placeholders(module, at):
             _placeholders_are_known(text, where, given, problems)
         _backoff_can_grow(module.get("restore", {}), at, problems)
+    check_vm(values, given, problems)
 
 
 def _virtual_ips_are_unique(virtual_ips: tuple[Values, ...], problems: Problems) -> None:

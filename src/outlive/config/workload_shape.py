@@ -1,13 +1,15 @@
 """The keys of a workload file: what each may be, what holds without it, and what it means.
 
-Each key is told here once (those of modules in `module_shape`): the file is read by these shapes, and its JSON
-Schema and the tables in docs/workload-file.md are made from them. Defaults are those of the nouns in
+Each key is told here once (those of modules in `module_shape`, of virtual machines in `machine_shape`): the file is
+read by these shapes, and its JSON Schema and the tables in docs/ are made from them. Defaults are those of the nouns in
 `outlive.cluster.workload`. Relations between keys are in `workload_rules`.
 """
 
 from outlive.cluster.host import Capacity
-from outlive.cluster.workload import Kind, OnIsolation, Protection, VirtualIP, Workload
+from outlive.cluster.workload import Apart, Kind, OnIsolation, PlacementRules, Protection, VirtualIP, Workload
 
+from .guest_shape import HOT, WARM
+from .machine_shape import MACHINE
 from .module_shape import MODULE, MOST_CPUS, MOST_MEMORY_MIB, MOST_MODULES
 from .shapes import Choice, Number
 from .tables import Key, ListOf, Table, TableOf, key_of
@@ -15,7 +17,7 @@ from .texts import INTERFACE, LABEL_NAME, LABEL_VALUE, VIRTUAL_IP, name_of
 
 MOST_VIRTUAL_IPS = 16
 
-_SCOPE = "this version runs services under cold protection"
+_SCOPE = "this version runs services and virtual machines"
 
 RESOURCES = Table(
     (
@@ -49,6 +51,19 @@ PLACEMENT = Table(
             TableOf(LABEL_NAME, LABEL_VALUE, "labels", most=64, heading="LABEL"),
             "Labels that a host must have, each with this value.",
             also=("label",),
+        ),
+        Key(
+            "prefer_sites",
+            ListOf(name_of("a site"), "names of sites", unique=True),
+            "Where among these it goes when it can; each is one of `sites`, if that is given.",
+            also=("preferred_sites", "prefer"),
+        ),
+        key_of(
+            PlacementRules,
+            "apart",
+            Choice(tuple(Apart), made=Apart),
+            "How far from it its standby is: on another `host`, or in another `site`. Under hot protection.",
+            also=("anti_affinity", "spread"),
         ),
     )
 )
@@ -86,16 +101,17 @@ WORKLOAD = Table(
         key_of(
             Workload,
             "kind",
-            Choice((Kind.SERVICE,), ("vm", "app"), _SCOPE, Kind),
-            "What it is: a `service` is one or more programs.",
+            Choice(tuple(Kind), ("app",), _SCOPE, Kind),
+            "What it is: a `service` is one or more programs, a `vm` is a virtual machine.",
             also=("type",),
         ),
         key_of(
             Workload,
             "protection",
-            Choice((Protection.COLD,), ("warm", "hot"), _SCOPE, Protection),
-            "What it may lose: under "
-            "`cold` protection it is started again, here or elsewhere, and keeps what it wrote to its data folder.",
+            Choice(tuple(Protection), made=Protection),
+            "What it may lose. `cold`: it is started again, here or elsewhere, with what it wrote to its data folder "
+            "or disks. For a vm also `warm`: it goes on from its last checkpoint; and `hot`: a standby follows, and it "
+            "goes on there as if nothing had been.",
         ),
         key_of(
             Workload,
@@ -103,6 +119,13 @@ WORKLOAD = Table(
             Number(0, 1000, whole=True),
             "When there is not room for all, the larger is placed first.",
             also=("weight",),
+        ),
+        key_of(
+            Workload,
+            "after",
+            ListOf(name_of("a workload"), "names of workloads", unique=True),
+            "Workloads that must run before this one is started.",
+            also=("depends_on", "requires", "needs", "dependencies"),
         ),
         key_of(
             Workload,
@@ -115,14 +138,15 @@ WORKLOAD = Table(
             Workload,
             "data_on",
             name_of("a datastore"),
-            "The datastore with its data folder, `{data}`; the run lock that "
-            "keeps a second copy from starting is there too. Without it the workload has neither.",
+            "The datastore with its data folder, `{data}`; the run lock that keeps a second copy from starting is "
+            "there too. Without it a service has neither, and a vm has its lock with its first disk on a datastore.",
             also=("datastore", "data", "storage", "volume"),
         ),
         Key(
             "resources",
             RESOURCES,
-            "What a host must have free for it. It is reserved, not enforced: that is what limits are for.",
+            "What a host must have free for it. It is reserved, not enforced: that is what limits are for. Without "
+            "it nothing for a service; for a vm its processors, and its memory with the emulator's own.",
             also=("resource", "requests"),
         ),
         Key("placement", PLACEMENT, "Where it may run."),
@@ -130,6 +154,7 @@ WORKLOAD = Table(
             "virtual_ip",
             ListOf(VIRTUAL_IPS, "virtual IPs", most=MOST_VIRTUAL_IPS),
             "Addresses that move with it, by which its clients reach it.",
+            only=(Kind.SERVICE,),
             also=("virtual_ips", "vip", "ip", "address"),
         ),
         Key(
@@ -137,7 +162,31 @@ WORKLOAD = Table(
             TableOf(name_of("a module"), MODULE, "modules", least=1, most=MOST_MODULES),
             "The programs that it consists of, each supervised on its own.",
             required=True,
+            only=(Kind.SERVICE,),
             also=("modules", "service", "program", "process"),
         ),
-    )
+        Key(
+            "vm",
+            MACHINE,
+            "The hardware of the virtual machine, and what is watched of its guest.",
+            required=True,
+            only=(Kind.VM,),
+            also=("machine", "guest", "domain"),
+        ),
+        Key(
+            "warm",
+            WARM,
+            "Its checkpoints, under warm protection.",
+            only=(Kind.VM,),
+            also=("checkpoint", "checkpoints", "snapshot"),
+        ),
+        Key(
+            "hot",
+            HOT,
+            "How closely its standby follows, under hot protection.",
+            only=(Kind.VM,),
+            also=("standby", "replication", "replica"),
+        ),
+    ),
+    told_by="kind",
 )
