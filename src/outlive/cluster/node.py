@@ -8,10 +8,11 @@ store's orders are followed, then whatever changed is reported and sent.
 from dataclasses import replace
 from itertools import product
 
-from . import isolation, reigns, session
-from .commands import Act, Command, SendHeartbeat, SetDeadline, WriteSlot
+from . import checkpointing, isolation, pairing, reigns, session, standing_by
+from .commands import Act, Command, Role, SendHeartbeat, SetDeadline, WriteSlot
 from .events import (
     AgentStarted,
+    CheckpointEnded,
     DatastoreChanged,
     Event,
     GuardFired,
@@ -20,20 +21,31 @@ from .events import (
     HeartbeatReceived,
     LeaseGranted,
     LeaseRefused,
+    Migrated,
+    MigrationFailed,
     ModuleChanged,
+    Paired,
     PeerHeard,
+    PeerLost,
     Prepared,
     PrepareFailed,
     ProbeAnswered,
+    StandbyDiscarded,
+    StandbyFailed,
+    StandbyListening,
+    StandbySeeding,
+    StandbyWhole,
     StoreMoved,
+    TakeOverFailed,
     Tick,
+    TookOver,
     TornDown,
     Transacted,
 )
 from .heartbeat import Flags, Heartbeat, ModuleKey, ModuleStatus, ModuleTable
 from .host import Host
 from .node_state import NodeState, Phase, Reign, Session, Turn
-from .records import PLACEMENTS, REPORTS, WORKLOADS, Stage
+from .records import OPERATIONS, PLACEMENTS, REPORTS, STANDBYS, WORKLOADS, Stage
 from .timing import Timing
 
 
@@ -57,17 +69,46 @@ def step(state: NodeState, event: Event) -> tuple[NodeState, tuple[Command, ...]
         session.expire(turn)
         _dispatch(turn, event)
     if _moves_reigns(event):
-        reigns.follow(turn, session.in_force(turn))
-        reigns.report(turn)
+        _follow(turn)
+    if _moves_operations(turn, event):
+        checkpointing.follow(turn)
     _signs_of_life(turn, due=isinstance(event, Tick))
     return turn.state, tuple(turn.commands)
+
+
+def _follow(turn: Turn) -> None:
+    """Do what the store's orders, and what has happened since, make due; then say how far it is."""
+    may_act = session.in_force(turn)
+    reigns.follow(turn)
+    standing_by.follow(turn, may_act)
+    if may_act:
+        reigns.begin(turn)
+    pairing.follow(turn, may_act)
+    reigns.report(turn)
+    standing_by.report(turn)
+
+
+_IDLE = (
+    LeaseGranted | LeaseRefused | HeartbeatReceived | PeerHeard | ProbeAnswered | DatastoreChanged | GuardReady
+    | GuardLost | GuardFired | AgentStarted | CheckpointEnded
+)  # fmt: skip
+"""After these neither orders nor reports are due that were not before."""
+
+_FOLLOWED = (PLACEMENTS, WORKLOADS, REPORTS, STANDBYS)
 
 
 def _moves_reigns(event: Event) -> bool:
     """Whether orders or reports may be due after it; in a large cluster the store moves mostly with others' claims."""
     if isinstance(event, StoreMoved) and event.changed is not None:
-        return any(key.startswith((PLACEMENTS, WORKLOADS, REPORTS)) for key in event.changed)
-    return isinstance(event, Tick | StoreMoved | TornDown | Transacted | Prepared | PrepareFailed | ModuleChanged)
+        return any(key.startswith(_FOLLOWED) for key in event.changed)
+    return not isinstance(event, _IDLE)
+
+
+def _moves_operations(turn: Turn, event: Event) -> bool:
+    """Whether an operation may have come, or have to be closed."""
+    if isinstance(event, StoreMoved):
+        return event.changed is None or any(key.startswith(OPERATIONS) for key in event.changed)
+    return isinstance(event, AgentStarted) or (isinstance(event, Tick) and bool(turn.state.checkpoints))
 
 
 def _dispatch(turn: Turn, event: Event) -> None:
@@ -84,6 +125,12 @@ def _dispatch(turn: Turn, event: Event) -> None:
             isolation.heard(turn, host)
         case Transacted(purpose=purpose) if purpose.act is Act.REPORT:
             reigns.on_reported(turn, event)
+        case Transacted(purpose=purpose) if purpose.act in (Act.PAIRED, Act.ALONE, Act.MOVED):
+            pairing.on_transacted(turn, event)
+        case Transacted(purpose=purpose) if purpose.act is Act.TAKE_OVER:
+            standing_by.on_transacted(turn, event, session.in_force(turn))
+        case Transacted(purpose=purpose) if purpose.act is Act.STANDBY:
+            standing_by.on_reported(turn, event)
         case Transacted():
             session.on_transacted(turn, event)
         case LeaseGranted():
@@ -110,6 +157,28 @@ def _dispatch(turn: Turn, event: Event) -> None:
             turn.set_session(guarded=False)
         case AgentStarted():
             _adopt(turn, event)
+        case _:
+            _dispatch_of_pairs(turn, event)
+
+
+def _dispatch_of_pairs(turn: Turn, event: Event) -> None:
+    match event:
+        case Paired():
+            pairing.on_paired(turn, event)
+        case PeerLost(role=Role.PRIMARY) | MigrationFailed():
+            pairing.on_peer_lost(turn, event)
+        case Migrated():
+            pairing.on_migrated(turn, event)
+        case TookOver():
+            standing_by.on_took_over(turn, event)
+        case TakeOverFailed():
+            standing_by.on_take_over_failed(turn, event)
+        case CheckpointEnded():
+            checkpointing.on_ended(turn, event)
+        case StandbyListening() | StandbySeeding() | StandbyWhole() | StandbyFailed() | StandbyDiscarded() | PeerLost():
+            standing_by.on_told(turn, event)
+        case _:
+            pass
 
 
 def _adopt(turn: Turn, event: AgentStarted) -> None:
@@ -135,6 +204,9 @@ def _adopt(turn: Turn, event: AgentStarted) -> None:
     if seen is not None and seen.incarnation == journal.incarnation:
         turn.set_session(sequence=seen.record.sequence)
     for held in journal.held:
+        if held.role is not Role.PRIMARY:
+            standing_by.adopt(turn, held, held.ended is None and held.workload.name in event.alive)
+            continue
         alive = event.alive.get(held.workload.name) if held.ended is None else None
         statuses = {
             module.name: (alive or {}).get(module.name, ModuleStatus.FAILED) for module in held.workload.modules
@@ -258,4 +330,4 @@ def _recipients(turn: Turn) -> tuple[str, ...]:
 
 def holds_nothing(state: NodeState) -> bool:
     """Whether nothing is held here any more: what an orderly shutdown of the host waits for."""
-    return all(reign.phase is Phase.ENDED for reign in state.reigns.values())
+    return session.holds_nothing(state)

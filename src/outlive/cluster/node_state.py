@@ -1,7 +1,8 @@
 """What a host's node machine remembers between events, and the turn in which it changes.
 
 State is frozen; nothing here decides. The rules are elsewhere: `session` (the claim), `reigns` (workloads here),
-`isolation` (peers), `node` (which rule when).
+`pairing` (hot and moving ones as their primary), `standing_by` (as their standby), `isolation` (peers), `node`
+(which rule when).
 """
 
 from dataclasses import dataclass, field, replace
@@ -11,11 +12,11 @@ from typing import Any
 import msgspec
 from immutables import Map
 
-from .commands import Held, Journal, SaveJournal
+from .commands import Held, Journal, Role, SaveJournal
 from .heartbeat import Heartbeat, ModuleStatus
 from .host import Host
 from .mirror import Mirror
-from .records import Stage
+from .records import OperationState, Stage, StandbyStage
 from .timing import Timing
 from .turn import BaseTurn
 from .workload import Workload
@@ -49,12 +50,35 @@ class Phase(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """How a reign stands in its present pairing, with a standby or with the target of a migration.
+
+    pairing: the newest that the communication manager was told of; -1: this agent has told it of none.
+    told: it was told to pair, or to migrate.  whole: the standby holds a whole epoch.  complete: all is at the target.
+    lost: why the pairing must be left, '' while it need not; lost_because: the event that says so.
+    handing_since, failed_since: when it was told to hand over, or the module was seen failed.
+    asked_at, asked_revision: when the store was last asked to arbitrate, and the placement's revision then.
+    """
+
+    pairing: int = -1
+    told: bool = False
+    whole: bool = False
+    complete: bool = False
+    lost: str = ""
+    lost_because: str = ""
+    handing_since: float | None = None
+    failed_since: float | None = None
+    asked_at: float | None = None
+    asked_revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Reign:
     """A workload that this host acts, or has acted, for at one generation.
 
     statuses: as the runtime says; started: modules that were told to start; restored: restorations carried out.
     final: how it ends (or ended). reporting_since: when the outstanding report was sent; reported_revision: the
-    store's revision after the last one that was written.
+    store's revision after the last one that was written. adopting: it begins as a standby that takes over.
     """
 
     workload: Workload
@@ -70,6 +94,8 @@ class Reign:
     reason: str = ""
     reported_revision: int = 0
     reporting_since: float | None = None
+    adopting: bool = False
+    link: Link = Link()
 
     def stage(self) -> Stage:
         """How far this has come, in the words of a report."""
@@ -92,10 +118,58 @@ class Reign:
         return ModuleStatus.RESTORING
 
 
+class Standing(StrEnum):
+    """HELD: it follows, or gets ready to. TAKING: it won the store, and adopts. ENDED: never again in this pairing."""
+
+    HELD = "held"
+    TAKING = "taking"
+    ENDING = "ending"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Standby:
+    """A workload that this host follows in one pairing; role: as its standby, or as the target of its migration.
+
+    stage, address, port, reason: what its record in the store shall say.
+    lost: why it wants to take over, '' while it does not.
+    asked_at, asked_revision: when it last asked the store to, and the placement's revision then.
+    reporting_since, reported_revision: as in a Reign.
+    """
+
+    workload: Workload
+    generation: int
+    pairing: int
+    claim: int
+    role: Role
+    because: str
+    standing: Standing = Standing.HELD
+    stage: StandbyStage = StandbyStage.PREPARING
+    address: str = ""
+    port: int = 0
+    reason: str = ""
+    lost: str = ""
+    asked_at: float | None = None
+    asked_revision: int = 0
+    reported_revision: int = 0
+    reporting_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointCourse:
+    """A checkpoint that an operator asked for. state: None while it is under way; asked_at: last told the store."""
+
+    state: OperationState | None = None
+    reason: str = ""
+    because: str = ""
+    asked_at: float = 0.0
+
+
 class NodeState(msgspec.Struct, frozen=True):
     """Everything that one host's node machine knows.
 
     predecessor: the agent's run before this one, by the journal.  shown: the reigns that the last heartbeat told of.
+    checkpoints: how the checkpoint fares that an operation asked for.
     """
 
     me: str
@@ -113,6 +187,8 @@ class NodeState(msgspec.Struct, frozen=True):
     session: Session = Session()
     reigns: "Map[str, Reign]" = Map()
     acted: "Map[str, int]" = Map()
+    standbys: "Map[str, Standby]" = Map()
+    checkpoints: "Map[str, CheckpointCourse]" = Map()
     heard: "Map[str, float]" = Map()
     listening_since: float = 0.0
     ticked_at: float | None = None
@@ -137,8 +213,15 @@ class Turn(BaseTurn[NodeState]):
         """Put a reign in the place of the one before it."""
         self.set(reigns=self.state.reigns.set(reign.workload.name, reign))
 
+    def set_standby(self, standby: Standby) -> None:
+        """Put a standby in the place of the one before it."""
+        self.set(standbys=self.state.standbys.set(standby.workload.name, standby))
+
     def save(self) -> None:
-        """Have the journal say what is held now, if that is not what it says already."""
+        """Have the journal say what is held now, if that is not what it says already.
+
+        A standby that takes over stands there as a standby until it has: so the next agent can have it take over again.
+        """
         state = self.state
         held = tuple(
             Held(
@@ -151,6 +234,21 @@ class Turn(BaseTurn[NodeState]):
                 reason=reign.reason if reign.phase is Phase.ENDED else "",
             )
             for _, reign in sorted(state.reigns.items())
+            if not (reign.adopting and reign.phase is Phase.PREPARING)
+        )
+        held += tuple(
+            Held(
+                workload=standby.workload,
+                generation=standby.generation,
+                claim=standby.claim,
+                restored={},
+                because=standby.because,
+                ended=Stage.FAILED if standby.standing is Standing.ENDED else None,
+                reason=standby.reason,
+                role=standby.role,
+                pairing=standby.pairing,
+            )
+            for _, standby in sorted(state.standbys.items())
         )
         session = state.session
         journal = Journal(state.run, session.lease, session.incarnation, held)

@@ -8,6 +8,7 @@ Whatever ends a reign, it is torn down completely before heartbeats call it stop
 from dataclasses import replace
 
 from . import records as rec
+from . import standing_by
 from .commands import Act, Announce, Prepare, StartModule, TearDown
 from .events import (
     GuardFired,
@@ -20,25 +21,31 @@ from .events import (
 )
 from .heartbeat import ModuleStatus
 from .mirror import Entry
-from .node_state import Phase, Reign, Turn
+from .node_state import Link, Phase, Reign, Standing, Turn
 from .transaction import Put, Transaction, unchanged
 from .workload import OnIsolation, start_order
 
 CUT_OFF = "this host is cut off from every other"
+BY_GUARD = "the guard stopped it at the claim's deadline"
 
 
-def follow(turn: Turn, may_act: bool) -> None:
-    """Make the reigns follow the placements in the store. may_act: the claim is in force."""
+def follow(turn: Turn) -> None:
+    """Make the reigns follow the placements in the store."""
     state = turn.state
     for name, reign in sorted(state.reigns.items()):
         _follow_known(turn, reign, state.mirror.placements.get(name))
-    if not may_act:
-        return
+
+
+def begin(turn: Turn) -> None:
+    """Begin what the store places here; only while the claim is in force."""
+    state = turn.state
     me, incarnation = state.host.name, state.session.incarnation
     placements = (entry.record for entry in state.mirror.placements.values())
     mine = {each.workload: each for each in placements if each.host == me and each.claim == incarnation}
     for name, placed in sorted(mine.items()):
         known = turn.state.reigns.get(name)
+        if name in turn.state.standbys:
+            continue  # it takes over, or is discarded first
         if known is None or (known.phase is Phase.ENDED and known.generation < placed.generation):
             _begin(turn, placed)
 
@@ -58,11 +65,13 @@ def _follow_known(turn: Turn, reign: Reign, entry: Entry[rec.PlacementRecord] | 
         if reign.phase is Phase.ENDED and placed.host != turn.state.host.name:
             turn.set(reigns=turn.state.reigns.delete(reign.workload.name))
         else:
-            stop(turn, reign, rec.Stage.STOPPED, "the leader placed it anew", placed.because)
+            reason = placed.reason if placed.took_over else "the leader placed it anew"
+            stop(turn, reign, rec.Stage.STOPPED, reason, placed.because)
     elif placed.generation == reign.generation:
         if placed.order is rec.Order.STOP:
             stop(turn, reign, rec.Stage.STOPPED, placed.reason, placed.because)
-        elif reign.phase is Phase.ACTIVE:
+        elif reign.phase is Phase.ACTIVE and placed.standby is None and placed.moving_to is None:
+            # What a standby may go on with at this very moment must not begin anew here.
             _restore(turn, reign, placed)
 
 
@@ -82,6 +91,7 @@ def _begin(turn: Turn, placed: rec.PlacementRecord) -> None:
         statuses={module.name: ModuleStatus.RESTORING for module in workload.modules},
         restored=dict(placed.restores),
         because=placed.because,
+        link=Link(pairing=placed.pairing),
     )
     if placed.generation <= acted:
         # A hand removed the placement, and generations began anew: said, so that the leader goes on to the next.
@@ -96,9 +106,15 @@ def _begin(turn: Turn, placed: rec.PlacementRecord) -> None:
         turn.set_reign(replace(reign, phase=Phase.ENDED, reason=CUT_OFF))
         turn.save()
         return
+    if placed.took_over:
+        # Begun anew it would not be what was taken over: the leader decides that, knowing it.
+        gone = replace(reign, phase=Phase.ENDED, final=rec.Stage.FAILED, reason="what it was to take over is gone")
+        turn.set_reign(gone)
+        turn.save()
+        return
     turn.set_reign(reign)
     turn.save()
-    turn.do(Prepare(workload, placed.generation, placed.because))
+    turn.do(Prepare(workload, placed.generation, placed.because, placed.resume_at))
 
 
 def _current(turn: Turn, name: str, generation: int, *phases: Phase) -> Reign | None:
@@ -206,24 +222,30 @@ def stop(turn: Turn, reign: Reign, final: rec.Stage, reason: str, because: str) 
 
 def stop_all(turn: Turn, final: rec.Stage, reason: str, because: str) -> None:
     """Tear down everything here."""
+    standing_by.discard_all(turn, reason, because)
     for _, reign in sorted(turn.state.reigns.items()):
         stop(turn, reign, final, reason, because)
 
 
 def stop_isolated(turn: Turn, because: str) -> None:
-    """Tear down what is to stop when this host is cut off."""
+    """Tear down what is to stop when this host is cut off; whether a pair's host goes on is the store's to say."""
     for _, reign in sorted(turn.state.reigns.items()):
-        if reign.workload.on_isolation is OnIsolation.STOP:
+        if reign.workload.on_isolation is OnIsolation.STOP and not reign.workload.is_hot:
             stop(turn, reign, rec.Stage.STOPPED, CUT_OFF, because)
 
 
 def on_guard_fired(turn: Turn, event: GuardFired) -> None:
     """The guard was faster: clear up behind it."""
     reign = _current(turn, event.workload, event.generation, Phase.PREPARING, Phase.ACTIVE, Phase.STOPPING)
+    standby = turn.state.standbys.get(event.workload)
+    if standby is not None and standby.generation == event.generation:
+        standing_by.discard(turn, standby, BY_GUARD, standby.because)
+        if standby.standing is Standing.TAKING:
+            reign = turn.state.reigns.get(event.workload)
     if reign is None:
         return
     cause = turn.note("guard.fired", workload=event.workload, generation=event.generation, host=turn.state.host.name)
-    stop(turn, reign, rec.Stage.STOPPED, "the guard stopped it at the claim's deadline", cause)
+    stop(turn, reign, rec.Stage.STOPPED, BY_GUARD, cause)
 
 
 def on_torn_down(turn: Turn, event: TornDown) -> None:
@@ -239,6 +261,7 @@ def on_torn_down(turn: Turn, event: TornDown) -> None:
         text=reign.reason,
     )
     turn.set_reign(replace(reign, phase=Phase.ENDED, because=cause))
+    standing_by.forget(turn, event.workload)
     turn.save()
 
 

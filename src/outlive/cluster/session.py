@@ -11,7 +11,7 @@ from . import records as rec
 from .commands import Act, GrantLease, KeepAlive, SetDeadline
 from .events import LeaseGranted, Outcome, Transacted
 from .lease import deadline_at
-from .node_state import Phase, Turn
+from .node_state import NodeState, Phase, Standing, Turn
 from .reigns import stop_all
 from .transaction import Delete, Put, Transaction, absent, same_incarnation, unchanged
 
@@ -39,11 +39,17 @@ def advance(turn: Turn) -> None:
     if session.incarnation:
         if state.at >= session.renew_at:
             _renew(turn)
-    elif all(reign.phase is Phase.ENDED for reign in state.reigns.values()):
+    elif holds_nothing(state):
         _register(turn)
     else:
         # A claim that ended just before the agent's death may have left something that nobody told to stop.
         stop_all(turn, rec.Stage.STOPPED, "this host holds no claim", "")
+
+
+def holds_nothing(state: NodeState) -> bool:
+    """Whether nothing is held here any more, by the rules or for them to follow."""
+    standbys = all(standby.standing is Standing.ENDED for standby in state.standbys.values())
+    return standbys and all(reign.phase is Phase.ENDED for reign in state.reigns.values())
 
 
 def expire(turn: Turn) -> None:
