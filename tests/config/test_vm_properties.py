@@ -126,7 +126,8 @@ def virtual_machines(draw: st.DrawFn) -> Workload:
         st.none() | st.floats(1, 1000),
     )
     some_sites = st.lists(NAMES, min_size=2, max_size=3, unique=True)
-    sites = draw(some_sites) if draw(st.booleans()) else []
+    is_bound = draw(st.booleans())
+    sites = draw(some_sites) if is_bound else []
     return Workload(
         name=draw(NAMES),
         modules=(Module("vm", ()),),
