@@ -125,9 +125,10 @@ def virtual_machines(draw: st.DrawFn) -> Workload:
         st.floats(0.01, 0.95),
         st.none() | st.floats(1, 1000),
     )
+    has_lock_elsewhere = draw(st.booleans())
     some_sites = st.lists(NAMES, min_size=2, max_size=3, unique=True)
     is_bound = draw(st.booleans())
-    sites = draw(some_sites) if is_bound else []
+    sites: list[str] = draw(some_sites) if is_bound else []
     return Workload(
         name=draw(NAMES),
         modules=(Module("vm", ()),),
@@ -140,7 +141,7 @@ def virtual_machines(draw: st.DrawFn) -> Workload:
             prefer_sites=tuple(draw(st.lists(st.sampled_from(sites), unique=True)) if sites else ()),
             apart=draw(st.sampled_from(Apart)) if hot else Apart.HOST,
         ),
-        data_on=draw(NAMES) if stores and draw(st.booleans()) else stores[0] if stores else None,
+        data_on=(draw(NAMES) if has_lock_elsewhere else stores[0]) if stores else None,
         machine=machine,
         warm=draw(warm) if protection is Protection.WARM else WarmPolicy(),
         hot=draw(hot_policy) if hot else HotPolicy(),
