@@ -37,6 +37,7 @@ REIGN = "reign.json"
 HEADS = "heads.json"
 DISKS = "disks"
 _MOST_RECORD_BYTES = 1 << 20
+_PASSABLE = 0o711
 _LAYER = re.compile(r".*\.([0-9]{1,10})\.qcow2")
 
 
@@ -131,7 +132,9 @@ def chain_of(folder: Path, name: str) -> list[Checkpoint]:
 def begin_reign(folder: Path, generation: int, host: str, run_lock: Path | None = None) -> None:
     """Say that `generation` acts here from now on. Raises GenerationOld when a later one has; CheckpointDamaged."""
     check_reign(folder, generation, run_lock)
-    (folder / DISKS).mkdir(parents=True, exist_ok=True, mode=0o711)
+    for own in (folder.parent, folder, folder / DISKS):
+        own.mkdir(exist_ok=True)
+        own.chmod(_PASSABLE)  # the layers in `disks` are opened by QEMU, whose user is another
     told = _reign_of(folder)
     if told is None or told.generation < generation:
         write_whole(folder / REIGN, msgspec.json.encode(_Reign(generation, host)))

@@ -122,7 +122,7 @@ def prepare_resume(
 ) -> Resume:
     """Make everything ready for a new reign to go on from a checkpoint; the checkpoint itself stays as it is.
 
-    name: which, by its name or label; None: the newest whole one. A named one that is damaged is refused, not replaced by another.
+    name: which, by its name or label; None: the newest whole one. A named one that is damaged is refused.
     Raises HardwareDiffers, CheckpointMissing, CheckpointDamaged (nothing was changed), GenerationOld, CheckpointFailed.
     """
     if name is None:
@@ -189,7 +189,7 @@ def fill_memory(resume: Resume, ram: Path, progress: Callable[[int], None] = lam
             stack.callback(os.close, source)
             for block in read_blocks(source, one.memory, size // PAGE_BYTES):
                 _apply(into, block.data, block.content())
-                for first, count in block.zeros if one.parent is not None else ():
+                for first, count in block.zeros:
                     _apply(into, [(first, count)], bytes(count * PAGE_BYTES))
                 progress(sum(count for _, count in block.data))
 

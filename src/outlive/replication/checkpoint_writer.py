@@ -1,0 +1,336 @@
+"""Taking a checkpoint of a running machine: memory live in rounds, a short stop, and then on to the datastore.
+
+    rounds   scan and protect, then the scribe copies those pages, while the guest runs; until few are left
+    cut      stop + disks onto new layers + device state, in one write; scan; copy the last pages aside; cont
+    after    the scribe writes the last pages and the device state, syncs, and gives the manifest its name
+
+Between stop and cont nothing here waits for the datastore but QEMU's own flush of the disks. The invariants: whatever
+fails, the guest runs again; and a page that was scanned and is in no whole checkpoint is remembered until it is. One
+writer serves one QEMU process and may be used by one thread at a time. Reading what was written is not here.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from outlive.errors import Failed
+
+from . import device_state
+from .checkpoint import FORMAT, PAGE_BYTES, Checkpoint, Hardware
+from .checkpoint_desk import SILENT_S, Desk
+from .checkpoint_disks import Drive, Plugged, drives, merge_layers, plug_layers, snapshot_command, unplug_layers
+from .checkpoint_errors import CheckpointFailed
+from .checkpoint_folder import folder_of
+from .checkpoint_keeping import Keeping, Kept
+from .checkpoint_pages import PageSet, Run, page_count, pieces
+from .checkpoint_scribe import Opening
+from .kernels import Staging
+from .memory import Memory, Runs, nonzero
+from .qmp_line import QemuRefused, QemuSilent, QmpLine, command
+from .tracking import Tracker
+
+MOST_ROUNDS = 12
+FEW_PAGES = 512
+CUT_S = 30.0
+_PIECE_PAGES = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Whose checkpoints, where, and how they are kept.
+
+    scratch:    a file in memory that both QEMU and we may write, for the device state.
+    owner:      user and group that QEMU runs as; None: whoever owns the disks.
+    base_every: a new base after so many increments, however well merging goes.
+    mib_s:      the most that is copied from the guest's memory a second while it runs; None: no limit.
+    silent_s:   how long the datastore may keep us waiting before a checkpoint is given up.
+    """
+
+    datastore: Path
+    workload: str
+    host: str
+    generation: int
+    hardware: Hardware
+    ram: Path
+    scratch: Path
+    disks: tuple[Plugged, ...] = ()
+    run_lock: Path | None = None
+    owner: tuple[int, int] | None = None
+    keeping: Keeping = Keeping()
+    base_every: int = 32
+    mib_s: float | None = None
+    silent_s: float = SILENT_S
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """How a checkpoint went. pause_ms: how long the guest stood, its processors' point of view.
+
+    rounds: pages told by each scan on the running guest.  last_pages: those copied while it stood.
+    prefix_ms: an additional pause, once for each base, in which the head of the device state was taken.
+    """
+
+    pause_ms: float
+    took_ms: float
+    rounds: tuple[int, ...]
+    last_pages: int
+    prefix_ms: float = 0.0
+
+
+class Steps(Protocol):
+    """Is told where a checkpoint is: at each step once, before it. Tests interrupt there."""
+
+    def __call__(self, step: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    state: bytes
+    pages: list[Run]
+    pause_ms: float
+
+
+class CheckpointWriter:
+    """Takes checkpoints of one QEMU process. The first one is a base."""
+
+    def __init__(
+        self,
+        target: Target,
+        connect: Callable[[], QmpLine],
+        memory: Memory,
+        tracker: Tracker,
+        step: Steps = lambda step: None,
+    ) -> None:
+        """connect: makes a monitor line to QEMU, again after one fell silent.  memory: QEMU's, as mapped here."""
+        self.target = target
+        self.folder = folder_of(target.datastore, target.workload)
+        self._connect = connect
+        self._line: QmpLine | None = None
+        self._stopped = False
+        self._memory = memory
+        self._tracker = tracker
+        self._step = step
+        self._runs = Runs.for_pages(memory.pages)
+        self._staging = Staging(memory.pages)
+        self._unsaved = PageSet(memory.pages)
+        self._parent: str | None = None
+        self._increments = 0
+        self._prefix = b""
+        self._held: list[Desk] = []
+        self.figures: Figures | None = None
+
+    def write(self, reason: str, label: str = "") -> Checkpoint:
+        """Take one. label: the name that a person gave it.
+
+        Raises CheckpointFailed, GenerationOld, or QemuSilent; the guest goes on, and earlier checkpoints are untouched.
+        """
+        begun = time.monotonic()
+        desk = self._open()
+        nodes: list[str] = []
+        try:
+            self._step("begin")
+            sequence = desk.begin()[1]
+            parent = self._parent if self._increments < self.target.base_every else None
+            prefix_ms = 0.0
+            if parent is None:
+                prefix_ms = self._take_prefix()
+            now = drives(self._qmp, self.target.datastore, self.target.disks)
+            self._step("layers")
+            layered = desk.layers([drive.chain for drive in now]) if now else []
+            nodes = plug_layers(self._qmp, self.target.datastore, layered)
+            self._step("rounds")
+            rounds = self._copy_live(desk, parent is None)
+            self._step("cut")
+            cut = self._cut(now, nodes)
+            nodes = []
+            self._step("put")
+            self._put(desk, cut)
+            self._step("finish")
+            checkpoint = desk.finish(
+                self._manifest(sequence, parent, now, reason, label, cut), device_state.splice(self._prefix, cut.state)
+            )
+        except BaseException as error:
+            if isinstance(error, QemuSilent):
+                self.close()
+            self._undo(desk, nodes)
+            if isinstance(error, OSError):
+                raise CheckpointFailed("A checkpoint was not written.", cause=str(error)) from error
+            raise
+        desk.close()
+        self._parent, self._increments = checkpoint.name, 0 if parent is None else self._increments + 1
+        self._unsaved.clear()
+        self._staging.give_back()
+        took_ms = (time.monotonic() - begun) * 1000
+        self.figures = Figures(cut.pause_ms, took_ms, tuple(rounds), page_count(cut.pages), prefix_ms)
+        return checkpoint
+
+    @property
+    def _qmp(self) -> QmpLine:
+        """The monitor line. A new one first lets a guest go on that we had stopped when the last one fell silent."""
+        if self._line is None:
+            self._line = self._connect()
+            if self._stopped and self._line.run("query-status")["status"] == "paused":
+                self._line.run("cont")
+            self._stopped = False
+        return self._line
+
+    def close(self) -> None:
+        """Let go of QEMU's monitor."""
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+    def find_labelled(self, label: str) -> str:
+        """The name of a whole checkpoint with that label, '' for none. Raises CheckpointFailed."""
+        with self._open() as desk:
+            return desk.labelled(label)
+
+    def tidy(self, stopped: Callable[[], bool] = lambda: False) -> Kept:
+        """Merge and remove what is older than the policy keeps, while the guest runs.
+
+        stopped: asked now and then; true leaves the rest for the next time. Raises CheckpointFailed, GenerationOld.
+        """
+        with self._open() as desk:
+            kept = desk.tidy(self.target.keeping)
+            if kept.damaged:
+                self._parent = None
+            now = drives(self._qmp, self.target.datastore, self.target.disks)
+            by_name = {drive.chain.name: drive for drive in now}
+            for disk, layers in desk.mergeable([drive.chain for drive in now]).items():
+                if stopped():
+                    break
+                done = merge_layers(
+                    self._qmp, self.target.datastore, by_name[disk], layers, stopped, self.target.keeping.mib_s
+                )
+                if done:
+                    desk.note_merged(disk, layers)
+        return kept
+
+    def start_anew(self) -> None:
+        """Make the next checkpoint a base."""
+        self._parent = None
+
+    def _open(self) -> Desk:
+        """A scribe at work. No other is started while the kernel holds one that was given up."""
+        self._held = [desk for desk in self._held if desk.process.poll() is None]
+        if self._held:
+            raise CheckpointFailed("The datastore still holds what an earlier checkpoint wrote.")
+        opening = Opening(
+            str(self.folder), self.target.generation, self.target.host, str(self.target.ram),
+            str(self.target.run_lock) if self.target.run_lock else None, self.target.mib_s, self.target.owner,
+        )  # fmt: skip
+        return Desk(opening, silent_s=self.target.silent_s)
+
+    def _copy_live(self, desk: Desk, base: bool) -> list[int]:
+        """Have all pages copied that are in no whole checkpoint, until few are left. Returns what each round had."""
+        told = list(self._scan())
+        if base:
+            everything = Runs.of([(0, self._memory.pages)])
+            told = list(nonzero(self._memory, everything, Runs.for_pages(self._memory.pages)))
+        else:
+            told = self._unsaved.runs()
+        rounds = [page_count(told)]
+        self._copy(desk, told)
+        while len(rounds) < MOST_ROUNDS and self._tracker.scan(self._runs, protect=False).pages > FEW_PAGES:
+            told = list(self._scan())
+            rounds.append(page_count(told))
+            self._copy(desk, told)
+            if rounds[-1] > 0.9 * rounds[-2] and len(rounds) > 2:
+                break  # the guest writes as fast as we copy: the cut has to take what is left
+        return rounds
+
+    def _copy(self, desk: Desk, told: list[Run]) -> None:
+        if self._tracker.source is self._memory:
+            desk.copy(told)
+            return
+        # What a comparer found is in its own copy alone, whatever the guest has written since.
+        for piece in pieces(told, _PIECE_PAGES):
+            self._staging.copy_out(self._tracker.source, Runs.of(piece))
+            desk.put(piece, self._staging.data)
+
+    def _scan(self) -> Runs:
+        """The pages written since the last scan, which from now on are ours to save."""
+        runs = self._tracker.scan(self._runs)
+        self._unsaved.add(list(runs))
+        return runs
+
+    def _cut(self, now: list[Drive], nodes: list[str]) -> _Cut:
+        """Stop the guest for as short as can be. However this ends, the guest runs again if it ran before."""
+        commands = [command("query-status"), device_state.STOP]
+        if now:
+            commands.append(snapshot_command(now, nodes))
+        commands.append(device_state.save_command(self.target.scratch))
+        was_running = True
+        failures: list[Failed] = []
+        qmp = self._qmp
+        begun = time.monotonic()
+        self._stopped = True
+        qmp.write(b"".join(commands), len(commands))
+        try:
+            was_running = qmp.answer(within_s=CUT_S)["status"] == "running"
+            for _ in commands[1:]:
+                try:
+                    qmp.answer(within_s=CUT_S)
+                except QemuRefused as error:
+                    failures.append(error)
+            runs = self._scan()
+            self._staging.copy_out(self._tracker.source, runs)
+        finally:
+            if was_running:
+                qmp.write(device_state.CONTINUE, 1)
+        if was_running:
+            qmp.answer(within_s=CUT_S)
+        self._stopped = False
+        pause_ms = (time.monotonic() - begun) * 1000
+        if failures:
+            raise CheckpointFailed("QEMU could not be stopped for a checkpoint as it must.", cause=str(failures[0]))
+        return _Cut(device_state.read_saved(self.target.scratch), list(runs), pause_ms)
+
+    def _put(self, desk: Desk, cut: _Cut) -> None:
+        """Write the pages of the cut, a piece at a time."""
+        data = self._staging.data
+        at = 0
+        for piece in pieces(cut.pages, _PIECE_PAGES):
+            size = page_count(piece) * PAGE_BYTES
+            desk.put(piece, data[at : at + size])
+            at += size
+
+    def _take_prefix(self) -> float:
+        begun = time.monotonic()
+        self._prefix = device_state.take_prefix(self._qmp, self.target.scratch)
+        return (time.monotonic() - begun) * 1000
+
+    def _manifest(
+        self, sequence: int, parent: str | None, now: list[Drive], reason: str, label: str, cut: _Cut
+    ) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "workload": self.target.workload,
+            "generation": self.target.generation,
+            "sequence": sequence,
+            "parent": parent,
+            "host": self.target.host,
+            "created_unix_s": time.time(),
+            "reason": reason,
+            "hardware": msgspec.to_builtins(self.target.hardware),
+            "disks": msgspec.to_builtins([drive.chain for drive in now]),
+            "pause_ms": round(cut.pause_ms, 3),
+            "label": label,
+        }
+
+    def _undo(self, desk: Desk, nodes: list[str]) -> None:
+        """Clear away what a checkpoint that failed began, as far as that can be now; the next one clears the rest."""
+        if nodes:
+            with contextlib.suppress(Failed):
+                unplug_layers(self._qmp, nodes)
+        with contextlib.suppress(Failed):
+            desk.heads([drive.chain for drive in drives(self._qmp, self.target.datastore, self.target.disks)])
+            desk.abort()
+        desk.close()
+        if desk.process.poll() is None:
+            self._held.append(desk)
