@@ -44,7 +44,7 @@ def test_old_lists_are_replaced_by_fresh_ones_of_our_own(tmp_path: Path, monkeyp
             raise GuestNotMade("404", cause="not found")
         return ""
 
-    monkeypatch.setattr(packages, "_run", run)
+    monkeypatch.setattr(packages, "run", run)
     told: list[str] = []
     packages.download_kernel(tmp_path, told.append)
     assert [words[-1] for words in calls[2:]] == ["update", "linux-image-cloud-amd64", "busybox-static"]

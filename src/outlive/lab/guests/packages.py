@@ -16,6 +16,7 @@ from .kept import GuestNotMade, kept
 METAPACKAGE, BUSYBOX = "linux-image-cloud-amd64", "busybox-static"
 COMMAND_S = 900.0
 _DEPENDENCY = re.compile(r"^\s*Depends:\s*(linux-image-[0-9]\S*)", re.MULTILINE)
+_TARGET = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)"
 _MODULE_NEEDS = re.compile(rb"\0depends=([^\0]*)\0")
 
 
@@ -38,7 +39,7 @@ def cloud_kernel(cache: Path, modules: Sequence[str], say: Callable[[str], None]
         work = scratch / "work"
         work.mkdir()
         for package in download_kernel(work, say):
-            _run(["dpkg-deb", "-x", str(package), str(scratch)], work)
+            run(["dpkg-deb", "-x", str(package), str(scratch)], work)
         shutil.rmtree(work)
         for needless in ("usr/share", "lib/systemd"):
             shutil.rmtree(scratch / needless, ignore_errors=True)
@@ -62,12 +63,12 @@ def download_kernel(work: Path, say: Callable[[str], None]) -> list[Path]:
         own = [f"-oDir::State::Lists={work}/lists", f"-oDir::Cache={work}/cache"]
         for folder in ("lists/partial", "cache/archives/partial"):
             (work / folder).mkdir(parents=True)
-        _run(["apt-get", "-q", *own, "update"], work)
+        run(["apt-get", "-q", *own, "update"], work)
         return _download(work, own, say)
 
 
 def _download(work: Path, options: Sequence[str], say: Callable[[str], None]) -> list[Path]:
-    told = _run(["apt-cache", *options, "depends", METAPACKAGE], work)
+    told = run(["apt-cache", *options, "depends", METAPACKAGE], work)
     found = _DEPENDENCY.search(told)
     if found is None:
         raise GuestNotMade(
@@ -76,7 +77,7 @@ def _download(work: Path, options: Sequence[str], say: Callable[[str], None]) ->
             remedy="see `apt-cache depends linux-image-cloud-amd64`",
         )
     say(f"downloading {found[1]} and {BUSYBOX} (some 30 MB)")
-    _run(["apt-get", "-q", *options, "download", found[1], BUSYBOX], work)
+    run(["apt-get", "-q", *options, "download", found[1], BUSYBOX], work)
     return sorted(work.glob("*.deb"))
 
 
@@ -98,8 +99,27 @@ def in_order(names: Sequence[str], folder: Path) -> Iterator[Path]:
         yield from visit(name)
 
 
-def _run(words: Sequence[str], work: Path) -> str:
-    """Run a command of Debian's and return what it prints."""
+def debian_sources(work: Path) -> tuple[str, list[str]]:
+    """The suite, and the lines of sources, that apt on this machine gets Debian itself from. Raises GuestNotMade."""
+    told = run(["apt-get", "indextargets", "--format", _TARGET, "Created-By: Packages", "Origin: Debian"], work)
+    components: dict[tuple[str, str], list[str]] = {}
+    for line in told.splitlines():
+        repository, release, component = line.split("|")
+        components.setdefault((repository, release), []).append(component)
+    lines = [f"deb {repository} {release} {' '.join(each)}" for (repository, release), each in components.items()]
+    # The others, such as bookworm-updates, are named after the one.
+    suites = sorted((release for _, release in components), key=len)
+    if not suites:
+        raise GuestNotMade(
+            "apt on this machine has no lists of Debian's packages.",
+            cause="no source that apt has lists of is Debian itself",
+            remedy="run `apt-get update`, and see that the sources are Debian's",
+        )
+    return suites[0], lines
+
+
+def run(words: Sequence[str], work: Path, *, timeout_s: float = COMMAND_S) -> str:
+    """Run a command of Debian's in a folder and return what it prints. Raises GuestNotMade with its complaint."""
     try:
         done = subprocess.run(
             words,
@@ -109,7 +129,7 @@ def _run(words: Sequence[str], work: Path) -> str:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=COMMAND_S,
+            timeout=timeout_s,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
