@@ -65,10 +65,10 @@ class Counters(ctypes.Structure):
 _ANY = c_void_p
 _FUNCTIONS: dict[str, tuple[type | None, list[type]]] = {
     "pages_map": (c_int64, [c_int, c_uint64, c_int, POINTER(c_void_p)]),
-    "pages_unmap": (c_int64, [_ANY, c_uint64]),
+    "pages_unmap": (c_int64, [_ANY, c_uint64, c_int]),
     "pages_give_back": (c_int64, [_ANY, c_uint64, c_uint64]),
     "pages_scan": (c_int64, [c_int, c_uint64, c_uint64, c_int, _ANY, c_uint64, POINTER(c_uint64)]),
-    "pages_compare": (c_int64, [_ANY, _ANY, c_uint64, c_int, _ANY, c_uint64, POINTER(c_uint64)]),
+    "pages_compare": (c_int64, [_ANY, _ANY, c_uint64, c_int, c_int, _ANY, c_uint64, POINTER(c_uint64)]),
     "pages_nonzero": (c_int64, [_ANY, c_uint64, c_int, _ANY, c_uint64, _ANY, c_uint64, POINTER(c_uint64)]),
     "pages_copy_out": (c_int64, [_ANY, c_uint64, _ANY, c_uint64, c_uint64, _ANY, _ANY, c_uint64]),
     "pages_scratch_bytes": (c_uint64, []),

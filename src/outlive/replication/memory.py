@@ -8,6 +8,7 @@ the beginning of the guest's RAM file.
 import ctypes
 import os
 import weakref
+from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -117,7 +118,7 @@ class Runs:
         ends = [0, *(first + count for first, count in listed)]
         assert all(count > 0 and first >= end for (first, count), end in zip(listed, ends, strict=False))
         flat = [number for run in listed for number in run]
-        self.memory.view.cast("I")[: len(flat)] = (ctypes.c_uint32 * len(flat))(*flat)
+        self.memory.view.cast("I")[: len(flat)] = array("I", flat)
         self.count, self.pages = len(listed), sum(count for _, count in listed)
 
     def clear(self) -> None:
@@ -178,6 +179,6 @@ def _map(fd: int, size_bytes: int, writable: bool) -> int:
 
 
 def _unmap(address: int, size_bytes: int, fd: int) -> None:
-    pages_library().pages_unmap(address, size_bytes)
+    pages_library().pages_unmap(address, size_bytes, int(fd < 0))
     if fd >= 0:
         os.close(fd)

@@ -109,7 +109,7 @@ class CompareTracker:
         """See Tracker."""
         pages = ctypes.c_uint64()
         found = pages_library().pages_compare(
-            self._memory.address, self._copy.address, self._memory.pages, int(protect),
+            self._memory.address, self._copy.address, self._memory.pages, self._memory.fd, int(protect),
             runs.memory.address, runs.capacity, ctypes.byref(pages),
         )  # fmt: skip
         return _told(runs, found, pages.value)
