@@ -77,14 +77,16 @@ class Seat:
     """All that one machine is connected to on this host.
 
     folder:   a local folder for this machine alone; firmware settings and the cloud-init seed are kept there.
-    run:      a local folder for this machine alone, with a short path, for sockets and the console's log; emptied of
-              what QEMU made there when the machine has stopped.
+    run:      a local folder for this machine alone, with a short path, for sockets and the console's log; the sockets
+              are removed when the machine has stopped, the log stays for whoever asks why.
     disks:    the file of each disk, by the disk's name.
     nics:     the end of each network card, by the card's name.
     incoming: wait for state to come (`-incoming defer`) and start nothing by itself.
     comm_qmp: where the communication manager's own monitor socket is to be; None without one.
     version:  the exact board version; None: that of the machine, else this host's newest.
     nvram:    where UEFI keeps its variables; None: in `folder`.
+    may_make_disks: whether a disk that is not there is made, as at a machine's first start; otherwise it is missing,
+              and nothing is started.
     """
 
     folder: Path
@@ -96,6 +98,12 @@ class Seat:
     comm_qmp: Path | None = None
     version: str | None = None
     nvram: Path | None = None
+    may_make_disks: bool = False
+
+    @property
+    def in_epochs(self) -> bool:
+        """Whether a communication manager stops the guest and lets it go on all the time, as under hot protection."""
+        return self.comm_qmp is not None and any(isinstance(end, Held) for end in self.nics.values())
 
     @property
     def agents_qmp(self) -> Path:
