@@ -4,6 +4,7 @@ Over a monitor line of our own. The guest is never stopped for any of this but t
 command of the cut. Which layers may be merged is said by `checkpoint_keeping`.
 """
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -132,8 +133,8 @@ def _chain(name: str, image: dict[str, Any], datastore: Path) -> DiskChain:
     below: dict[str, Any] | None = image
     while below is not None and len(layers) < MOST_CHAIN:
         try:
-            layers.append(layer_of(datastore, Path(below["filename"]), below["format"]))
-        except ValueError as error:
+            layers.append(layer_of(datastore, _file_of(below["filename"]), below["format"]))
+        except (ValueError, KeyError, TypeError) as error:
             raise CheckpointFailed(
                 f"Disk {name} is not on the datastore of the checkpoints.",
                 cause=str(below["filename"])[:200],
@@ -143,11 +144,21 @@ def _chain(name: str, image: dict[str, Any], datastore: Path) -> DiskChain:
     return DiskChain(name, size, tuple(layers[::-1]))
 
 
+def _file_of(name: str) -> Path:
+    """The file behind what QEMU calls a node, who tells more than a path where a layer was put on by name."""
+    if not name.startswith("json:"):
+        return Path(name)
+    told: Any = json.loads(name.removeprefix("json:"))
+    while "filename" not in told:
+        told = told["file"]
+    return Path(told["filename"])
+
+
 def _nodes(qmp: QmpLine, datastore: Path) -> dict[str, str]:
     """The format nodes by the path of their file, below the datastore."""
     found: dict[str, str] = {}
     for node in qmp.run("query-named-block-nodes", {"flat": True}):
-        path = Path(os.path.normpath(node["file"]))
+        path = Path(os.path.normpath(_file_of(node["file"])))
         if node["drv"] in ("raw", "qcow2") and path.is_relative_to(os.path.normpath(datastore)):
             found[layer_of(datastore, path, node["drv"]).path] = node["node-name"]
     return found
