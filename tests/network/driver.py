@@ -7,31 +7,42 @@ same time, as in an agent. Ends when its standard input does, and when the test'
 import asyncio
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import signal
 import socket
+import struct
 import sys
 import time
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 
+from outlive.cluster.overlay import Wiring
 from outlive.errors import OutliveError
 from outlive.network.address import VirtualAddress, complete, parse
 from outlive.network.kernel_addresses import KernelAddresses
 from outlive.network.link_watch import LinkWatch
+from outlive.network.overlay import Overlay
+from outlive.network.tap import Taps, Wanted
 from outlive.network.virtual_ip import VirtualIps, boot_time_s
 
 PR_SET_PDEATHSIG = 1
+OUR_FRAMES = b"\x88\xb5"
+TUN_SET_INTERFACE, TAP_WITHOUT_INFO = 0x400454CA, 0x1002
 
 
 class Driver:
     def __init__(self, addresses: VirtualIps) -> None:
         self.addresses = addresses
         self.link_changes: asyncio.Queue[list[str]] = asyncio.Queue(1000)
+        self.overlays: dict[str, Overlay] = {}
+        self.taps = Taps()
+        self.open_taps: dict[str, int] = {}
 
     async def do(self, call: str, arguments: list[Any]) -> object:
         return await getattr(self, call)(*arguments)
@@ -102,6 +113,58 @@ class Driver:
         family = socket.AF_INET if ip_address(ip).version == 4 else socket.AF_INET6
         with socket.socket(family, socket.SOCK_DGRAM) as talking, contextlib.suppress(OSError):
             talking.sendto(b"hello", (ip, 9))
+
+    async def update(self, address: str, wiring: dict[str, object], look_again: bool = False) -> object:
+        if address not in self.overlays:
+            self.overlays[address] = Overlay(address)
+        updated = await self.overlays[address].update(msgspec.convert(wiring, Wiring), look_again=look_again)
+        return msgspec.to_builtins(updated)
+
+    async def take(self, address: str, vni: int, mac: str, generation: int, pairing: int) -> bool:
+        return await self.overlays[address].take(vni, mac, (generation, pairing))
+
+    async def ensure_tap(self, wanted: dict[str, object]) -> object:
+        return msgspec.to_builtins(await self.taps.ensure(msgspec.convert(wanted, Wanted)))
+
+    async def remove_tap(self, workload: str, nic: str) -> bool:
+        return await self.taps.remove(workload, nic)
+
+    async def our_taps(self) -> object:
+        return msgspec.to_builtins(await self.taps.ours())
+
+    async def reconcile_taps(self, expected: list[tuple[str, str]]) -> object:
+        return msgspec.to_builtins(await self.taps.reconcile((workload, nic) for workload, nic in expected))
+
+    async def announce_machine(self, bridge: str, mac: str, ips: list[str]) -> int:
+        return await self.taps.announce_machine(bridge, mac, map(ip_address, ips), repeats=2, interval_s=0.01)
+
+    async def open_tap(self, name: str) -> None:
+        """Be the machine behind a tap."""
+        descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+        fcntl.ioctl(descriptor, TUN_SET_INTERFACE, struct.pack("16sH22x", name.encode(), TAP_WITHOUT_INFO))
+        self.open_taps[name] = descriptor
+
+    async def close_tap(self, name: str) -> None:
+        os.close(self.open_taps.pop(name))
+
+    async def send(self, tap: str, source: str, destination: str, text: str) -> None:
+        macs = bytes.fromhex((destination + source).replace(":", ""))
+        os.write(self.open_taps[tap], macs + OUR_FRAMES + text.encode().ljust(46, b"\0"))
+
+    async def heard(self, tap: str, within_s: float = 0.2, ethertype: str = OUR_FRAMES.hex()) -> list[str]:
+        """The texts of the frames that came to the machine, until none came for a while."""
+        found: list[str] = []
+        last_s = time.monotonic()
+        while time.monotonic() - last_s < within_s:
+            try:
+                frame = os.read(self.open_taps[tap], 65536)
+            except BlockingIOError:
+                await asyncio.sleep(0.005)
+                continue
+            if frame[12:14].hex() == ethertype:
+                found.append(frame[14:].rstrip(b"\0").decode(errors="replace"))
+                last_s = time.monotonic()
+        return found
 
     async def next_link_change(self) -> list[str]:
         return await asyncio.wait_for(self.link_changes.get(), 20)

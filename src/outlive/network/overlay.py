@@ -128,6 +128,7 @@ class _Tables:
         self._ports = {LIVE: port, SHADOW: shadow_port}
         self._made: dict[int, _Made] = {}
         self._known = False
+        self._some_stayed = False
 
     def close(self) -> None:
         self._links.close()
@@ -138,7 +139,7 @@ class _Tables:
         made: list[str] = []
         removed: list[str] = []
         try:
-            if look_again or not self._known or not self._has_devices_for(wanted):
+            if look_again or not self._known or self._some_stayed or not self._has_devices_for(wanted):
                 made, removed = self._make_devices(wanted)
             changes = sum(self._forward(self._made[vni], segment) for vni, segment in wanted.items())
         except BaseException:
@@ -169,11 +170,9 @@ class _Tables:
         made = [segment.network.name for vni, segment in wanted.items() if f"{LIVE}{vni}" not in devices]
         for vni, segment in wanted.items():
             self._made[vni] = self._make(segment, devices)
-        removed = []
-        for device in devices.values():
-            found = _vni(device)
-            if found is not None and found not in wanted and self._remove(found, devices):
-                removed.append(device.alias.removeprefix(NETWORK_ALIAS))
+        unwanted = {vni: name for device in devices.values() for vni, name in _network(device) if vni not in wanted}
+        removed = [name for vni, name in unwanted.items() if self._remove(vni, devices)]
+        self._some_stayed = len(removed) < len(unwanted)
         for gone in self._made.keys() - wanted.keys():
             del self._made[gone]
         return made, removed
@@ -243,9 +242,10 @@ class _Tables:
         return index
 
 
-def _vni(device: Device) -> int | None:
-    """The number of the network whose bridge this is, or whose VXLAN end was left without one."""
-    for prefix, kind in ((BRIDGE, "bridge"), (LIVE, "vxlan")):
-        if device.kind == kind and bridges.is_network(device, prefix):
-            return int(device.name.removeprefix(prefix))
-    return None
+def _network(device: Device) -> list[tuple[int, str]]:
+    """Number and name of the network whose bridge this is, or whose VXLAN end was left without one."""
+    return [
+        (int(device.name.removeprefix(prefix)), device.alias.removeprefix(NETWORK_ALIAS))
+        for prefix, kind in ((BRIDGE, "bridge"), (LIVE, "vxlan"))
+        if device.kind == kind and bridges.is_network(device, prefix)
+    ]
