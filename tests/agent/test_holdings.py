@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from outlive.agent.durable import JournalKeeper
-from outlive.agent.holding import Ground
+from outlive.agent.ground import Ground
 from outlive.agent.holdings import Holdings
+from outlive.agent.seating import Floor
 from outlive.cluster import commands as do
 from outlive.cluster import events as ev
 from outlive.cluster.commands import Journal
 from outlive.cluster.heartbeat import ModuleStatus
+from outlive.cluster.machine import Machine, Nic
 from outlive.cluster.workload import Module, VirtualIP, Workload
 from outlive.fence.guard import GuardRefused, Status
 from outlive.network.address import VirtualAddress, complete, parse
@@ -80,6 +82,23 @@ class Street:
         return tuple(gone)
 
 
+class NoCards:
+    """Wires of a host on which nothing has a network card."""
+
+    async def plug(self, workload: str, generation: int, nic: Nic, *, live: bool) -> str:
+        raise AssertionError("nothing here has a card")
+
+    async def take(self, workload: str, age: tuple[int, int], machine: Machine) -> None:
+        raise AssertionError("nothing here stands by")
+
+    async def unplug(self, workload: str) -> None:
+        pass
+
+
+def never(workload: str, generation: int) -> bool:
+    return False
+
+
 @dataclass
 class Scene:
     holdings: Holdings
@@ -116,7 +135,9 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     try:
         async with asyncio.TaskGroup() as tasks:
             premises = Premises(tree, tmp_path / "states", tmp_path / "logs")
-            ground = Ground("a", premises, guard, {}, street, boot_time_s, tasks)  # type: ignore[arg-type]
+            folders = (tmp_path / "vms", tmp_path / "ram", tmp_path / "v")
+            floor = Floor("c", "a", "127.0.0.1", *folders, NoCards())
+            ground = Ground("a", premises, floor, guard, {}, street, boot_time_s, tasks, never)  # type: ignore[arg-type]
             holdings = Holdings(ground, journal, told.append)
             yield Scene(holdings, guard, street, journal, tree, tmp_path, told)
             holdings.begin(do.TearDown("web", 1 << 40, "the end"), 0)

@@ -39,7 +39,7 @@ from . import parts as assembly
 from .answering import answer
 from .durable import JournalKeeper
 from .exclusive import alone_in
-from .holding import Ground
+from .ground import Ground
 from .holdings import Holdings
 from .log import AgentLog
 from .neighbours import Neighbours
@@ -94,7 +94,10 @@ class Agent:
         self._neighbours = Neighbours(parts.identity, parts.seal, parts.sequences, self.tell, boot_time_s)
         self._storage = Storage(parts.datastores, timing.slot_s, boot_time_s, self._neighbours.numbered)
         self._journal = JournalKeeper(parts.config.data_folder)
-        ground = Ground(host.name, parts.premises, parts.guard, parts.datastores, parts.addresses, boot_time_s, tasks)
+        ground = Ground(
+            host.name, parts.premises, parts.floor, parts.guard, parts.datastores, parts.addresses, boot_time_s, tasks,
+            self._superseded,
+        )  # fmt: skip
         self._holdings = Holdings(ground, self._journal, self.tell)
         self._ticker = Ticker(timing.tick_s, boot_time_s, lambda: self._neighbours.sequence)
         means = Means(parts.store, self._neighbours, self._storage, self._holdings, self._journal, parts.recorder)
@@ -168,6 +171,7 @@ class Agent:
             alive = await self._holdings.adopt(journal, status or Status(boot_time_s(), 0.0, ()))
             self._put(Machine.BOTH, self._started(journal, alive, status))
             self._holdings.watch_adopted()
+            await self._keep_taps()
             if status is None:
                 self._put(Machine.NODE, ev.GuardLost(boot_time_s()))
             view = self._view()
@@ -181,6 +185,7 @@ class Agent:
                 self._journal.run(),
                 self._storage.run(self.tell),
                 self._holdings.keep_addresses(),
+                parts.wiring.run(),
                 self._watch_links(),
                 self._keep_in_order(),
                 answer(parts.config, view),
@@ -240,7 +245,21 @@ class Agent:
         if event.mirror.cluster is not None and timing != self._timing:
             raise ClusterChanged("The cluster's intervals were changed; the agent takes them up with its next run.")
         self._know(event.mirror)
+        self._parts.wiring.store_moved(event.changed)
         self.tell(event)
+
+    def _superseded(self, workload: str, generation: int) -> bool:
+        """Whether the store has a workload elsewhere, or at a newer generation, than a holding of this host."""
+        placed = self._parts.watcher.mirror.placements.get(workload)
+        if placed is None:
+            return False
+        return placed.record.generation > generation or placed.record.host != self._parts.host.name
+
+    async def _keep_taps(self) -> None:
+        try:
+            await self._parts.wiring.keep_only(self._holdings.names)
+        except OutliveError as error:
+            log.warning("taps.not_reconciled", reason=str(error))
 
     def _know(self, mirror: Mirror) -> None:
         self._neighbours.know(mirror, boot_time_s())

@@ -8,39 +8,37 @@ decided elsewhere.
 
 import asyncio
 import contextlib
-import shutil
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import msgspec
 import structlog
 
-from outlive.cluster.commands import Held
+from outlive.cluster.commands import Held, Role
 from outlive.cluster.heartbeat import ModuleStatus
-from outlive.cluster.workload import Workload
+from outlive.cluster.workload import Kind, Workload
 from outlive.datastore import locks
-from outlive.datastore.datastore import Datastore
 from outlive.datastore.locks import Record, RunLock, RunLockRefused, RunLockUnavailable
 from outlive.errors import OutliveError
-from outlive.fence.guard import Entry, GuardRefused
+from outlive.fence.guard import Entry
 from outlive.network.address import VirtualAddress, complete, parse
 from outlive.network.errors import AddressInUse
-from outlive.network.virtual_ip import VirtualIps
 from outlive.runtime import cgroup
 from outlive.runtime.accounts import account
 from outlive.runtime.base import Told, Whereabouts
-from outlive.runtime.service import Premises, Service
+from outlive.runtime.service import Service
 
-from .guarding import GuardKeeper
-from .observe import Clock
+from . import comm
+from .clearing import clear, insisting
+from .ground import Ground
+from .machine import Around, MachineRuntime
+from .note import Note, read_note, write_note
+from .observe import Tell
+from .seating import is_followed
 
 PATIENCE_S = 3.0
 RETRY_S = 0.2
 OWNED_WITHIN_S = 5.0
-EMPTIED_WITHIN_S = 5.0
-TOLD_EVERY = 10
 
 log = structlog.get_logger()
 
@@ -54,45 +52,35 @@ class PreparationFailed(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class Ground:
-    """What workloads stand on at this host."""
-
-    host: str
-    premises: Premises
-    guard: GuardKeeper
-    datastores: Mapping[str, Datastore]
-    addresses: VirtualIps
-    clock: Clock
-    tasks: asyncio.TaskGroup
-
-    def may_act(self) -> bool:
-        """Whether the claim is in force, by what the guard is known to hold."""
-        return self.clock() < self.guard.deadline_at
-
-
-@dataclass(frozen=True, slots=True)
-class _Note:
-    """What the next agent must know of a workload that it finds here."""
-
-    generation: int
-    data: str | None
-    addresses: tuple[str, ...]
-
-
 class Holding:
-    """A workload that this host has begun. in_force: it is made ready, and nothing of it was let go of since."""
+    """A workload that this host has begun. in_force: it is made ready, and nothing of it was let go of since.
 
-    def __init__(self, workload: Workload, generation: int, ground: Ground, told: Told) -> None:
+    role: a standby, or the target of a migration, is made ready too, but acts for nobody until `take_over`.
+    told: takes what becomes of its modules.  tell: whatever else a machine tells.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        generation: int,
+        ground: Ground,
+        told: Told,
+        tell: Tell,
+        role: Role = Role.PRIMARY,
+        pairing: int = 0,
+    ) -> None:
         self.workload = workload
         self.generation = generation
+        self.role = role
+        self.pairing = pairing
         self.in_force = False
         self.addresses: tuple[VirtualAddress, ...] = ()
-        self.service: Service | None = None
+        self.runtime: Service | MachineRuntime | None = None
         self.lock: RunLock | None = None
         self._ground = ground
         self._told = told
-        self._lock_path: Path | None = None
+        self._tell = tell
+        self._data: dict[str, Path] = {}
         self._lock_watch: asyncio.Task[None] | None = None
 
     @property
@@ -101,14 +89,35 @@ class Holding:
         return self.workload.name
 
     @property
+    def machine(self) -> MachineRuntime | None:
+        """Its runtime, if it is a virtual machine that is made ready."""
+        return self.runtime if isinstance(self.runtime, MachineRuntime) else None
+
+    @property
+    def lock_held(self) -> bool:
+        """Whether it holds its run lock, if it needs one."""
+        return self.lock is None or self.lock.held
+
+    @property
     def _states(self) -> Path:
         return self._ground.premises.states / self.name
 
+    @property
+    def _lock_path(self) -> Path | None:
+        """The run lock lies beside the first of its data folders."""
+        if not self._data:
+            return None
+        return self._data[self._locked_on()].parent / f"{self.name}.lock"
+
+    def _locked_on(self) -> str:
+        return self.workload.data_on or self.workload.datastores[0]
+
     async def make_ready(self) -> None:
-        """Take all that it needs to act. Raises PreparationFailed; then `let_go` is due."""
+        """Take all that it needs to act, or to stand by. Raises PreparationFailed; then `let_go` is due."""
         tree, name = self._ground.premises.tree, self.name
         with _step("cgroup"):
-            tree.make(name, [module.name for module in self.workload.modules])
+            followed = [comm.MODULE] if is_followed(self.workload) else []
+            tree.make(name, [module.name for module in self.workload.modules] + followed)
         with _step("address"):
             wanted = [
                 await self._ground.addresses.resolve(each.address, each.interface) for each in self.workload.virtual_ips
@@ -116,53 +125,84 @@ class Holding:
         with _step("guard"):
             texts = tuple(str(address) for address in wanted)
             await self._ground.guard.protect(name, self.generation, tree.workload(name), texts)
-        data = await self._take_data()
-        note = _Note(self.generation, str(data) if data else None, texts)
+        await self._take_data()
         with _step("state"):
-            await asyncio.to_thread(_write_note, self._states, note)
+            await self._write_note(texts)
         self.addresses = tuple(wanted)
         with _step("address"):
             taken = await asyncio.gather(*map(self._take_address, wanted), return_exceptions=True)
             for outcome in taken:
                 if isinstance(outcome, BaseException):
                     raise outcome
-        self._stand(data)
+        self._stand()
 
-    def _stand(self, data: Path | None) -> None:
+    def _stand(self) -> None:
         """Everything is taken: modules may be started."""
+        ground = self._ground
         addresses = tuple(str(address.ip) for address in self.addresses)
-        where = Whereabouts(self._ground.host, self.name, self.generation, data, addresses)
-        self.service = Service(
-            self.workload, where, self._ground.premises, self._told, self._ground.tasks, self._ground.may_act
-        )
-        self.in_force = True
+        data = self._data.get(self.workload.data_on) if self.workload.data_on is not None else None
+        where = Whereabouts(ground.host, self.name, self.generation, data, addresses)
+        if self.workload.kind is Kind.VM:
+            around = Around(
+                ground.premises, ground.floor, self._told, self._tell, ground.clock, ground.tasks, ground.may_act,
+                ground.superseded,
+            )  # fmt: skip
+            self.runtime = MachineRuntime(self.workload, where, self.role, self.pairing, self._data, around)
+        else:
+            self.runtime = Service(self.workload, where, ground.premises, self._told, ground.tasks, ground.may_act)
+        self.in_force = self.role is Role.PRIMARY
         if self.lock is not None:
-            self._lock_watch = self._ground.tasks.create_task(self._keep_lock())
+            self._lock_watch = ground.tasks.create_task(self._keep_lock())
 
-    async def _take_data(self) -> Path | None:
-        if self.workload.data_on is None:
-            return None
-        datastore = self._ground.datastores.get(self.workload.data_on)
-        if datastore is None:
-            raise PreparationFailed("data", f"this host has no datastore {self.workload.data_on}")
-        with _step("data"):
-            data = await datastore.ensure_data_folder(self.name)
-        self._lock_path = data.parent / f"{self.name}.lock"
-        with _step("lock"):
-            await self._take_lock(PATIENCE_S)
-        with _step("data"):
-            await self._own(data)
-        return data
+    async def take_over(self, to_generation: int) -> None:
+        """Act from now on, at this generation, in the primary's place. Raises PreparationFailed; `let_go` is due."""
+        assert self.machine is not None
+        with _step("guard"):
+            folder = self._ground.premises.tree.workload(self.name)
+            await self._ground.guard.protect(self.name, to_generation, folder, ())
+        self.generation = to_generation
+        if self.role is Role.INCOMING and self._data:
+            with _step("lock"):
+                await self._take_lock(PATIENCE_S)
+            self._lock_watch = self._ground.tasks.create_task(self._keep_lock())
+        self.role = Role.PRIMARY
+        with _step("state"):
+            await self._write_note(())
+        with _step("adopt"):
+            await self.machine.take_over(to_generation)
+        self.in_force = True
+
+    async def _write_note(self, addresses: tuple[str, ...]) -> None:
+        data = {name: str(path) for name, path in self._data.items()}
+        note = Note(self.generation, data, addresses, self.role, self.pairing)
+        await asyncio.to_thread(write_note, self._states, note)
+
+    async def _take_data(self) -> None:
+        for name in self.workload.datastores:
+            datastore = self._ground.datastores.get(name)
+            if datastore is None:
+                raise PreparationFailed("data", f"this host has no datastore {name}")
+            with _step("data"):
+                self._data[name] = await datastore.ensure_data_folder(self.name)
+        if not self._data:
+            return
+        if self.role is Role.PRIMARY:
+            with _step("lock"):
+                await self._take_lock(PATIENCE_S)
+        if self.workload.data_on is not None:
+            with _step("data"):
+                await self._own(self._data[self.workload.data_on])
 
     async def _take_lock(self, patience_s: float) -> None:
         """Take the run lock; one that is held may be let go at any moment by a host that is just being fenced."""
-        assert self._lock_path is not None
+        path = self._lock_path
+        assert path is not None
         self._states.mkdir(mode=0o750, parents=True, exist_ok=True)
         until = self._ground.clock() + patience_s
         while True:
             try:
                 self.lock = await locks.acquire(
-                    self._lock_path,
+                    path,
                     Record(self._ground.host, self.generation),
                     cgroup=self._ground.premises.tree.runner(self.name),
                     state=self._states / "lock",
@@ -206,20 +246,22 @@ class Holding:
 
     async def adopt(self, held: Held, entry: Entry) -> dict[str, ModuleStatus]:
         """Take over what an earlier agent left in force; empty when it is not whole and must be cleared away."""
-        note = await asyncio.to_thread(_read_note, self._states)
-        if note is None or note.generation != held.generation:
+        note = await asyncio.to_thread(read_note, self._states)
+        if note is None or (note.generation, note.role) != (held.generation, held.role):
             return {}
-        if self.workload.data_on is not None:
-            record = Record(self._ground.host, self.generation)
-            self.lock = await locks.adopt(self._states / "lock", record)
-            if self.lock is None or note.data is None:
+        self.pairing = note.pairing
+        self._data = {name: Path(path) for name, path in note.data.items()}
+        if self._data.keys() != set(self.workload.datastores):
+            return {}
+        if self._data and self.role is Role.PRIMARY:
+            self.lock = await locks.adopt(self._states / "lock", Record(self._ground.host, self.generation))
+            if self.lock is None:
                 return {}
-            self._lock_path = self.lock.path
         self._ground.guard.adopt(self.name, entry)
         self.addresses = tuple(complete(parse(text), ()) for text in note.addresses)
-        self._stand(Path(note.data) if note.data is not None else None)
-        assert self.service is not None
-        statuses = await self.service.adopt()
+        self._stand()
+        assert self.runtime is not None
+        statuses = await self.runtime.adopt()
         return statuses if any(status is not ModuleStatus.FAILED for status in statuses.values()) else {}
 
     async def let_go(self) -> None:
@@ -227,8 +269,8 @@ class Holding:
         self.in_force = False
         if self._lock_watch is not None:
             self._lock_watch.cancel()
-        if self.service is not None:
-            await self.service.stop()
+        if self.runtime is not None:
+            await self.runtime.stop()
         for address in self.addresses:
             await insisting("address.not_removed", self.name, partial(self._ground.addresses.remove, address))
         self.addresses = ()
@@ -240,8 +282,8 @@ class Holding:
     def leave(self) -> None:
         """Let go of nothing but the watching: the next agent adopts it."""
         self.in_force = False
-        if self.service is not None:
-            self.service.leave()
+        if self.runtime is not None:
+            self.runtime.leave()
         if self.lock is not None:
             self.lock.close()
 
@@ -263,64 +305,6 @@ class Holding:
             log.warning("runlock.retaken", workload=self.name, generation=self.generation)
 
 
-async def clear(ground: Ground, name: str, generation: int | None) -> None:
-    """Kill whatever is left of a workload, then let go of its lock, guard and cgroups; returns when it is so.
-
-    generation: as the guard knows it; None: the guard does not hold it.
-    """
-    tree = ground.premises.tree
-    folder = tree.workload(name)
-    # What holds the lock goes last, so that nobody else has it while a module still writes.
-    await _emptied(name, [each for each in await asyncio.to_thread(_below, folder) if each.name != cgroup.RUNNER])
-    await _emptied(name, [folder])
-    if generation is not None:
-        await insisting("guard.not_released", name, lambda: _released(ground.guard, name, generation))
-    await insisting("cgroup.not_removed", name, lambda: tree.remove(name, EMPTIED_WITHIN_S))
-    await asyncio.to_thread(shutil.rmtree, ground.premises.states / name, ignore_errors=True)
-
-
-async def insisting(event: str, workload: str, act: Callable[[], Awaitable[object]]) -> None:
-    """Do it again until it succeeds, loudly."""
-    tries = 0
-    while True:
-        try:
-            await act()
-            return
-        except OutliveError as error:
-            if tries % TOLD_EVERY == 0:
-                log.error(event, workload=workload, tries=tries + 1, reason=str(error))
-            tries += 1
-            await asyncio.sleep(RETRY_S if tries < TOLD_EVERY else 1.0)
-
-
-async def _released(guard: GuardKeeper, name: str, generation: int) -> None:
-    try:
-        await guard.release(name, generation)
-    except GuardRefused as refusal:
-        if refusal.reason != "generation":
-            raise
-        # It holds another generation: that one is not ours to let go of.
-        log.warning("guard.other_generation", workload=name, generation=generation)
-
-
-async def _emptied(name: str, folders: list[Path]) -> None:
-    tries = 0
-    for folder in folders:
-        while True:
-            with contextlib.suppress(OSError):
-                cgroup.kill(folder)
-            if await cgroup.wait_empty(folder, EMPTIED_WITHIN_S):
-                break
-            log.error("workload.unkillable", workload=name, cgroup=str(folder), tries=(tries := tries + 1))
-
-
-def _below(folder: Path) -> list[Path]:
-    try:
-        return [each for each in folder.iterdir() if each.is_dir()]
-    except OSError:
-        return []
-
-
 @contextlib.contextmanager
 def _step(name: str) -> Iterator[None]:
     """Name the step at which making ready failed."""
@@ -328,17 +312,3 @@ def _step(name: str) -> Iterator[None]:
         yield
     except (OutliveError, OSError, TimeoutError) as error:
         raise PreparationFailed(name, str(error) or type(error).__name__) from error
-
-
-def _write_note(folder: Path, note: _Note) -> None:
-    folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-    beside = folder / "note.new"
-    beside.write_bytes(msgspec.json.encode(note))
-    beside.replace(folder / "note")
-
-
-def _read_note(folder: Path) -> _Note | None:
-    try:
-        return msgspec.json.decode((folder / "note").read_bytes(), type=_Note)
-    except (OSError, msgspec.MsgspecError):
-        return None

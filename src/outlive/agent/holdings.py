@@ -13,20 +13,37 @@ import structlog
 
 from outlive.cluster import commands as do
 from outlive.cluster import events as ev
-from outlive.cluster.commands import Journal
+from outlive.cluster.commands import Journal, Role
 from outlive.cluster.heartbeat import ModuleStatus
+from outlive.cluster.workload import Workload
 from outlive.errors import OutliveError
 from outlive.fence.guard import Entry, Status
 from outlive.network.address import VirtualAddress
 from outlive.network.errors import AddressMissing, LifetimeEnded
 
+from .clearing import clear
 from .durable import JournalKeeper
-from .holding import Ground, Holding, PreparationFailed, clear
+from .ground import Ground
+from .holding import Holding, PreparationFailed
+from .machine_orders import MachineOrders
 from .observe import Tell
 
 RECONCILE_S = 3.0
 
-Work = do.Prepare | do.StartModule | do.Announce | do.TearDown
+Work = (
+    do.Prepare
+    | do.StartModule
+    | do.Announce
+    | do.TearDown
+    | do.PrepareStandby
+    | do.DiscardStandby
+    | do.TakeOver
+    | do.Pair
+    | do.GoAlone
+    | do.HandOver
+    | do.MigrateTo
+    | do.TakeCheckpoint
+)
 
 log = structlog.get_logger()
 
@@ -52,11 +69,17 @@ class Holdings:
         self._lines: dict[str, _Line] = {}
         self._renew = asyncio.Event()
         self._troubles: dict[VirtualAddress, str] = {}
+        self._machines = MachineOrders(ground, self._held, self._holding, self._let_go_of_older, tell)
 
     @property
     def in_force(self) -> list[Holding]:
         """The workloads that are made ready here."""
         return [holding for holding in self._held.values() if holding.in_force]
+
+    @property
+    def names(self) -> set[str]:
+        """The workloads of which anything is here."""
+        return set(self._held)
 
     # What was left by an earlier agent.
 
@@ -68,7 +91,7 @@ class Holdings:
             entry = entries.get(held.workload.name)
             if entry is None or entry.state != "protected" or entry.generation != held.generation:
                 continue
-            holding = self._holding(do.Prepare(held.workload, held.generation, held.because))
+            holding = self._holding(held.workload, held.generation, held.role, held.pairing)
             statuses = await holding.adopt(held, entry)
             if statuses:
                 self._held[holding.name] = holding
@@ -85,8 +108,8 @@ class Holdings:
     def watch_adopted(self) -> None:
         """Begin to tell of what was adopted, once the machines know of it."""
         for holding in self._held.values():
-            if holding.service is not None:
-                holding.service.watch_adopted()
+            if holding.runtime is not None:
+                holding.runtime.watch_adopted()
 
     async def _clear(self, name: str, entry: Entry | None) -> None:
         log.warning("leftover.cleared", workload=name, guard=entry.state if entry else "unknown to it")
@@ -100,9 +123,9 @@ class Holdings:
 
     def begin(self, command: Work, journal: int) -> None:
         """Have one command done in its turn. journal: the number of the journal that must be durable before."""
-        name = command.workload.name if isinstance(command, do.Prepare) else command.workload
+        name = command.workload.name if isinstance(command, do.Prepare | do.PrepareStandby) else command.workload
         line = self._lines.setdefault(name, _Line())
-        if isinstance(command, do.TearDown):
+        if isinstance(command, do.TearDown | do.DiscardStandby):
             line.waiting = deque(work for work in line.waiting if work[0].generation != command.generation)
             under_way = line.under_way
             if line.doing is not None and under_way is not None and under_way.generation == command.generation:
@@ -132,6 +155,10 @@ class Holdings:
                     self._announce(holding.addresses)
             case do.TearDown():
                 await self._tear_down(command)
+            case _:
+                if problem := await self._journal.saved(journal):
+                    log.error("journal.not_saved", workload=command.workload, reason=problem)
+                await self._machines.carry_out(command, problem)
 
     async def _prepare(self, command: do.Prepare, journal: int) -> None:
         workload, generation = command.workload, command.generation
@@ -139,7 +166,7 @@ class Holdings:
             if problem := await self._journal.saved(journal):
                 raise PreparationFailed("journal", problem)
             await self._let_go_of_older(workload.name)
-            holding = self._held[workload.name] = self._holding(command)
+            holding = self._held[workload.name] = self._holding(workload, generation)
             await holding.make_ready()
         except PreparationFailed as failed:
             log.warning(
@@ -165,12 +192,12 @@ class Holdings:
     async def _start(self, command: do.StartModule, journal: int) -> None:
         await self._journal.saved(journal)
         holding = self._of(command)
-        lock_held = holding is None or holding.lock is None or holding.lock.held
-        if holding is None or not holding.in_force or holding.service is None or not lock_held:
-            reason = "its run lock is not held" if not lock_held else "it is not ready to act here"
+        if holding is None or not holding.in_force or holding.runtime is None or not holding.lock_held:
+            lacking = holding is not None and not holding.lock_held
+            reason = "its run lock is not held" if lacking else "it is not ready to act here"
             self._tell_module(command.workload, command.generation, command.module, ModuleStatus.FAILED, reason)
             return
-        await holding.service.start(command.module)
+        await holding.runtime.start(command.module)
 
     async def _tear_down(self, command: do.TearDown) -> None:
         holding = self._held.get(command.workload)
@@ -184,14 +211,15 @@ class Holdings:
         holding = self._held.get(command.workload)
         return holding if holding is not None and holding.generation == command.generation else None
 
-    def _holding(self, command: do.Prepare) -> Holding:
-        name, generation = command.workload.name, command.generation
-        return Holding(
-            command.workload,
-            generation,
-            self._ground,
-            lambda module, status, reason: self._tell_module(name, generation, module, status, reason),
-        )
+    def _holding(self, workload: Workload, generation: int, role: Role = Role.PRIMARY, pairing: int = 0) -> Holding:
+        name = workload.name
+
+        def told(module: str, status: ModuleStatus, reason: str) -> None:
+            # A standby that took over is at a later generation than it was made ready for.
+            self._tell_module(name, holding.generation, module, status, reason)
+
+        holding = Holding(workload, generation, self._ground, told, self._tell, role, pairing)
+        return holding
 
     def _tell_module(self, workload: str, generation: int, module: str, status: ModuleStatus, reason: str) -> None:
         log.debug("module.changed", workload=workload, module=module, status=status.name.lower(), reason=reason)

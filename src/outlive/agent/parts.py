@@ -20,11 +20,12 @@ from outlive.cluster.timing import Timing
 from outlive.cluster.transaction import Put, Transaction, absent
 from outlive.config.agent_file import AgentConfig
 from outlive.datastore.datastore import Datastore, open_datastore
-from outlive.errors import RefusedForSafety
+from outlive.errors import OutliveError, RefusedForSafety
 from outlive.fence.guard import Guard, Listener
 from outlive.network.virtual_ip import VirtualIps
 from outlive.runtime import cgroup
 from outlive.runtime.service import Premises
+from outlive.runtime.vm.host import find as find_emulator
 from outlive.store.base import Store, StoreCorrupt, StoreError, StoreForeign
 from outlive.store.boot_clock import boot_time_s
 from outlive.store.sqlite import SqliteStore
@@ -37,6 +38,8 @@ from .log import LineFile
 from .neighbours import Identity
 from .observe import StoreWatcher
 from .record import EventBook, Recorder
+from .seating import Floor
+from .wiring import Wiring
 
 OPENED_WITHIN_S = 5.0
 AGAIN_S = 0.5
@@ -75,6 +78,8 @@ class Parts:
     datastores: dict[str, Datastore]
     addresses: VirtualIps
     premises: Premises
+    wiring: Wiring
+    floor: Floor
 
 
 @asynccontextmanager
@@ -98,6 +103,8 @@ async def opened(config: AgentConfig) -> AsyncIterator[Parts]:
         addresses = VirtualIps(remembered_in=config.run_folder / "addresses")
         await stack.enter_async_context(addresses)
         book = EventBook()
+        watcher = StoreWatcher(store, book, boot_time_s)
+        wiring = await stack.enter_async_context(Wiring(config.host, config.address, lambda: watcher.mirror))
         yield Parts(
             config=config,
             host=host,
@@ -106,13 +113,37 @@ async def opened(config: AgentConfig) -> AsyncIterator[Parts]:
             sequences=sequences,
             store=store,
             book=book,
-            watcher=StoreWatcher(store, book, boot_time_s),
+            watcher=watcher,
             recorder=Recorder(lines),
             guard=GuardKeeper(lambda listener: _guard(config, root, listener), boot_time_s),
             datastores=datastores,
             addresses=addresses,
             premises=Premises(cgroup.Tree(root, mounts), config.run_folder / "modules", config.data_folder / "logs"),
+            wiring=wiring,
+            floor=await _floor(config, wiring),
         )
+
+
+async def _floor(config: AgentConfig, wiring: Wiring) -> Floor:
+    """What machines stand on; a host without QEMU is a host all the same."""
+    facts, lacking = None, ""
+    try:
+        facts = await find_emulator()
+    except OutliveError as error:
+        lacking = error.cause or str(error)
+        log.info("emulator.not_found", reason=lacking)
+    return Floor(
+        cluster=config.cluster.id,
+        host=config.host,
+        address=config.address,
+        folder=config.vm_folder,
+        ram=config.ram_folder,
+        run=config.run_folder / "v",
+        wires=wiring,
+        facts=facts,
+        lacking=lacking,
+        tls=config.tls,
+    )
 
 
 def _guard(config: AgentConfig, root: Path, listener: Listener) -> Guard:

@@ -85,14 +85,14 @@ class Performer:
                 means.storage.write_protected(listed(self._host, self._mirror().revision, workloads))
             case do.SetDeadline(deadline_at=deadline_at):
                 means.holdings.set_deadline(deadline_at)
-            case do.Prepare() | do.StartModule() | do.Announce() | do.TearDown():
-                means.holdings.begin(command, means.journal.handed)
             case do.GrantLease(ttl_s=ttl_s):
                 self._tasks.create_task(self._grant_lease(ttl_s, answer))
             case do.KeepAlive(lease=lease):
                 self._tasks.create_task(self._keep_alive(lease))
             case do.Transact():
                 self._tasks.create_task(self._transact(command, means.journal.handed, answer))
+            case _:
+                means.holdings.begin(command, means.journal.handed)
 
     async def _grant_lease(self, ttl_s: int, answer: Answer) -> None:
         try:

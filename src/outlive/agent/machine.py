@@ -1,0 +1,386 @@
+"""One virtual machine on this host, with its communication manager: started, followed, handed on, taken over.
+
+To the rest of the agent it is a `Runtime` with one module. Besides, it carries out what the node decided about its
+pairing, and tells the node what the manager tells: it decides nothing itself. The invariant: a manager that held
+output back is ended, never told to let go, unless the node said that the store was won.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from outlive.cluster import commands as do
+from outlive.cluster import events as ev
+from outlive.cluster.commands import Role
+from outlive.cluster.heartbeat import ModuleStatus
+from outlive.cluster.machine import MODULE
+from outlive.cluster.workload import Workload
+from outlive.errors import OutliveError
+from outlive.replication import control
+from outlive.runtime import cgroup
+from outlive.runtime.base import Told, Whereabouts
+from outlive.runtime.service import Premises
+from outlive.runtime.vm.seat import Seat
+from outlive.runtime.vm.vm import Noted, Vm
+
+from .comm import Comm, CommFailed, Ended
+from .observe import Clock, Tell
+from .seating import Floor, comm_config_of, forget, is_followed, machine_of, make_room, seat_of
+
+WAITS_WITHIN_S = 60.0
+ADOPTED_WITHIN_S = 10.0
+HELD_PHASES = ("paired", "lost", "handed-over")
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What a machine needs of its agent. told: its module's status.  tell: whatever else the node must know."""
+
+    premises: Premises
+    floor: Floor
+    told: Told
+    tell: Tell
+    clock: Clock
+    tasks: asyncio.TaskGroup
+    may_act: Callable[[], bool]
+    superseded: Callable[[str, int], bool]
+
+
+class MachineRuntime:
+    """A workload of kind vm here, in one role. data: its data folder in each datastore that its disks are on."""
+
+    def __init__(
+        self, workload: Workload, where: Whereabouts, role: Role, pairing: int, data: Mapping[str, Path], around: Around
+    ) -> None:
+        self._workload = workload
+        self._where = where
+        self._data = data
+        self._around = around
+        self.role = role
+        self.pairing = pairing
+        self.generation = where.generation
+        self._vm: Vm | None = None
+        self._comm = Comm(workload.name, around.premises, around.tasks, self._heard)
+        self._waits = asyncio.Event()
+        self._withheld = False
+        self._adopted: asyncio.Future[control.Adopted] | None = None
+        self._port_told = 0
+        self._checkpoints: dict[str, do.TakeCheckpoint] = {}
+
+    @property
+    def vm(self) -> Vm | None:
+        """The machine itself, once it was started or adopted."""
+        return self._vm
+
+    @property
+    def progress(self) -> control.Progress | None:
+        """How replication went in the last second that told."""
+        return self._progress
+
+    _progress: control.Progress | None = None
+
+    # As a runtime.
+
+    async def start(self, module: str) -> None:
+        """Start the machine anew, and its manager; what becomes of it is told."""
+        try:
+            seat = await self._seat()
+            await self._comm.end()
+            self._withheld = is_followed(self._workload)
+            self._vm = self._vm or self._make(seat)
+            self._vm.reseat(seat)
+            await self._vm.start(module)
+            if self._withheld and self._vm.pid is not None:
+                await self._start_comm(seat, self._vm.pid)
+        except (OutliveError, OSError) as error:
+            await self._end_both()
+            self._around.told(MODULE, ModuleStatus.FAILED, str(error))
+
+    async def stand_by(self) -> None:
+        """Start the machine so that it waits for state; raises OutliveError or OSError when it cannot."""
+        assert self.role is not Role.PRIMARY
+        seat = await self._seat()
+        self._vm = self._make(seat)
+        await self._vm.start(MODULE)
+        async with asyncio.timeout(WAITS_WITHIN_S):
+            await self._waits.wait()
+        if self._vm.pid is None:
+            raise CommFailed("The standby's machine ended before it could wait for state.")
+        if self.role is Role.STANDBY:
+            await self._start_comm(seat, self._vm.pid)
+
+    async def adopt(self) -> dict[str, ModuleStatus]:
+        """Take over what an earlier agent started."""
+        taps = {nic.name: tap for nic in machine_of(self._workload).nics if (tap := await self._plug(nic.name))}
+        self._vm = self._make(seat_of(self._around.floor, self._workload, self.role, taps, self._data))
+        statuses = await self._vm.adopt()
+        if not statuses or not is_followed(self._workload) or self.role is Role.INCOMING:
+            return statuses
+        status = await self._comm.adopt()
+        if status is None and self.role is Role.STANDBY:
+            return {}
+        return statuses
+
+    def watch_adopted(self) -> None:
+        """Begin to tell of what was adopted."""
+        if self._vm is not None:
+            self._vm.watch_adopted()
+        if self._comm.runs:
+            self._comm.follow()
+        elif is_followed(self._workload) and self.role is Role.PRIMARY:
+            # It ended while nobody watched: what it held is lost with it, as frames on a wire may be.
+            self._heard(Ended("it ended while no agent ran", "paired"))
+
+    async def stop(self) -> None:
+        """Stop it; at once where somebody else has its state already, else by its power button."""
+        superseded = self._around.superseded(self._workload.name, self.generation)
+        if self.role is not Role.PRIMARY or superseded or self._comm.phase in HELD_PHASES[1:]:
+            self._kill()
+        if self._vm is not None:
+            await self._vm.stop()
+        await self._comm.end()
+        try:
+            await self._around.floor.wires.unplug(self._workload.name)
+        except OutliveError as error:
+            log.warning("tap.not_removed", workload=self._workload.name, reason=str(error))
+        await asyncio.to_thread(forget, self._around.floor, self._workload.name)
+
+    def leave(self) -> None:
+        """Let go of nothing but the watching."""
+        self._comm.leave()
+        if self._vm is not None:
+            self._vm.leave()
+
+    # What the node decided.
+
+    async def pair(self, command: do.Pair) -> None:
+        """Have a standby seeded; what comes of it is told."""
+        self.pairing = command.pairing
+        order = control.Pair(command.standby, command.address, command.port, command.generation, command.pairing)
+        await self._order(order)
+
+    async def go_alone(self, command: do.GoAlone) -> None:
+        """Let out what is held, and go on; a manager that died meanwhile is started anew."""
+        if self.pairing >= command.pairing:
+            return
+        self.pairing = command.pairing
+        if not is_followed(self._workload):
+            await self._resume()
+        elif not self._comm.runs:
+            await self._revive()
+        else:
+            await self._order(control.Alone(command.pairing))
+
+    async def hand_over(self) -> None:
+        """Complete a last epoch and leave the guest standing still."""
+        await self._order(control.HandOver())
+
+    async def migrate(self, command: do.MigrateTo) -> None:
+        """Move to another host while it runs; Migrated or MigrationFailed follows."""
+        reason = "machines are not moved while they run yet"
+        at, name = self._around.clock(), self._workload.name
+        self._tell(ev.MigrationFailed(at, name, self.generation, command.pairing, reason))
+
+    async def take_over(self, to_generation: int) -> None:
+        """Be the primary from now on. Raises OutliveError or TimeoutError; then nothing may be left of it."""
+        if self.role is Role.STANDBY:
+            self._adopted = asyncio.get_running_loop().create_future()
+            await self._comm.send(control.Adopt(to_generation))
+            async with asyncio.timeout(ADOPTED_WITHIN_S):
+                adopted = await self._adopted
+            log.info(
+                "machine.adopted",
+                workload=self._workload.name,
+                generation=to_generation,
+                epoch=adopted.epoch,
+                adopt_ms=round(adopted.adopt_ms, 1),
+                load_ms=round(adopted.load_ms, 1),
+            )
+        self.role, self.generation = Role.PRIMARY, to_generation
+        age = (to_generation, self.pairing)
+        await self._around.floor.wires.take(self._workload.name, age, machine_of(self._workload))
+
+    async def checkpoint(self, command: do.TakeCheckpoint) -> None:
+        """Have a checkpoint made; CheckpointEnded follows."""
+        self._checkpoints[command.name] = command
+        try:
+            await self._comm.send(control.Checkpoint(command.name, command.operation))
+        except OutliveError as error:
+            self._checkpoint_ended(command.name, whole=False, reason=str(error))
+
+    # Parts.
+
+    async def _seat(self) -> Seat:
+        floor, workload = self._around.floor, self._workload
+        floor.emulator()
+        await make_room(floor, workload, self.role)
+        taps = {nic.name: await self._plug(nic.name) for nic in machine_of(workload).nics}
+        return seat_of(floor, workload, self.role, taps, self._data)
+
+    async def _plug(self, name: str) -> str:
+        nic = next(each for each in machine_of(self._workload).nics if each.name == name)
+        live = self.role is Role.PRIMARY
+        return await self._around.floor.wires.plug(self._workload.name, self.generation, nic, live=live)
+
+    def _make(self, seat: Seat) -> Vm:
+        around = self._around
+        return Vm(
+            self._workload,
+            self._where,
+            around.premises,
+            seat,
+            around.floor.emulator(),
+            self._vm_told,
+            around.tasks,
+            around.may_act,
+            self._noted,
+        )
+
+    async def _start_comm(self, seat: Seat, pid: int) -> None:
+        at = (self.generation, self.pairing)
+        folder = self._around.floor, self._workload, self.role, seat, self._comm.state_dir, at, pid
+        status = await self._comm.start(await asyncio.to_thread(comm_config_of, *folder))
+        self._withheld = False
+        self._comm.follow()
+        if status.port and self.role is Role.STANDBY:
+            self._heard(control.Listening(status.port))
+        if self.role is Role.PRIMARY and self._waits.is_set():
+            self._around.told(MODULE, ModuleStatus.RUNNING, "")
+
+    async def _revive(self) -> None:
+        """Give a machine that runs, and goes on alone, a manager again."""
+        assert self._vm is not None
+        pid = self._vm.pid
+        if pid is None:
+            return
+        try:
+            await self._start_comm(self._vm.seat, pid)
+            await self._resume()
+        except (OutliveError, OSError) as error:
+            await self._end_both()
+            self._around.told(MODULE, ModuleStatus.FAILED, f"its communication manager could not be replaced: {error}")
+
+    async def _resume(self) -> None:
+        if self._vm is not None:
+            try:
+                await self._vm.resume()
+            except OutliveError as error:
+                log.warning("machine.not_resumed", workload=self._workload.name, reason=str(error))
+
+    async def _order(self, command: control.Command) -> None:
+        try:
+            await self._comm.send(command)
+        except OutliveError as error:
+            # Its end is told by itself, with what follows.
+            log.warning("comm.not_told", workload=self._workload.name, order=type(command).__name__, reason=str(error))
+
+    async def _end_both(self) -> None:
+        await self._comm.end()
+        if self._vm is not None:
+            self._kill()
+            await self._vm.stop()
+
+    def _kill(self) -> None:
+        cgroup.kill(self._around.premises.tree.module(self._workload.name, MODULE))
+
+    # What is told here.
+
+    def _vm_told(self, module: str, status: ModuleStatus, reason: str) -> None:
+        if status is ModuleStatus.RUNNING:
+            self._waits.set()
+            if self._withheld:
+                return
+        else:
+            self._waits.clear()
+        if self.role is Role.PRIMARY:
+            self._around.told(module, status, reason)
+        elif status is ModuleStatus.FAILED:
+            self._standby_failed(reason)
+            self._waits.set()
+
+    def _noted(self, note: Noted) -> None:
+        log.info(note.what, workload=self._workload.name, reason=note.sentence)
+
+    def _heard(self, event: control.Event | Ended) -> None:
+        name, at = self._workload.name, self._around.clock()
+        is_primary = self.role is Role.PRIMARY
+        match event:
+            case control.Status():
+                self._catch_up(event)
+            case control.Listening(port=port) if port != self._port_told:
+                self._port_told = port
+                address = self._around.floor.address
+                self._tell(ev.StandbyListening(at, name, self.generation, self.pairing, address, port))
+            case control.Seeding() if not is_primary:
+                self._tell(ev.StandbySeeding(at, name, self.generation, self.pairing))
+            case control.Paired(generation=generation, pairing=pairing):
+                whole = ev.Paired if is_primary else ev.StandbyWhole
+                self._tell(whole(at, name, generation, pairing))
+            case control.PeerLost(pairing=pairing, reason=reason, epoch=epoch):
+                self._tell(ev.PeerLost(at, name, self.generation, pairing, self.role, reason, epoch > 0))
+            case control.HandedOver(pairing=pairing) if not is_primary:
+                self._tell(ev.PeerLost(at, name, self.generation, pairing, self.role, "handed over", True))
+            case control.Adopted():
+                if self._adopted is not None and not self._adopted.done():
+                    self._adopted.set_result(event)
+            case control.Checkpointed(name=checkpoint):
+                self._checkpoint_ended(checkpoint, whole=True, reason=f"{event.bytes} bytes")
+            case control.CheckpointFailed(name=checkpoint, reason=reason):
+                self._checkpoint_ended(checkpoint, whole=False, reason=reason)
+            case control.Progress():
+                self._progress = event
+            case control.Refused(command=command, reason=reason):
+                log.warning("comm.refused", workload=name, order=command, reason=reason)
+            case control.BecameFailed(reason=reason):
+                self._comm_ended(reason, self._comm.phase)
+            case Ended(reason=reason, phase=phase):
+                self._comm_ended(reason, phase)
+            case _:
+                pass
+
+    def _catch_up(self, status: control.Status) -> None:
+        """Tell what an agent that just came has missed."""
+        if self.role is Role.PRIMARY:
+            self.pairing = max(self.pairing, status.pairing)
+        held = control.PeerLost(status.reason, 0.0, status.epoch, status.generation, status.pairing)
+        missed: dict[str, control.Event] = {
+            "listening": control.Listening(status.port),
+            "paired": control.Paired(status.epoch, status.generation, status.pairing),
+            "following": control.Paired(status.epoch, status.generation, status.pairing),
+            "lost": held,
+            "peer-lost": held,
+        }
+        if status.phase in missed:
+            self._heard(missed[status.phase])
+
+    def _comm_ended(self, reason: str, phase: str) -> None:
+        reason = f"the communication manager ended: {reason}"
+        if self._adopted is not None and not self._adopted.done():
+            self._adopted.set_exception(CommFailed("The standby could not be adopted.", cause=reason))
+        elif self.role is Role.STANDBY:
+            self._standby_failed(reason)
+            return
+        if phase in ("seeding", *HELD_PHASES):
+            at, name = self._around.clock(), self._workload.name
+            self._tell(ev.PeerLost(at, name, self.generation, self.pairing, self.role, reason))
+        # What was held back is let out only by GoAlone; a manager that held nothing is replaced at once.
+        if phase not in HELD_PHASES and self._vm is not None and self._vm.pid is not None:
+            self._around.tasks.create_task(self._revive())
+
+    def _standby_failed(self, reason: str) -> None:
+        at, name = self._around.clock(), self._workload.name
+        self._tell(ev.StandbyFailed(at, name, self.generation, self.pairing, reason))
+
+    def _checkpoint_ended(self, name: str, *, whole: bool, reason: str) -> None:
+        command = self._checkpoints.pop(name, None)
+        if command is not None:
+            at, operation = self._around.clock(), command.operation
+            self._tell(ev.CheckpointEnded(at, self._workload.name, self.generation, operation, whole, reason))
+
+    def _tell(self, event: ev.Event) -> None:
+        self._around.tell(event)
