@@ -18,6 +18,7 @@ from outlive.cluster import events as ev
 from outlive.cluster.commands import Journal
 from outlive.cluster.heartbeat import ModuleStatus
 from outlive.cluster.machine import Machine, Nic
+from outlive.cluster.mirror import Mirror
 from outlive.cluster.workload import Module, VirtualIP, Workload
 from outlive.fence.guard import GuardRefused, Status
 from outlive.network.address import VirtualAddress, complete, parse
@@ -95,10 +96,6 @@ class NoCards:
         pass
 
 
-def never(workload: str, generation: int) -> bool:
-    return False
-
-
 @dataclass
 class Scene:
     holdings: Holdings
@@ -137,7 +134,7 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
             premises = Premises(tree, tmp_path / "states", tmp_path / "logs")
             folders = (tmp_path / "vms", tmp_path / "ram", tmp_path / "v")
             floor = Floor("c", "a", "127.0.0.1", *folders, NoCards())
-            ground = Ground("a", premises, floor, guard, {}, street, boot_time_s, tasks, never)  # type: ignore[arg-type]
+            ground = Ground("a", premises, floor, guard, {}, street, boot_time_s, tasks, Mirror)  # type: ignore[arg-type]
             holdings = Holdings(ground, journal, told.append)
             yield Scene(holdings, guard, street, journal, tree, tmp_path, told)
             holdings.begin(do.TearDown("web", 1 << 40, "the end"), 0)

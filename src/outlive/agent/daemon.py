@@ -96,7 +96,7 @@ class Agent:
         self._journal = JournalKeeper(parts.config.data_folder)
         ground = Ground(
             host.name, parts.premises, parts.floor, parts.guard, parts.datastores, parts.addresses, boot_time_s, tasks,
-            self._superseded,
+            lambda: parts.watcher.mirror,
         )  # fmt: skip
         self._holdings = Holdings(ground, self._journal, self.tell)
         self._ticker = Ticker(timing.tick_s, boot_time_s, lambda: self._neighbours.sequence)
@@ -247,13 +247,6 @@ class Agent:
         self._know(event.mirror)
         self._parts.wiring.store_moved(event.changed)
         self.tell(event)
-
-    def _superseded(self, workload: str, generation: int) -> bool:
-        """Whether the store has a workload elsewhere, or at a newer generation, than a holding of this host."""
-        placed = self._parts.watcher.mirror.placements.get(workload)
-        if placed is None:
-            return False
-        return placed.record.generation > generation or placed.record.host != self._parts.host.name
 
     async def _keep_taps(self) -> None:
         try:

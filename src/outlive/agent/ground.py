@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from outlive.cluster.mirror import Mirror
+from outlive.cluster.records import Stage
 from outlive.datastore.datastore import Datastore
 from outlive.network.virtual_ip import VirtualIps
 from outlive.runtime.service import Premises
@@ -15,7 +17,7 @@ from .seating import Floor
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """superseded: whether a workload's placement is another host's, or newer than this generation, by the store."""
+    """picture: the newest of the store."""
 
     host: str
     premises: Premises
@@ -25,8 +27,20 @@ class Ground:
     addresses: VirtualIps
     clock: Clock
     tasks: asyncio.TaskGroup
-    superseded: Callable[[str, int], bool]
+    picture: Callable[[], Mirror]
 
     def may_act(self) -> bool:
         """Whether the claim is in force, by what the guard is known to hold."""
         return self.clock() < self.guard.deadline_at
+
+    def superseded(self, workload: str, generation: int) -> bool:
+        """Whether the store has a workload elsewhere, or at a newer generation."""
+        placed = self.picture().placements.get(workload)
+        return placed is not None and (placed.record.generation > generation or placed.record.host != self.host)
+
+    def ran_before(self, workload: str, generation: int) -> bool:
+        """Whether the store knows that a workload ran at an earlier generation; it may not remember."""
+        report = self.picture().reports.get(workload)
+        if report is None or report.record.generation >= generation:
+            return False
+        return report.record.stage in (Stage.RUNNING, Stage.DEGRADED)

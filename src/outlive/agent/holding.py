@@ -145,7 +145,7 @@ class Holding:
         if self.workload.kind is Kind.VM:
             around = Around(
                 ground.premises, ground.floor, self._told, self._tell, ground.clock, ground.tasks, ground.may_act,
-                ground.superseded,
+                ground.superseded, ground.ran_before,
             )  # fmt: skip
             self.runtime = MachineRuntime(self.workload, where, self.role, self.pairing, self._data, around)
         else:

@@ -7,7 +7,7 @@ output back is ended, never told to let go, unless the node said that the store 
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -28,7 +28,7 @@ from outlive.runtime.vm.vm import Noted, Vm
 
 from .comm import Comm, CommFailed, Ended
 from .observe import Clock, Tell
-from .seating import Floor, comm_config_of, forget, is_followed, machine_of, make_room, seat_of
+from .seating import Floor, comm_config_of, forget, is_followed, machine_of, make_room, mark_made, seat_of, were_made
 
 WAITS_WITHIN_S = 60.0
 ADOPTED_WITHIN_S = 10.0
@@ -39,7 +39,10 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What a machine needs of its agent. told: its module's status.  tell: whatever else the node must know."""
+    """What a machine needs of its agent. told: its module's status.  tell: whatever else the node must know.
+
+    superseded: whether a workload is elsewhere, or at a newer generation.  ran_before: at an earlier one.
+    """
 
     premises: Premises
     floor: Floor
@@ -49,6 +52,7 @@ class Around:
     tasks: asyncio.TaskGroup
     may_act: Callable[[], bool]
     superseded: Callable[[str, int], bool]
+    ran_before: Callable[[str, int], bool]
 
 
 class MachineRuntime:
@@ -95,6 +99,8 @@ class MachineRuntime:
             self._vm = self._vm or self._make(seat)
             self._vm.reseat(seat)
             await self._vm.start(module)
+            if self._vm.pid is not None:
+                await mark_made(self._around.floor, self._workload, self._data)
             if self._withheld and self._vm.pid is not None:
                 await self._start_comm(seat, self._vm.pid)
         except (OutliveError, OSError) as error:
@@ -220,7 +226,11 @@ class MachineRuntime:
         floor.emulator()
         await make_room(floor, workload, self.role)
         taps = {nic.name: await self._plug(nic.name) for nic in machine_of(workload).nics}
-        return seat_of(floor, workload, self.role, taps, self._data)
+        seat = seat_of(floor, workload, self.role, taps, self._data)
+        fresh = self.role is Role.PRIMARY and not self._around.ran_before(workload.name, self.generation)
+        if fresh and not await were_made(floor, workload, self._data):
+            return replace(seat, may_make_disks=True)
+        return seat
 
     async def _plug(self, name: str) -> str:
         nic = next(each for each in machine_of(self._workload).nics if each.name == name)
@@ -266,9 +276,11 @@ class MachineRuntime:
             self._around.told(MODULE, ModuleStatus.FAILED, f"its communication manager could not be replaced: {error}")
 
     async def _resume(self) -> None:
-        if self._vm is not None:
+        """Let the guest go on: it stands still after a hand-over, or where its manager died in the middle of one."""
+        if self._vm is not None and self._around.may_act():
             try:
-                await self._vm.resume()
+                async with self._vm.monitored() as monitor:
+                    await monitor.call("cont")
             except OutliveError as error:
                 log.warning("machine.not_resumed", workload=self._workload.name, reason=str(error))
 

@@ -27,6 +27,7 @@ from outlive.runtime.vm.seat import Held, PrivateMemory, Seat, SharedMemory, Tap
 MIB = 1 << 20
 COMM_QMP = "comm.qmp"
 PAGEWATCH = "pagewatch"
+MADE = "disks-made"
 
 
 class Wires(Protocol):
@@ -194,6 +195,28 @@ def _make_room(floor: Floor, workload: Workload, role: Role) -> None:
         with beside.open("wb") as file:
             file.truncate(disk.size_mib * MIB)
         beside.rename(path)
+
+
+def _marks(floor: Floor, workload: Workload, data: Mapping[str, Path]) -> list[Path]:
+    """One beside the disks in each place that has any."""
+    places = {disk.on for disk in machine_of(workload).disks}
+    return [(floor.folder / workload.name if place == LOCAL else data[place]) / MADE for place in sorted(places)]
+
+
+async def were_made(floor: Floor, workload: Workload, data: Mapping[str, Path]) -> bool:
+    """Whether the machine's disks were made once; one that is missing then is lost, and no empty one hides that."""
+    marks = _marks(floor, workload, data)
+    return await asyncio.to_thread(lambda: any(mark.exists() for mark in marks))
+
+
+async def mark_made(floor: Floor, workload: Workload, data: Mapping[str, Path]) -> None:
+    """Note that the machine's disks have been made. Raises OSError."""
+
+    def mark_all() -> None:
+        for mark in _marks(floor, workload, data):
+            mark.touch(exist_ok=True)
+
+    await asyncio.to_thread(mark_all)
 
 
 def forget(floor: Floor, workload: str) -> None:
