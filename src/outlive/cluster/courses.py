@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from immutables import Map
 
-from . import placing
+from . import pairs, placing
 from . import records as rec
 from .commands import Act
 from .failover import Proof, Wait, proof_of_end
@@ -59,6 +59,8 @@ def _look(turn: Turn, name: str) -> bool:
             modules=Map(),
             settled_at=None,
             asked_stop_at=None,
+            take_over_since=None,
+            paired_since=None,
         )
     if placed.record.host is None:
         return _unplaced(turn, wanted, placed)
@@ -164,8 +166,11 @@ def _ended(
             text=proof.reason,
             because=report.record.because if report else record.because,
         )
-        stopped = replace(record, host=None, claim=0, next_host=None, reason=proof.reason, because=cause)
+        stopped = replace(placing.nobodys(record), reason=proof.reason, because=cause)
         placing.write_placement(turn, stopped, placed, ())
+        return False
+    if pairs.is_taking_over(turn, record):
+        placing.wait(turn, name, f"its standby on {record.standby} is to take over", "takeover.waiting", record.because)
         return False
     planned = record.order is rec.Order.STOP and not record.reason.startswith(GAVE_UP) and not proof.own_fault
     if not planned and turn.course(name).counted != record.generation:
@@ -176,9 +181,8 @@ def _ended(
     if turn.course(name).cause == "":
         turn.set_course(name, cause=_cause_of_end(turn, record, verdict))
     prefer = (record.next_host or record.host) if planned else None
-    return placing.place(
-        turn, wanted.record, placed, proof, prefer, "workload.placed" if planned else "failover.started"
-    )
+    kind, resume_at = ("workload.placed", record.resume_at) if planned else ("failover.started", "")
+    return placing.place(turn, wanted.record, placed, proof, prefer, kind, resume_at)
 
 
 def _cause_of_end(turn: Turn, record: rec.PlacementRecord, verdict: rec.Verdict) -> str:
@@ -238,6 +242,8 @@ def _standing(
         return False
     if course.waiting:
         turn.set_course(name, waiting="", cause="")
+    if pairs.tend(turn, wanted.record.workload, placed):
+        return False
     settled = _supervise(turn, wanted.record.workload, placed, signs)
     return _forgive(turn, name, record) and settled
 
@@ -272,11 +278,16 @@ def _force(turn: Turn, record: rec.PlacementRecord) -> None:
 
 
 def _supervise(turn: Turn, workload: Workload, placed: Entry[rec.PlacementRecord], signs: Signs) -> bool:
-    """Have failed modules restored; True when all run."""
+    """Have failed modules restored; True when all run.
+
+    While somebody follows, nothing is restored: that one goes on with it, or the host itself says that it does not.
+    """
     record, name, at = placed.record, workload.name, turn.state.at
     said = statuses(signs, name, record.generation)
     if not said:
         return False
+    if record.standby is not None or record.moving_to is not None:
+        return all(status is ModuleStatus.RUNNING for status in said.values())
     for module in workload.modules:
         status = said.get(module.name)
         if status is None:

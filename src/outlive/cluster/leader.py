@@ -106,8 +106,10 @@ def _tick(turn: Turn) -> None:
     if look_at_all:
         settling = {key: revision for key, revision in state.settling.items() if revision > state.mirror.revision}
         meant = {name: host for name, host in state.meant.items() if turn.is_busy(rec.PLACEMENTS + name)}
+        followed = {name: host for name, host in state.followed.items() if turn.is_busy(rec.PLACEMENTS + name)}
         in_flight = {key: until for key, until in state.in_flight.items() if until > state.at}
         turn.set(looked_at=state.at, in_flight=Map(in_flight), settling=Map(settling), meant=Map(meant))
+        turn.set(followed=Map(followed))
         judging.end_silent_claims(turn)
         operations.advance_all(turn)
         courses.advance(turn, sorted({*state.mirror.workloads, *state.mirror.placements, *state.mirror.lost}))
@@ -128,7 +130,7 @@ def _store_moved(turn: Turn, event: StoreMoved) -> None:
     _campaign(turn)
     if not in_office(turn.state) or event.changed is None or _is_unfit(turn):
         return
-    watched = (rec.WORKLOADS, rec.PLACEMENTS, rec.REPORTS)
+    watched = (rec.WORKLOADS, rec.PLACEMENTS, rec.REPORTS, rec.STANDBYS)
     if any(key.startswith((rec.OPERATIONS, *watched)) for key in event.changed):
         operations.advance_all(turn)
     courses.advance(turn, sorted({rec.name_in(key) for key in event.changed if key.startswith(watched)}))
@@ -149,6 +151,7 @@ def _notice_office(turn: Turn) -> None:
             in_flight=Map(),
             courses=Map(),
             meant=Map(),
+            followed=Map(),
             restless=frozenset(),
         )
         turn.note("leader.deposed", host=state.me)

@@ -20,6 +20,7 @@ from .supervision import Attempts
 from .timing import Timing
 from .transaction import Compare, Delete, Put, Transaction, same_incarnation
 from .turn import BaseTurn
+from .workload import Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,9 @@ class Course:
     avoid: host → (until, why).
     asked_stop_at: when a forced failover's stop was ordered. settled_at: since when it runs whole.
     waiting: the reason last recorded for not being placed. cause: id of the latest event in its course.
+    take_over_since: since when its standby is waited for. avoid_standby: as avoid, for standbys.
+    pairings: standbys chosen in a row, none of which lasted; pair_next_at: no new one before; paired_since: since when
+    the present one is whole. unprotected: the reason last recorded for having none.
     """
 
     failures: int = 0
@@ -42,6 +46,12 @@ class Course:
     settled_at: float | None = None
     waiting: str = ""
     cause: str = ""
+    take_over_since: float | None = None
+    avoid_standby: "Map[str, tuple[float, str]]" = Map()
+    pairings: int = 0
+    pair_next_at: float = 0.0
+    paired_since: float | None = None
+    unprotected: str = ""
 
 
 class LeaderState(msgspec.Struct, frozen=True):
@@ -51,7 +61,8 @@ class LeaderState(msgspec.Struct, frozen=True):
     in_flight: key → until when a write to it counts as under way.
     settling: key → the revision that the mirror must reach before the key is decided on again.
     isolated, unguarded: why this host must not lead; empty: it may.
-    restless: workloads to look at on every tick. meant: where workloads were just placed that the mirror may not show.
+    restless: workloads to look at on every tick. meant: where workloads were just placed that the mirror may not show;
+    followed: the same of their standbys.
     """
 
     me: str
@@ -74,6 +85,7 @@ class LeaderState(msgspec.Struct, frozen=True):
     in_flight: "Map[str, float]" = Map()
     settling: "Map[str, int]" = Map()
     meant: "Map[str, str]" = Map()
+    followed: "Map[str, str]" = Map()
     restless: frozenset[str] = frozenset()
     protected: tuple[tuple[str, int, str], ...] = ()
     protected_at: float = 0.0
@@ -106,13 +118,29 @@ class Turn(BaseTurn[LeaderState]):
         """What is used on each host, with what was just placed there and is not in the mirror yet. The caller's own."""
         if self._used is None:
             meant = {name: host for name, host in self.state.meant.items() if self.is_busy(rec.PLACEMENTS + name)}
-            self._used = usage(self.state.mirror, meant)
+            followed = {n: host for n, host in self.state.followed.items() if self.is_busy(rec.PLACEMENTS + n)}
+            self._used = usage(self.state.mirror, meant, followed)
         return dict(self._used)
 
     def means(self, workload: str, host: str, used: dict[str, tuple[Capacity, int]]) -> None:
         """A workload is being placed: the next one in the same breath finds its room taken, as `used` says."""
         self._used = used
-        self.set(meant=self.state.meant.set(workload, host))
+        followed = self.state.followed
+        self.set(
+            meant=self.state.meant.set(workload, host),
+            followed=followed.delete(workload) if workload in followed else followed,
+        )
+
+    def means_standby(self, workload: Workload, host: str) -> None:
+        """The same for its standby, or the target of its migration."""
+        used = self.used()
+        capacity, count = used.get(host, (Capacity(), 0))
+        self._used = used | {host: (capacity + workload.resources, count + 1)}
+        meant = self.state.meant
+        self.set(
+            followed=self.state.followed.set(workload.name, host),
+            meant=meant.delete(workload.name) if workload.name in meant else meant,
+        )
 
     def write(
         self,

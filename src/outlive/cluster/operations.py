@@ -1,18 +1,20 @@
-"""Long actions that an operator asked for: migrate and failover, from the asking to the end.
+"""Long actions that an operator asked for: migrate, failover, checkpoint and resume, from the asking to the end.
 
 An operation is a record in the store, so that it survives the leader that began it. Here it is checked, turned into an
 order to stop with a next host, and closed when the workload runs again; everything between is `courses`, the same
-as after a failure.
+as after a failure. What moves without stopping is begun by `moves`; a checkpoint is its host's to make.
 """
 
 from dataclasses import replace
 
+from . import moves
 from . import records as rec
 from .commands import Act
 from .leader_state import Turn
 from .mirror import Entry
 from .placement import candidates, choose
 from .transaction import Delete, Put, unchanged
+from .workload import Protection
 
 KEEP_ENDED = 200
 
@@ -26,6 +28,9 @@ def advance_all(turn: Turn) -> None:
         elif entry.record.state is rec.OperationState.RUNNING:
             _watch(turn, entry)
         else:
+            placed = turn.state.mirror.placements.get(entry.record.workload)
+            if entry.record.state is rec.OperationState.CANCELLED and placed is not None:
+                moves.undo(turn, entry.record, placed)
             ended.append((entry.mod_revision, name))
     for revision, name in sorted(ended)[:-KEEP_ENDED]:
         key = rec.OPERATIONS + name
@@ -44,7 +49,16 @@ def _begin(turn: Turn, entry: Entry[rec.OperationRecord]) -> None:
         cause = turn.note(f"{asked.kind}.refused", workload=asked.workload, text=refusal or "", because=asked.because)
         _close(turn, entry, rec.OperationState.REFUSED, refusal or "", cause)
         return
-    target = asked.target or _target(turn, asked.workload, placed.record.host)
+    if asked.kind is rec.OperationKind.CHECKPOINT:
+        _begin_checkpoint(turn, entry, placed)
+        return
+    if moves.is_live(turn, asked, placed.record):
+        workload = mirror.workloads[asked.workload].record.workload
+        there = moves.target_of(turn, workload, placed.record, asked.target)
+        if there.host is not None:
+            moves.begin(turn, entry, placed, there.host)
+        return
+    target = asked.target or _target(turn, asked, placed.record)
     cause = turn.note(
         f"{asked.kind}.started",
         workload=asked.workload,
@@ -61,10 +75,17 @@ def _begin(turn: Turn, entry: Entry[rec.OperationRecord]) -> None:
         order=rec.Order.STOP,
         next_host=target,
         operation=asked.id,
-        reason=f"{asked.kind} to {target or 'another host'}",
+        reason=_ordered(asked, target),
+        because=cause,
+        resume_at=asked.checkpoint if asked.kind is rec.OperationKind.RESUME else "",
+    )
+    running = replace(
+        asked,
+        state=rec.OperationState.RUNNING,
+        target=target,
+        generation=placed.record.generation,
         because=cause,
     )
-    running = replace(asked, state=rec.OperationState.RUNNING, target=target, because=cause)
     own = rec.OPERATIONS + asked.id
     turn.write(
         Act.PLACE,
@@ -73,6 +94,24 @@ def _begin(turn: Turn, entry: Entry[rec.OperationRecord]) -> None:
         (Put(key, rec.encode(order)), Put(own, rec.encode(running))),
         cause,
     )
+
+
+def _ordered(asked: rec.OperationRecord, target: str | None) -> str:
+    if asked.kind is rec.OperationKind.RESUME:
+        return f"it is resumed from {asked.checkpoint or 'its newest checkpoint'}"
+    return f"{asked.kind} to {target or 'another host'}"
+
+
+def _begin_checkpoint(turn: Turn, entry: Entry[rec.OperationRecord], placed: Entry[rec.PlacementRecord]) -> None:
+    asked, own = entry.record, rec.OPERATIONS + entry.record.id
+    about = {"workload": asked.workload, "generation": placed.record.generation, "host": placed.record.host or ""}
+    cause = turn.note(f"{asked.kind}.started", because=asked.because, **about)
+    running = replace(asked, state=rec.OperationState.RUNNING, generation=placed.record.generation, because=cause)
+    turn.write(Act.OPERATION, own, (unchanged(own, entry.mod_revision),), (Put(own, rec.encode(running)),), cause)
+
+
+KEEPING = (rec.OperationKind.CHECKPOINT, rec.OperationKind.RESUME)
+"""The operations that only a machine with checkpoints has."""
 
 
 def _refusal(turn: Turn, asked: rec.OperationRecord) -> str | None:
@@ -85,10 +124,20 @@ def _refusal(turn: Turn, asked: rec.OperationRecord) -> str | None:
         return f"{asked.workload} is not meant to run"
     if placed is None or placed.record.host is None:
         return f"{asked.workload} runs nowhere now; it is placed as soon as a host can have it"
-    if placed.record.order is rec.Order.STOP and (asked.kind is rec.OperationKind.MIGRATE or _forced(turn, placed)):
+    record = placed.record
+    if asked.kind in KEEPING and wanted.record.workload.protection is not Protection.WARM:
+        return f"{asked.workload} keeps no checkpoints: its file does not say protection = warm"
+    if record.order is rec.Order.STOP and (asked.kind is not rec.OperationKind.FAILOVER or _forced(turn, placed)):
         return f"{asked.workload} is being stopped already: {placed.record.reason}"
-    if asked.target == placed.record.host:
+    if asked.kind in KEEPING:
+        return None
+    if asked.target == record.host:
         return f"{asked.workload} is on {asked.target} already"
+    if record.moving_to is not None or record.hand_over:
+        return f"{asked.workload} is being moved already, to {record.moving_to or record.standby}"
+    if moves.is_live(turn, asked, record):
+        there = moves.target_of(turn, wanted.record.workload, record, asked.target)
+        return None if there.host is not None else f"no host can have it: {there.told()}"
     if asked.target is None and asked.kind is rec.OperationKind.FAILOVER:
         return None
     hosts = candidates(mirror, turn.state.signs, turn.state.verdicts, turn.used())
@@ -96,7 +145,8 @@ def _refusal(turn: Turn, asked: rec.OperationRecord) -> str | None:
         hosts = [each for each in hosts if each.host.name == asked.target]
         if not hosts:
             return f"there is no host {asked.target}"
-    choice = choose(wanted.record.workload, hosts, {placed.record.host: "it runs there now"})
+    avoid = {record.host or "": "it runs there now"}
+    choice = choose(wanted.record.workload, hosts, avoid, disk_hosts=record.disk_hosts)
     return None if choice.host is not None else f"no host can have it: {choice.told()}"
 
 
@@ -108,10 +158,15 @@ def _forced(turn: Turn, placed: Entry[rec.PlacementRecord]) -> bool:
     return operation.record.kind is rec.OperationKind.FAILOVER
 
 
-def _target(turn: Turn, workload: str, host: str) -> str | None:
+def _target(turn: Turn, asked: rec.OperationRecord, record: rec.PlacementRecord) -> str | None:
+    """Where it goes when nobody said; back to its own host when it is only resumed from another checkpoint."""
+    if asked.kind is rec.OperationKind.RESUME:
+        return record.host
     mirror = turn.state.mirror
     hosts = candidates(mirror, turn.state.signs, turn.state.verdicts, turn.used())
-    return choose(mirror.workloads[workload].record.workload, hosts, {host: "it runs there now"}).host
+    avoid = {record.host or "": "it runs there now"}
+    workload = mirror.workloads[asked.workload].record.workload
+    return choose(workload, hosts, avoid, disk_hosts=record.disk_hosts).host
 
 
 def _watch(turn: Turn, entry: Entry[rec.OperationRecord]) -> None:
@@ -119,16 +174,22 @@ def _watch(turn: Turn, entry: Entry[rec.OperationRecord]) -> None:
     placed = mirror.placements.get(asked.workload)
     if turn.is_busy(rec.OPERATIONS + asked.id):
         return
+    if asked.kind is rec.OperationKind.CHECKPOINT:
+        if placed is None or placed.record.host is None or placed.record.generation != asked.generation:
+            why = "the machine did not stay where it was begun"
+            _close(turn, entry, rec.OperationState.FAILED, why, asked.because)
+        return
     if placed is None or asked.workload not in mirror.workloads or placed.record.operation != asked.id:
-        _close(
-            turn,
-            entry,
-            rec.OperationState.FAILED,
-            "something else was asked of the workload since",
-            asked.because,
-        )
+        why = "something else was asked of the workload since"
+        _close(turn, entry, rec.OperationState.FAILED, why, asked.because)
         return
     record = placed.record
+    if record.host is not None and record.order is rec.Order.RUN and record.generation == asked.generation:
+        why_not = moves.watch(turn, asked, placed)
+        if why_not is not None:
+            cause = turn.note(f"{asked.kind}.failed", workload=asked.workload, text=why_not, because=record.because)
+            _close(turn, entry, rec.OperationState.FAILED, why_not, cause)
+        return
     report = mirror.reports.get(asked.workload)
     if record.host is None:
         _close(turn, entry, rec.OperationState.FAILED, record.reason, record.because)

@@ -154,7 +154,7 @@ def _arbitrate(turn: Turn, reign: Reign, entry: Entry[rec.PlacementRecord]) -> N
     if not fresh and state.at - (link.asked_at or 0.0) < state.timing.renew_s * 2:
         return
     if link.lost:
-        act, record = Act.ALONE, _alone(placed, state.me, link.lost_because)
+        act, record = Act.ALONE, _alone(placed, state.me, link)
     elif reign.phase is not Phase.ACTIVE or placed.order is rec.Order.STOP:
         return
     elif link.complete and placed.moving_to is not None:
@@ -176,11 +176,12 @@ def _arbitrate(turn: Turn, reign: Reign, entry: Entry[rec.PlacementRecord]) -> N
     turn.transact(act, placed.workload, asked, number=link.pairing, because=record.because)
 
 
-def _alone(placed: rec.PlacementRecord, me: str, because: str) -> rec.PlacementRecord:
+def _alone(placed: rec.PlacementRecord, me: str, link: Link) -> rec.PlacementRecord:
     return replace(
         unpaired(placed),
         disk_hosts=(me,) if placed.disk_hosts else (),
-        because=because,
+        reason=placed.reason if placed.order is rec.Order.STOP else f"it goes on alone: {link.lost}",
+        because=link.lost_because,
     )
 
 

@@ -1,20 +1,22 @@
 """Where a workload goes: who may have it, and who is best.
 
-Rules first (site, host names, labels, datastore, capacity), then the emptiest host; ties go by name, so that the same
-picture always gives the same answer. Every host that is passed over has its reason, since people ask.
+Rules first (site, host names, labels, datastores, disks, capacity), then the preferred site, then the emptiest host;
+ties go by name, so that the same picture always gives the same answer. A standby is chosen by the same rules, away
+from its primary. Every host that is passed over has its reason, since people ask.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from immutables import Map
 
 from .heartbeat import Flags
 from .host import Capacity, Host
 from .mirror import Mirror
-from .records import Verdict
+from .records import PlacementRecord, Verdict
 from .signs import Signs
-from .workload import Workload
+from .workload import Apart, Workload
 
 NOTHING = Capacity()
 NOWHERE: Mapping[str, str] = {}
@@ -44,18 +46,27 @@ class Choice:
         return "; ".join(f"{name}: {reason}" for name, reason in sorted(self.passed_over.items())) or "no hosts"
 
 
-def usage(mirror: Mirror, meant: Mapping[str, str] = NOWHERE) -> dict[str, tuple[Capacity, int]]:
-    """What placements use on each host: capacity and number of workloads.
+def usage(
+    mirror: Mirror, meant: Mapping[str, str] = NOWHERE, followed: Mapping[str, str] = NOWHERE
+) -> dict[str, tuple[Capacity, int]]:
+    """What placements use on each host: capacity and number of workloads. A standby uses what its primary does.
 
-    meant: workload → the host that it was placed on since the picture was taken.
+    meant, followed: workload → the host, or the standby, that was written for it since the picture was taken.
     """
     used: dict[str, tuple[Capacity, int]] = {}
-    hosts = {name: entry.record.host for name, entry in mirror.placements.items()} | dict(meant)
-    for name, host in sorted(hosts.items()):
-        spec = mirror.workloads.get(name)
-        if host is not None and spec is not None:
-            capacity, count = used.get(host, (NOTHING, 0))
-            used[host] = (capacity + spec.record.workload.resources, count + 1)
+    for name in sorted({*mirror.placements, *meant}):
+        entry, spec = mirror.placements.get(name), mirror.workloads.get(name)
+        if spec is None:
+            continue
+        hosts = [entry.record.host, entry.record.standby, entry.record.moving_to] if entry is not None else []
+        if name in meant:
+            hosts = [meant[name]]
+        if name in followed:
+            hosts = [*hosts[:1], followed[name]]
+        for host in hosts:
+            if host is not None:
+                capacity, count = used.get(host, (NOTHING, 0))
+                used[host] = (capacity + spec.record.workload.resources, count + 1)
     return used
 
 
@@ -103,9 +114,9 @@ def refusal(workload: Workload, candidate: Candidate) -> str | None:
     for label, value in rules.labels.items():
         if host.labels.get(label) != value:
             return f"its label {label} is not {value}"
-    if workload.data_on is not None:
-        if workload.data_on not in host.datastores:
-            return f"it has no datastore {workload.data_on}"
+    for datastore in workload.datastores:
+        if datastore not in host.datastores:
+            return f"it has no datastore {datastore}"
         if Flags.DATASTORE_REACHABLE not in candidate.flags:
             return "it cannot reach its datastore"
     if not workload.resources.fits_in(host.capacity - candidate.used):
@@ -113,11 +124,67 @@ def refusal(workload: Workload, candidate: Candidate) -> str | None:
     return None
 
 
-def choose(workload: Workload, hosts: list[Candidate], avoid: dict[str, str], prefer: str | None = None) -> Choice:
-    """The best eligible host: the preferred one, else the emptiest, else the first by name.
+def choose(
+    workload: Workload,
+    hosts: list[Candidate],
+    avoid: dict[str, str],
+    prefer: str | None = None,
+    disk_hosts: tuple[str, ...] = (),
+) -> Choice:
+    """The best eligible host: the preferred one, else by newest disk, preferred site, emptiness and name.
 
-    avoid: host → why it is not to be tried now. Raises nothing.
+    avoid: host → why it is not to be tried now.  disk_hosts: who has its disks, if it keeps any; nobody else can have
+    it. Raises nothing.
     """
+    bound = disk_hosts if workload.keeps_disks else ()
+    if bound:
+        elsewhere = f"its disks are on {' and '.join(bound)} alone"
+        avoid = {each.host.name: elsewhere for each in hosts if each.host.name not in bound} | avoid
+
+    def rank(each: Candidate) -> tuple[Any, ...]:
+        name = each.host.name
+        newest = bound.index(name) if bound else 0
+        return (name != prefer, newest, _site_rank(workload, each), _fullness(each), name)
+
+    return _best(workload, hosts, avoid, rank)
+
+
+def choose_standby(
+    workload: Workload,
+    hosts: list[Candidate],
+    placed: PlacementRecord,
+    avoid: dict[str, str],
+    prefer: str | None = None,
+) -> Choice:
+    """The best host to follow a primary from: one that has a copy of its disks first, since little is sent then.
+
+    Never the primary's own host, and where the rules ask for it never its site. Raises nothing.
+    """
+    primary = next((each.host for each in hosts if each.host.name == placed.host), None)
+    if primary is None:
+        return Choice(None, {placed.host or "": "where it runs is not known"})
+    near = {primary.name: "it runs there"}
+    if workload.placement.apart is Apart.SITE:
+        near |= {
+            each.host.name: f"it is in the same site {primary.site}"
+            for each in hosts
+            if each.host.site == primary.site and each.host.name != primary.name
+        }
+    copies = (*placed.disk_hosts, *placed.copies)
+
+    def rank(each: Candidate) -> tuple[Any, ...]:
+        name = each.host.name
+        return (name != prefer, name not in copies, _site_rank(workload, each), _fullness(each), name)
+
+    return _best(workload, hosts, avoid | near, rank)
+
+
+def _best(
+    workload: Workload,
+    hosts: list[Candidate],
+    avoid: dict[str, str],
+    rank: Callable[[Candidate], tuple[Any, ...]],
+) -> Choice:
     passed_over: dict[str, str] = {}
     eligible: list[Candidate] = []
     for candidate in hosts:
@@ -128,8 +195,12 @@ def choose(workload: Workload, hosts: list[Candidate], avoid: dict[str, str], pr
             passed_over[candidate.host.name] = reason
     if not eligible:
         return Choice(None, passed_over)
-    best = min(eligible, key=lambda each: (each.host.name != prefer, _fullness(each), each.host.name))
-    return Choice(best.host.name, passed_over)
+    return Choice(min(eligible, key=rank).host.name, passed_over)
+
+
+def _site_rank(workload: Workload, candidate: Candidate) -> int:
+    preferred = workload.placement.prefer_sites
+    return preferred.index(candidate.host.site) if candidate.host.site in preferred else len(preferred)
 
 
 def _fullness(candidate: Candidate) -> tuple[float, int]:

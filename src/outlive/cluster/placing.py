@@ -10,10 +10,14 @@ from . import records as rec
 from .commands import Act
 from .failover import Proof
 from .generation import first_generation
+from .host import Capacity
 from .leader_state import Turn
 from .mirror import Entry
-from .placement import NOTHING, Choice, candidates, choose
+from .ordering import waits_for
+from .pairing import unpaired, with_copies
+from .placement import NOTHING, candidates, choose
 from .transaction import Compare, Delete, Put, same_incarnation, unchanged
+from .workload import Workload
 
 
 def place(
@@ -23,23 +27,30 @@ def place(
     proof: Proof | None,
     prefer: str | None = None,
     kind: str = "workload.placed",
+    resume_at: str = "",
 ) -> bool:
-    """Choose a host and write the next generation, or say why it has to wait."""
+    """Choose a host and write the next generation, or say why it has to wait. resume_at: as in the record."""
     workload, mirror, at = wanted.workload, turn.state.mirror, turn.state.at
     name = workload.name
     course = turn.course(name)
     if at < course.next_try_at:
         wait(turn, name, "it failed before; waiting before another try", "placement.delayed", course.cause)
         return False
+    if reason := waits_for(mirror, name):
+        _nowhere(turn, name, placed, reason, proof)
+        return False
     used = turn.used()
-    if placed is not None and placed.record.host is not None:
-        capacity, count = used.get(placed.record.host, (NOTHING, 1))
-        used[placed.record.host] = (capacity - workload.resources, count - 1)
-    avoid = {host: why for host, (until, why) in course.avoid.items() if at < until}
+    before = placed.record if placed is not None else None
+    if before is not None:
+        used = without(used, workload, before.host, before.standby, before.moving_to)
+    disk_hosts = before.disk_hosts if before is not None else ()
+    # Where its disks are it must be started, whether or not it failed there.
+    bound = disk_hosts if workload.keeps_disks else ()
+    avoid = {host: why for host, (until, why) in course.avoid.items() if at < until and host not in bound}
     hosts = candidates(mirror, turn.state.signs, turn.state.verdicts, used)
-    choice = choose(workload, hosts, avoid, prefer)
+    choice = choose(workload, hosts, avoid, prefer, disk_hosts)
     if choice.host is None:
-        _nowhere(turn, name, placed, choice, proof)
+        _nowhere(turn, name, placed, f"no host can have it: {choice.told()}", proof)
         return False
     generation = placed.record.generation + 1 if placed else first_generation(mirror)
     text = proof.reason if proof else ""
@@ -54,7 +65,12 @@ def place(
         operation=placed.record.operation if placed else None,
         reason=text,
         because=cause,
+        pairing=before.pairing if before is not None else 0,
+        disk_hosts=(choice.host,) if workload.keeps_disks or workload.is_hot else (),
+        copies=with_copies(before, *before.disk_hosts) if before is not None else (),
+        resume_at=resume_at,
     )
+    record = replace(record, copies=tuple(each for each in record.copies if each != choice.host))
     turn.set_course(name, waiting="", cause="")
     capacity, count = used.get(choice.host, (NOTHING, 0))
     turn.means(name, choice.host, used | {choice.host: (capacity + workload.resources, count + 1)})
@@ -63,24 +79,33 @@ def place(
 
 
 def _nowhere(
-    turn: Turn, name: str, placed: Entry[rec.PlacementRecord] | None, choice: Choice, proof: Proof | None
+    turn: Turn, name: str, placed: Entry[rec.PlacementRecord] | None, reason: str, proof: Proof | None
 ) -> None:
-    """No host can have it: say so where it stands, and look again when anything changes."""
-    reason = f"no host can have it: {choice.told()}"
+    """It cannot be placed: say so where it stands, and look again when anything changes."""
     kind = "workload.failed" if turn.course(name).failures else "workload.waiting"
     wait(turn, name, reason, kind, turn.course(name).cause)
     if placed is None or placed.record.host is None or proof is None:
         return
-    record = replace(
-        placed.record,
-        host=None,
-        claim=0,
-        next_host=None,
-        order=rec.Order.RUN,
-        reason=reason,
-        because=turn.course(name).cause,
-    )
+    record = replace(nobodys(placed.record), order=rec.Order.RUN, reason=reason, because=turn.course(name).cause)
     write_placement(turn, record, placed, ())
+
+
+def nobodys(record: rec.PlacementRecord) -> rec.PlacementRecord:
+    """The placement when nobody acts for it, nor follows; where its disks are stays known."""
+    copies = record.copies
+    return replace(unpaired(record), host=None, claim=0, next_host=None, took_over=False, copies=copies)
+
+
+def without(
+    used: dict[str, tuple[Capacity, int]], workload: Workload, *hosts: str | None
+) -> dict[str, tuple[Capacity, int]]:
+    """What is used when the workload is no longer counted on these hosts."""
+    left = dict(used)
+    for host in hosts:
+        if host is not None:
+            capacity, count = left.get(host, (workload.resources, 1))
+            left[host] = (capacity - workload.resources, count - 1)
+    return left
 
 
 def wait(turn: Turn, name: str, reason: str, kind: str, because: str = "") -> None:
@@ -127,7 +152,7 @@ def forget(
         Act.FORGET,
         rec.PLACEMENTS + name,
         compares,
-        (Delete(rec.WORKLOADS + name), Delete(rec.PLACEMENTS + name), Delete(rec.REPORTS + name)),
+        tuple(Delete(room + name) for room in (rec.WORKLOADS, rec.PLACEMENTS, rec.REPORTS, rec.STANDBYS)),
         cause,
     )
     if name in turn.state.courses:

@@ -46,7 +46,16 @@ def recovered(
             claim = mirror.claims.get(host)
             if not surely_over(mirror, host, claim.incarnation if claim is not None else 0, timing, at):
                 return Wait(f"its placement is lost, and {host} has not said whether it acts for it")
+    entry = mirror.workloads.get(workload)
+    keeps_disks = entry is not None and entry.record.workload.keeps_disks
+    # Pairings, like generations, must come out above all that ever were.
+    pairing = first_generation(mirror)
     if not holders:
-        return PlacementRecord(workload, first_generation(mirror), None, version=version)
+        if keeps_disks:
+            return Wait("its placement is lost, and nobody remembers which host has its disks")
+        return PlacementRecord(workload, first_generation(mirror), None, version=version, pairing=pairing)
     generation, host, incarnation = max(holders)
-    return PlacementRecord(workload, generation, host, incarnation, version=version)
+    disk_hosts = (host,) if keeps_disks else ()
+    return PlacementRecord(
+        workload, generation, host, incarnation, version=version, pairing=pairing, disk_hosts=disk_hosts
+    )
