@@ -26,7 +26,7 @@ for unit in getty@tty1.service dpkg-db-backup.timer fstrim.timer remote-fs.targe
     systemd-repart.service systemd-networkd.service systemd-tmpfiles-clean.timer systemd-modules-load.service \
     systemd-pcrphase.service systemd-pcrphase-sysinit.service cryptsetup.target veritysetup.target \
     integritysetup.target dev-hugepages.mount dev-mqueue.mount sys-kernel-debug.mount sys-kernel-tracing.mount \
-    sys-kernel-config.mount sys-fs-fuse-connections.mount proc-sys-fs-binfmt_misc.automount; do
+    sys-kernel-config.mount sys-fs-fuse-connections.mount proc-sys-fs-binfmt_misc.automount modprobe@drm.service; do
     ln -sf /dev/null "$root/etc/systemd/system/$unit"
 done
 
@@ -40,8 +40,7 @@ END
 
 # Exactly one version and one cluster are there: those that the packages made.
 settings=$(echo "$root"/etc/postgresql/*/main)
-mkdir -p "$settings/conf.d"
-cat >"$settings/conf.d/lab.conf" <<'END'
+cat >>"$settings/postgresql.conf" <<'END'
 listen_addresses = '*'
 synchronous_commit = on
 fsync = on
