@@ -223,6 +223,12 @@ def apply(checked: Checked, memory: Memory) -> int:
     return int(pages)
 
 
+def checksum(data: Bytes, *, by_tables: bool = False) -> int:
+    """Return the CRC-32C of bytes, about ten times as fast as `zlib.crc32`; by_tables: without the instruction."""
+    with _bytes_at(data) as (address, length):
+        return int(pages_library().pages_crc32c(address, length, int(by_tables)))
+
+
 _of_thread = threading.local()
 
 
