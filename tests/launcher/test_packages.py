@@ -30,6 +30,8 @@ class Machine:
             found = shutil.which(name)
             assert found, name
             (folder / name).symlink_to(found)
+        for name in ("qemu-system-x86_64", "mmdebstrap"):
+            self.stub(name, "exit 0")
         self.stub("sudo", '[ "$1" != -n ] || shift; exec "$@"')
         self.stub("systemctl", "exit 0")
         checkout.environment = {**checkout.environment, "PATH": str(folder), "HOME": os.environ.get("HOME", "/")}
