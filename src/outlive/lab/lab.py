@@ -7,15 +7,15 @@ on a lab that is whole, half made, or left behind by a crash, and never touches 
 import asyncio
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from outlive.agent import founding
 from outlive.cluster.timing import Timing
-from outlive.errors import RefusedForSafety
+from outlive.errors import RefusedForSafety, UsageInvalid
 
-from . import faults, hosts, network, storage
+from . import faults, hosts, network, storage, underlay
 from .plan import LabPlan, known, labs_folder, load, plan, save
 
 Progress = Callable[[str], None]
@@ -130,6 +130,29 @@ class Lab:
     def partition(self, *names: str, with_client: bool = False) -> None:
         """Cut these hosts off from all others, but not from each other."""
         network.partition(self.plan, [self.plan.host(name).name for name in names], with_client=with_client)
+
+    def partition_sites(self, *sites: str, with_client: bool = False) -> None:
+        """Cut all hosts of these sites off from those of the others; the links within and among them stay."""
+        self.partition(*self._in_sites(sites), with_client=with_client)
+
+    def cut_link(self, source: str, target: str) -> None:
+        """Let nothing from one host reach the other by its own address; the way back stays. `heal` mends it."""
+        underlay.cut(self.plan, [self.plan.host(source).name], [self.plan.host(target).name])
+
+    def cut_sites(self, source: str, target: str) -> None:
+        """Let nothing from one site's hosts reach those of the other by their own addresses; the way back stays."""
+        underlay.cut(self.plan, self._in_sites([source]), self._in_sites([target]))
+
+    def slow_sites(self, *, delay_ms: float = 0.0, loss_percent: float = 0.0, rate_mbit: float | None = None) -> None:
+        """Make the links between sites slow; without arguments as fast as they go. See `underlay.shape`."""
+        underlay.shape(self.plan, delay_ms=delay_ms, loss_percent=loss_percent, rate_mbit=rate_mbit)
+
+    def _in_sites(self, sites: Iterable[str]) -> list[str]:
+        """The hosts in these sites. Raises UsageInvalid for a site that the lab has not."""
+        chosen = list(sites)
+        if strangers := [site for site in chosen if site not in self.plan.sites]:
+            raise UsageInvalid(f"The lab has no {strangers[0]}.", remedy=f"its sites are {', '.join(self.plan.sites)}")
+        return [host.name for host in self.plan.hosts if host.site in chosen]
 
     def heal(self, *names: str) -> None:
         """Connect these hosts again, all that are on by default, and lift what else was done to them."""

@@ -1,32 +1,22 @@
 """The lab's network: namespaces, bridges, links, and ways to cut them.
 
-Every site is a bridge in the switch's namespace, and the bridges are joined. A host's link has one end, eth0, in its
-own namespace and the other, named after the host, at the switch. Cutting takes place at the switch, so that what
-a host's kernel says in its last moments does not get out.
+A host has three links, each with its other end at the switch. `eth0` is in the LAN, where clients are and virtual IPs
+move: every site is a bridge in the switch's namespace, and the bridges are joined. `lan0` is a port of the host's own
+bridge `br-lan`, by which virtual machines are in the same LAN. `site0` is in the site's own network, see `underlay`;
+hosts talk to each other by it. Cutting takes place at the switch, so that what a host's kernel says in its last
+moments does not get out, and cuts all three.
 """
 
-import subprocess
 from collections.abc import Iterable
 
-from outlive.errors import Failed
-
+from . import underlay
+from .commands import ip as ip
 from .plan import CLIENT_NUMBER, NETWORK_4, NETWORK_6, LabPlan
 
-COMMAND_S = 20.0
 CLIENT_PORT = "client"
 AWAY = "away"
-
-
-def ip(*arguments: str, tolerate: bool = False) -> str:
-    """Run `ip` and return what it prints. Raises Failed with its complaint unless `tolerate`."""
-    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, timeout=COMMAND_S, check=False)
-    if done.returncode and not tolerate:
-        raise Failed(
-            f"`ip {' '.join(arguments)}` failed.",
-            cause=done.stderr.strip(),
-            remedy="the lab needs root and network namespaces: see `outlive doctor`",
-        )
-    return done.stdout
+MACHINES_BRIDGE = "br-lan"
+OWN_LINKS = frozenset({"lo", "eth0", "lan0", "site0", MACHINES_BRIDGE})
 
 
 def namespaces() -> set[str]:
@@ -49,7 +39,14 @@ def make(lab: LabPlan) -> None:
     _bridge(switch, AWAY)
     for host in lab.hosts:
         _link(lab, host.namespace, host.name, host.number, host.site)
+        _machines_link(lab, host.namespace, lan_port(host.name), host.site)
     _link(lab, lab.client, CLIENT_PORT, CLIENT_NUMBER, lab.sites[0])
+    underlay.make(lab)
+
+
+def lan_port(host: str) -> str:
+    """The switch's end of a host's `lan0`."""
+    return f"{host}-lan"
 
 
 def _bridge(switch: str, name: str) -> None:
@@ -65,6 +62,15 @@ def _link(lab: LabPlan, namespace: str, port: str, number: int, site: str) -> No
     ip("-n", lab.switch, "link", "set", "dev", port, "master", site, "up")
 
 
+def _machines_link(lab: LabPlan, namespace: str, port: str, site: str) -> None:
+    ip("-n", lab.switch, "link", "add", "name", port, "type", "veth", "peer", "name", "lan0", "netns", namespace)
+    _bridge(namespace, MACHINES_BRIDGE)
+    for silent in (MACHINES_BRIDGE, "lan0"):
+        ip("-n", namespace, "link", "set", "dev", silent, "addrgenmode", "none")
+    ip("-n", namespace, "link", "set", "dev", "lan0", "master", MACHINES_BRIDGE, "up")
+    ip("-n", lab.switch, "link", "set", "dev", port, "master", site, "up")
+
+
 def unmake(lab: LabPlan) -> None:
     """Remove whatever there is of the lab's network; removing what is gone already is no error."""
     there = namespaces()
@@ -73,32 +79,57 @@ def unmake(lab: LabPlan) -> None:
             ip("netns", "del", namespace, tolerate=True)
 
 
+def _ports(host: str) -> tuple[str, ...]:
+    return host, lan_port(host), underlay.port(host)
+
+
 def cut_power(lab: LabPlan, host: str) -> None:
-    """Take the link down at the switch: from now on nothing of the host gets out, and nothing in."""
-    ip("-n", lab.switch, "link", "set", "dev", host, "nomaster", "down")
+    """Take the links down at the switch: from now on nothing of the host gets out, and nothing in."""
+    for port in _ports(host):
+        ip("-n", lab.switch, "link", "set", "dev", port, "nomaster", "down")
 
 
 def isolate(lab: LabPlan, host: str) -> None:
-    """Unplug the port from its bridge; the host still has a carrier, and hears nobody."""
-    ip("-n", lab.switch, "link", "set", "dev", host, "nomaster")
+    """Unplug the ports from their bridges; the host still has a carrier, and hears nobody."""
+    for port in _ports(host):
+        ip("-n", lab.switch, "link", "set", "dev", port, "nomaster")
 
 
 def partition(lab: LabPlan, hosts: Iterable[str], *, with_client: bool = False) -> None:
     """Move these hosts to a switch of their own: they hear each other, and nobody else."""
-    for port in (*hosts, *([CLIENT_PORT] if with_client else [])):
+    ports = [port for host in hosts for port in (host, lan_port(host))]
+    for port in (*ports, *([CLIENT_PORT] if with_client else [])):
         ip("-n", lab.switch, "link", "set", "dev", port, "master", AWAY, "up")
+    underlay.divide(lab, away(lab))
+
+
+def away(lab: LabPlan) -> frozenset[str]:
+    """The hosts, and the client, that are on the switch of their own."""
+    shown = ip("-n", lab.switch, "-o", "link", "show", "master", AWAY)
+    ports = {line.split()[1].partition("@")[0] for line in shown.splitlines()}
+    return frozenset(ports & {CLIENT_PORT, *(host.name for host in lab.hosts)})
 
 
 def heal(lab: LabPlan, hosts: Iterable[str]) -> None:
-    """Plug these hosts, and the client, in where they belong."""
-    for name in hosts:
-        ip("-n", lab.switch, "link", "set", "dev", name, "master", lab.host(name).site, "up")
+    """Plug these hosts, and the client, in where they belong, and mend what was cut in one direction."""
+    names = list(hosts)
+    for name in names:
+        site = lab.host(name).site
+        for port in (name, lan_port(name)):
+            ip("-n", lab.switch, "link", "set", "dev", port, "master", site, "up")
+        underlay.plug_in(lab, name)
     ip("-n", lab.switch, "link", "set", "dev", CLIENT_PORT, "master", lab.sites[0], "up")
+    underlay.divide(lab, away(lab))
+    underlay.mend(lab, names)
 
 
 def reset(lab: LabPlan, host: str) -> None:
-    """What a reboot does to a host's interfaces: its own address is there, every other is gone."""
+    """What a reboot does to a host's interfaces: its own are there with their own addresses, all else is gone."""
     planned = lab.host(host)
     ip("-n", planned.namespace, "addr", "flush", "dev", "eth0", "scope", "global", tolerate=True)
-    ip("-n", planned.namespace, "addr", "add", f"{planned.address}/24", "dev", "eth0", tolerate=True)
+    ip("-n", planned.namespace, "addr", "add", f"{planned.lan_address}/24", "dev", "eth0", tolerate=True)
     ip("-n", planned.namespace, "addr", "add", f"{NETWORK_6}{planned.number}/64", "dev", "eth0", "nodad", tolerate=True)
+    shown = ip("-n", planned.namespace, "-o", "link", "show", tolerate=True)
+    for name in [line.split()[1].rstrip(":").partition("@")[0] for line in shown.splitlines()]:
+        if name not in OWN_LINKS:
+            ip("-n", planned.namespace, "link", "del", "dev", name, tolerate=True)

@@ -17,6 +17,8 @@ MOST_HOSTS = 32
 LAB_NAME = re.compile(r"[a-z0-9]{1,8}")
 NETWORK_4 = "10.77.0"
 NETWORK_6 = "fd77::"
+UNDERLAY = "10.79"
+ROUTER_NUMBER = 1
 PORT, PEER_PORT = 7410, 7411
 CLIENT_NUMBER = 2
 FIRST_HOST, FIRST_VIRTUAL = 11, 100
@@ -39,7 +41,12 @@ class LabHost:
 
     @property
     def address(self) -> str:
-        """Its IPv4 address."""
+        """Its own address, by which the other hosts reach it: in its site's network."""
+        return site_address(self.site, self.number)
+
+    @property
+    def lan_address(self) -> str:
+        """Its address in the network that clients are in, which spans all sites."""
         return f"{NETWORK_4}.{self.number}"
 
 
@@ -102,6 +109,11 @@ class LabPlan:
     def api(self, name: str) -> Path:
         """The socket of a host's API."""
         return self.run_folder(name) / "api.sock"
+
+
+def site_address(site: str, number: int) -> str:
+    """An address in a site's own network; that of site 3 is 10.79.3.0/24."""
+    return f"{UNDERLAY}.{int(site.removeprefix('site'))}.{number}"
 
 
 def labs_folder() -> Path:
