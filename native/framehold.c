@@ -344,9 +344,12 @@ static int tap_take(struct framehold *hold, int most)
                 end_failed(hold, COUNTER(tap_errno), errno);
             break;
         }
+        /* A tap has no end but by failing; a socket in its place has. */
+        if (got == 0) {
+            end_failed(hold, COUNTER(tap_errno), ENODEV);
+            break;
+        }
         taken++;
-        if (got == 0)
-            continue;
         COUNT(hold, tap_frames, 1);
         COUNT(hold, tap_bytes, got);
         if (hold->copies)
