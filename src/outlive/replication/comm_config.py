@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from outlive.errors import UsageInvalid
+from outlive.replication.checkpoint_values import WarmValues
 
 MOST_CONFIG_BYTES = 1 << 20
 PAGE_BYTES = 4096
@@ -45,7 +46,8 @@ class HotValues(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How closely the standby follows; the meaning is that of `outlive.cluster.machine.HotPolicy`.
 
     unacknowledged: how many epochs may be under way before the guest has to wait for the standby.
-    held_mib:       how much changed state may be under way before it has to.
+    shadow_mib:     memory spent on remembering what the standby holds, so that only changed words are sent.
+    progress_s:     how long the peer may live without getting anywhere.
     sync_disks:     the standby's journal is durable before it acknowledges an epoch that wrote to a disk.
     """
 
@@ -55,7 +57,7 @@ class HotValues(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     overhead: float = 0.5
     bandwidth_mib_s: float | None = None
     unacknowledged: int = 3
-    held_mib: int = 256
+    shadow_mib: int = 128
     progress_s: float = 10.0
     sync_disks: bool = True
 
@@ -77,7 +79,7 @@ class CommConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     qmp:        QEMU's second monitor socket, which nobody else uses.
     ram_path:   the file that is the guest's memory, shared with QEMU; ram_bytes is a multiple of 4096.
     pagewatch:  the file in which the preloaded library says where the memory lies in QEMU.
-    hot:        None for a machine that is only checkpointed.
+    hot:        None for a machine that is only checkpointed; then `warm` says how.
     tls:        None is for tests on one machine only.
     """
 
@@ -99,6 +101,7 @@ class CommConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     listen_address: str = "0.0.0.0"  # noqa: S104 - peers prove themselves by certificate
     listen_port: int = 0
     tls: TlsFiles | None = None
+    warm: WarmValues | None = None
 
     @property
     def control_socket(self) -> Path:
@@ -123,6 +126,8 @@ def read_config(path: Path) -> CommConfig:
         raise UsageInvalid(f"{path} gives a memory size that is not whole pages.", cause=str(config.ram_bytes))
     if config.role == "standby" and config.hot is None:
         raise UsageInvalid(f"{path} describes a standby of a machine that is not hot.")
+    if config.hot is None and config.warm is None:
+        raise UsageInvalid(f"{path} describes a machine that is neither hot nor warm.")
     return config
 
 

@@ -35,19 +35,26 @@ class DiskCopyBroken(Failed):
 
 
 class DiskCopies:
-    """All disks of one standby. Not for several threads at once."""
+    """All disks of one standby. Not for several threads at once.
+
+    Labels and log lie beside the first disk, since they must outlive a reboot exactly as the disks do.
+    """
 
     def __init__(self, disks: Sequence[ReplicatedDisk], state_dir: Path, *, durable: bool) -> None:
-        """Open the disks and replay what the log holds. Raises DiskCopyBroken."""
+        """Open the disks and replay what the log holds. state_dir: for a machine without disks.
+
+        Raises DiskCopyBroken.
+        """
+        folder = Path(disks[0].path).parent if disks else state_dir
         self.sizes = tuple(disk.size_bytes for disk in disks)
         self._names = tuple(disk.name for disk in disks)
         self._durable = durable
-        self._labels_path = state_dir / LABELS
+        self._labels_path = folder / LABELS
         self._files: list[int] = []
         try:
             for disk in disks:
                 self._files.append(os.open(disk.path, os.O_RDWR | os.O_CLOEXEC))
-            self._log = os.open(state_dir / LOG, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._log = os.open(folder / LOG, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             self._log_bytes = 0
             self.label = self._read_labels()
             self._replay()
@@ -108,11 +115,23 @@ class DiskCopies:
         with _disk_errors():
             self._checkpoint()
 
-    def forget(self) -> None:
-        """The guest writes to these disks from now on: they are no copy of another's any more."""
+    def release(self) -> None:
+        """The guest writes to these disks from now on: no log is ever to be replayed over them again.
+
+        The log must be gone for good before the guest runs; the disks themselves follow with `sync_and_close`.
+        """
         with _disk_errors():
             self._labels_path.unlink(missing_ok=True)
-            self.label = None
+            os.ftruncate(self._log, 0)
+            os.fsync(self._log)
+            _sync_folder(self._labels_path.parent)
+            self._log_bytes, self.label = 0, None
+
+    def sync_and_close(self) -> None:
+        """Make the disks durable, however long that takes, and let go of them."""
+        with contextlib.suppress(OSError):
+            self._sync()
+        self.close()
 
     def close(self) -> None:
         for descriptor in (*self._files, self._log):
@@ -157,11 +176,7 @@ class DiskCopies:
         finally:
             os.close(descriptor)
         beside.replace(self._labels_path)
-        folder = os.open(self._labels_path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync_folder(self._labels_path.parent)
         self.label = label
 
     def _read_labels(self) -> DiskLabel | None:
@@ -199,9 +214,33 @@ class DiskCopies:
         return position + length, DiskLabel("", generation, pairing, epoch, whole=True), writes
 
 
+def make_startable(disks: Sequence[ReplicatedDisk]) -> DiskLabel | None:
+    """Before a machine starts from what may be a standby's disks: finish what the log holds, and end being a copy.
+
+    Returns what the disks were a copy of: not to be started from unless it is whole; None: they are no copy.
+    Raises DiskCopyBroken.
+    """
+    if not disks or not (Path(disks[0].path).parent / LABELS).exists():
+        return None
+    copies = DiskCopies(disks, Path(disks[0].path).parent, durable=True)
+    label = copies.label
+    if label is not None and label.whole:
+        copies.release()
+    copies.close()
+    return label
+
+
 def payloads_of(writes: Sequence[DiskWrite]) -> list[memoryview]:
     """The payloads that carry these writes, joined; for tests, and for whoever has no stream."""
     return [memoryview(b"".join(parts)) for parts in pack(writes)]
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _write_at(descriptor: int, data: memoryview, offset: int) -> None:

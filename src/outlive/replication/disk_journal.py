@@ -10,7 +10,7 @@ acknowledged, equals ours but in different blocks; so after a break only these a
 import os
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from outlive.replication.comm_config import ReplicatedDisk
@@ -19,6 +19,7 @@ from outlive.replication.link import boot_s
 
 BLOCK_BYTES = 64 * 1024
 MOST_OPEN_BYTES = 64 << 20
+HALF_OPEN_BYTES = MOST_OPEN_BYTES // 2
 _LONGEST_WAIT_S = 20.0
 
 
@@ -66,12 +67,14 @@ class _Step:
 class DiskJournal:
     """All disks of one machine. Used by the NBD server's threads, the epoch loop and the acknowledgements' reader.
 
-    full: the open step holds so much that it should be cut soon; writers wait once it does, unless draining.
+    grown: called when the open step holds half of what it may: it should be cut soon. Writers wait once it is full,
+           unless the machine is being stopped.
     """
 
-    def __init__(self, disks: Sequence[ReplicatedDisk]) -> None:
+    def __init__(self, disks: Sequence[ReplicatedDisk], grown: Callable[[], None] = lambda: None) -> None:
         self.disks = tuple(disks)
         self.open_bytes = 0
+        self._grown = grown
         self._files = [os.open(disk.path, os.O_RDONLY | os.O_CLOEXEC) for disk in disks]
         self._different = [Differences(disk.size_bytes, all_differ=True) for disk in disks]
         self._room = threading.Condition()
@@ -168,6 +171,11 @@ class DiskJournal:
         with self._room:
             return sum(different.different_bytes for different in self._different)
 
+    @property
+    def grown_large(self) -> bool:
+        """Whether the open step should be cut soon."""
+        return self.open_bytes >= HALF_OPEN_BYTES
+
     def close(self) -> None:
         for descriptor in self._files:
             os.close(descriptor)
@@ -190,7 +198,10 @@ class DiskJournal:
 
     def _put(self, write: DiskWrite) -> None:
         self._open.append(write)
+        before = self.open_bytes
         self.open_bytes += 64 + (0 if write.data is None else write.length)
+        if before < HALF_OPEN_BYTES <= self.open_bytes:
+            self._grown()
 
     def _read(self, index: int, offset: int, length: int) -> bytearray | None:
         data = bytearray(length)

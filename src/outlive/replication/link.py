@@ -57,7 +57,7 @@ class Bandwidth:
 class Link:
     """A connected peer. sent_bytes, received_bytes: counted as the kernel takes and gives them.
 
-    moved_at: when anything was last sent or received, in seconds on the boot clock; evidence of progress.
+    moved_at: when anything was last sent or received, in seconds on the boot clock; heard_at: when received.
     """
 
     def __init__(self, connection: socket.socket, limit: Bandwidth | None = None) -> None:
@@ -72,7 +72,7 @@ class Link:
         self._closed = threading.Event()
         self.sent_bytes = 0
         self.received_bytes = 0
-        self.moved_at = boot_s()
+        self.moved_at = self.heard_at = boot_s()
         self.peer_name = peer_name(connection)
         connection.setblocking(False)
 
@@ -135,7 +135,7 @@ class Link:
         if count == 0:
             raise LinkBroken("The peer ended the connection.")
         self.received_bytes += count
-        self.moved_at = boot_s()
+        self.moved_at = self.heard_at = boot_s()
         return count
 
     def _try(self, call: Callable[[], int], wanted: int, within_s: float | None) -> int:

@@ -10,6 +10,7 @@ import os
 import select
 import socket
 import struct
+import threading
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from pathlib import Path
@@ -47,6 +48,7 @@ class Ports:
         self._marks: dict[int, tuple[int, ...]] = {}
         self._last_marks: tuple[int, ...] = ()
         self._acknowledged = 0
+        self._lock = threading.Lock()
         _lengthen_queues()
         try:
             for nic in nics:
@@ -90,9 +92,10 @@ class Ports:
 
     def hold(self) -> None:
         """Let nothing leave from now on but by `acknowledged`; and copy incoming frames for the standby."""
-        self._marks.clear()
-        self._acknowledged = 0
-        self._held = True
+        with self._lock:
+            self._marks.clear()
+            self._acknowledged = 0
+            self._held = True
         for hold in self._holds:
             hold.hold()
             hold.copy_inbound(True)
@@ -101,7 +104,9 @@ class Ports:
     def cut(self, epoch: int) -> None:
         """Take what the stopped guest has sent into this epoch."""
         assert self._held
-        self._marks[epoch] = tuple(hold.cut() for hold in self._holds)
+        marks = tuple(hold.cut() for hold in self._holds)
+        with self._lock:
+            self._marks[epoch] = marks
 
     def output(self, epoch: int) -> list[bytes]:
         """The frames of this epoch, the newest cut, for each port; they have not left yet."""
@@ -111,10 +116,11 @@ class Ports:
 
     def acknowledged(self, epoch: int) -> None:
         """The standby has this epoch whole: its frames leave."""
-        assert self._held, "an acknowledgement without hold"
-        assert epoch in self._marks, "an acknowledgement of what was never cut"
-        self._acknowledged = max(self._acknowledged, epoch)
-        self._release(epoch)
+        with self._lock:
+            assert self._held, "an acknowledgement without hold"
+            assert epoch in self._marks, "an acknowledgement of what was never cut"
+            self._acknowledged = max(self._acknowledged, epoch)
+            self._release(epoch)
 
     def _release(self, epoch: int) -> None:
         # The one place where held frames leave.
@@ -129,8 +135,9 @@ class Ports:
         """Let go of all that is held, and hold nothing from now on. Returns how many frames were held."""
         assert isinstance(because, Freedom)
         count = self.held_frames
-        self._held = False
-        self._marks.clear()
+        with self._lock:
+            self._held = False
+            self._marks.clear()
         for hold in self._holds:
             hold.copy_inbound(False)
             hold.free()

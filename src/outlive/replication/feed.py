@@ -1,0 +1,282 @@
+"""The primary's end of one pairing: sends steps, takes acknowledgements, keeps the standby's pulse.
+
+Three threads: one sends (it packs pages, with the interpreter's lock released), one reads acknowledgements and lets
+frames go, one keeps alive. The epoch loop hands over steps and never waits for the network, except when too much is
+under way: then it waits here, and the guest with it. A feed that is lost stays lost; a new pairing is a new feed. The
+invariant: `acknowledged` of a step is said once, in order, and only for steps that were handed over.
+"""
+
+import queue
+import secrets
+import select
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from outlive.errors import Failed
+from outlive.replication import handshake, link
+from outlive.replication.comm_config import CommConfig, HotValues
+from outlive.replication.control import Pair
+from outlive.replication.control_server import Wake
+from outlive.replication.disk_writes import DiskLabel, DiskWrite, pack
+from outlive.replication.handshake import DiskShape, Hello, StepHead, Welcome
+from outlive.replication.keepalive import KEY_BYTES, KeepAlive
+from outlive.replication.kernels import Packer, Staging
+from outlive.replication.link import Bandwidth, LinkBroken, boot_s
+from outlive.replication.ports import Ports
+from outlive.replication.stream import Bytes, Kind, Receiver, Reign, Sender, StalePeer
+
+STAGING_PAGES = 4096
+STAGINGS = 6
+SEEDING, FINAL = 1, 2
+"""Flags of EPOCH: a step of the first copy, applied at once; the last epoch of a hand-over."""
+
+CONNECT_S = 5.0
+PRIMARY_NOTICES_SOONER = 0.75
+"""Of the standby's threshold: when a link is cut and both live, the side that serves clients asks the store first."""
+
+_log = structlog.get_logger()
+
+
+class StandbyUnfit(Failed):
+    """The standby did not welcome this machine."""
+
+    id = "replication.standby_unfit"
+
+
+@dataclass(slots=True)
+class Step:
+    """What one step changes. pages: stagings to be sent and given back. state: None while seeding."""
+
+    number: int
+    pages: list[Staging] = field(default_factory=list)
+    writes: list[DiskWrite] = field(default_factory=list)
+    state: bytes | None = None
+    output: list[bytes] = field(default_factory=list)
+    final: bool = False
+    sent_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """What a feed tells, from its own threads. acknowledged: a step's number. lost: reason, silence in seconds."""
+
+    acknowledged: Callable[[int, bool], None]
+    lost: Callable[[str, float], None]
+
+
+class Feed:
+    """One pairing, from the first connection until it is lost or ended."""
+
+    def __init__(self, config: CommConfig, pair: Pair, ports: Ports, callbacks: Callbacks, wake: Wake) -> None:
+        assert config.hot is not None
+        self.hot: HotValues = config.hot
+        self.reign = Reign(config.cluster, config.workload, pair.generation, pair.pairing)
+        self.peer_host = pair.standby_host
+        self.labels: tuple[DiskLabel, ...] = ()
+        self.bytes_sent = 0
+        self.lag_s = 0.0
+        self._config = config
+        self._pair = pair
+        self._ports = ports
+        self._callbacks = callbacks
+        self._wake = wake
+        ram_pages = config.ram_bytes // 4096
+        shadow = min(config.ram_bytes, self.hot.shadow_mib << 20)
+        self._packer = Packer(ram_pages, shadow_bytes=shadow, room_pages=STAGING_PAGES)
+        self.stagings: queue.SimpleQueue[Staging] = queue.SimpleQueue()
+        for _ in range(STAGINGS):
+            self.stagings.put(Staging(min(STAGING_PAGES, ram_pages)))
+        self._steps: deque[Step] = deque()
+        self._steps_wake = Wake()
+        self._under_way: deque[Step] = deque()
+        self._under_way_lock = threading.Lock()
+        self._lost = threading.Event()
+        self._sending = threading.Lock()
+        self._link: link.Link | None = None
+        self._keepalive: KeepAlive | None = None
+
+    def connect(self) -> None:
+        """Connect and be welcomed. Raises LinkBroken, StalePeer, StandbyUnfit."""
+        config, pair = self._config, self._pair
+        limit = Bandwidth(None if self.hot.bandwidth_mib_s is None else self.hot.bandwidth_mib_s * (1 << 20))
+        self._link = connection = link.connect(pair.address, pair.port, config.tls, limit, CONNECT_S)
+        if config.tls is not None and connection.peer_name != pair.standby_host:
+            connection.close()
+            raise StandbyUnfit("Another host answered than the standby.", cause=connection.peer_name)
+        key = secrets.token_bytes(KEY_BYTES)
+        hello = Hello(
+            config.cluster,
+            config.workload,
+            pair.generation,
+            pair.pairing,
+            config.host,
+            config.ram_bytes,
+            tuple(DiskShape(disk.name, disk.size_bytes) for disk in config.disks),
+            tuple(nic.mac for nic in config.nics),
+            key,
+        )
+        self._sender = Sender(connection, self.reign)
+        self._sender.send(Kind.HELLO, [handshake.pack(hello)], within_s=CONNECT_S)
+        self._receiver = Receiver(connection, self.reign)
+        welcome = handshake.unpack(self._receiver.receive(CONNECT_S + self.hot.progress_s).payload, Welcome)
+        if welcome.answer != "welcome":
+            connection.close()
+            kind = StalePeer if welcome.answer == "stale" else StandbyUnfit
+            raise kind("The standby refused this machine.", cause=welcome.reason)
+        self.labels = welcome.disks
+        datagrams = socket.socket(socket.AF_INET6 if ":" in pair.address else socket.AF_INET, socket.SOCK_DGRAM)
+        datagrams.connect((pair.address, pair.port))
+        self._keepalive = KeepAlive(
+            datagrams,
+            self.reign,
+            key,
+            primary=True,
+            progress=lambda: connection.sent_bytes,
+            other_sign=lambda: connection.heard_at,
+            judge=self._judge,
+        )
+
+    def start(self, prefix: bytes) -> None:
+        """Begin the threads; the prefix of the machine's device states goes out first."""
+        assert self._keepalive is not None
+        self._keepalive.start()
+        threading.Thread(target=self._send_all, args=(prefix,), name="send", daemon=True).start()
+        threading.Thread(target=self._receive_all, name="acknowledgements", daemon=True).start()
+
+    @property
+    def lost(self) -> bool:
+        return self._lost.is_set()
+
+    @property
+    def unacknowledged(self) -> int:
+        return len(self._under_way)
+
+    def room(self, most: int) -> bool:
+        """Whether another step may be handed over: bounded steps and bytes are under way."""
+        return len(self._under_way) < most
+
+    def put(self, step: Step) -> None:
+        """Hand over the next step."""
+        step.sent_at = boot_s()
+        with self._under_way_lock:
+            self._under_way.append(step)
+        self._steps.append(step)
+        self._steps_wake.set()
+
+    def close(self, reason: str = "") -> None:
+        """End it without calling back. reason: told to the standby if the link still takes it."""
+        self._lost.set()
+        if self._keepalive is not None:
+            self._keepalive.stop()
+        self._steps_wake.set()
+        if self._link is not None:
+            if reason:
+                self._say_bye(reason)
+            self._link.close()
+
+    def _say_bye(self, reason: str) -> None:
+        assert self._link is not None
+        # The sender's thread may be within a message; a farewell would only be garbage then.
+        if not self._sending.acquire(timeout=0.2):
+            return
+        try:
+            self._sender.send(Kind.BYE, [reason.encode()[:1000]], within_s=0.2)
+        except LinkBroken:
+            return
+        finally:
+            self._sending.release()
+
+    def _lose(self, reason: str, silent_s: float) -> None:
+        if self._lost.is_set():
+            return
+        self._lost.set()
+        assert self._link is not None
+        self._link.close()
+        self._steps_wake.set()
+        self._callbacks.lost(reason, silent_s)
+        self._wake.set()
+
+    def _judge(self, silent_s: float, stuck_s: float) -> None:
+        if silent_s >= self.hot.silence_ms / 1000 * PRIMARY_NOTICES_SOONER:
+            self._lose("silence", silent_s)
+        elif stuck_s >= self.hot.progress_s and self._oldest_s() >= self.hot.progress_s:
+            self._lose("no-progress", silent_s)
+
+    def _oldest_s(self) -> float:
+        try:
+            return boot_s() - self._under_way[0].sent_at
+        except IndexError:
+            return 0.0
+
+    def _send_all(self, prefix: bytes) -> None:
+        try:
+            self._sender.send(Kind.PREFIX, [prefix], within_s=self.hot.progress_s)
+            while not self._lost.is_set():
+                select.select([self._steps_wake.fileno(), *self._ports.copied], [], [], 1.0)
+                self._steps_wake.clear()
+                with self._sending:
+                    self._send_waiting()
+        except Failed as error:
+            self._lose(f"sending: {error}", 0.0)
+
+    def _send_waiting(self) -> None:
+        while self._steps and not self._lost.is_set():
+            self._send_step(self._steps.popleft())
+            self._send_inbound()
+        self._send_inbound()
+
+    def _send_inbound(self) -> None:
+        for port, frames in self._ports.take_copied():
+            self._send(Kind.INPUT, [port.to_bytes(4, "little"), frames])
+
+    def _send_step(self, step: Step) -> None:
+        seeding = SEEDING if step.state is None else 0
+        pages = len(step.pages)
+        while step.pages:
+            staging = step.pages[0]
+            self._send(Kind.PAGES, [self._packer.encode(staging)], epoch=step.number, flags=seeding)
+            step.pages.pop(0)
+            self.stagings.put(staging)
+        messages = 0
+        for parts in pack(step.writes):
+            self._send(Kind.DISK, parts, epoch=step.number, flags=seeding)
+            messages += 1
+        step.writes = []
+        state = step.state or b""
+        head = StepHead(pages, messages, len(state), tuple(len(frames) for frames in step.output))
+        flags = seeding | (FINAL if step.final else 0)
+        self._send(Kind.EPOCH, [handshake.pack_head(head), state, *step.output], epoch=step.number, flags=flags)
+        step.output, step.state = [], None
+
+    def _send(self, kind: Kind, parts: Sequence[Bytes], *, epoch: int = 0, flags: int = 0) -> None:
+        self.bytes_sent += self._sender.send(kind, parts, epoch=epoch, flags=flags, within_s=self.hot.progress_s)
+
+    def _receive_all(self) -> None:
+        try:
+            while not self._lost.is_set():
+                message = self._receiver.receive(None)
+                if message.kind is Kind.BYE:
+                    self._lose("standby: " + bytes(message.payload[:1000]).decode(errors="replace"), 0.0)
+                    return
+                if message.kind is not Kind.ACKNOWLEDGED:
+                    self._lose("garbage", 0.0)
+                    return
+                self._acknowledge(message.epoch)
+        except LinkBroken:
+            self._lose("end-of-stream", 0.0)
+        except Failed as error:
+            self._lose(f"garbage: {error}", 0.0)
+
+    def _acknowledge(self, number: int) -> None:
+        with self._under_way_lock:
+            if self._lost.is_set() or not self._under_way or self._under_way[0].number != number:
+                raise LinkBroken("The standby acknowledged what it was not sent.")
+            step = self._under_way.popleft()
+        self.lag_s = boot_s() - step.sent_at
+        self._callbacks.acknowledged(number, step.final)
+        self._wake.set()

@@ -1,0 +1,256 @@
+"""The running machine as its primary's manager sees it: stop, save, copy what was written, go on.
+
+One thread owns an object of this. A cut is everything between `stop` and `cont`, and nothing else is in there: two
+commands written at once, a scan, a copy, the ports' and the journal's cut. A guest that somebody else stopped stays
+stopped. The invariant: a cut that was returned is one moment of the machine: memory, devices, disks and output.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from outlive.errors import Failed
+from outlive.replication import device_state
+from outlive.replication.comm_config import CommConfig
+from outlive.replication.disk_journal import DiskJournal
+from outlive.replication.disk_writes import DiskWrite
+from outlive.replication.kernels import Staging
+from outlive.replication.link import boot_s
+from outlive.replication.memory import Memory, Runs
+from outlive.replication.nbd import NbdServer
+from outlive.replication.ports import Ports
+from outlive.replication.qmp_line import QemuRefused, QmpLine, command
+from outlive.replication.tracking import CompareTracker, Tracker, WriteTracker, read_pagewatch
+
+_STARTING_S = 10.0
+_WATCHED_WITHIN_S = 2.0
+_MIRROR_READY_S = 60.0
+_PREFIX = "device-prefix"
+
+
+class MachineGone(Failed):
+    """QEMU ended, or the guest ended itself."""
+
+    id = "replication.machine_gone"
+
+
+class StandbyLost(Failed):
+    """The standby was lost while something was done for it; what follows is decided elsewhere."""
+
+    id = "replication.standby_lost"
+
+
+@dataclass(slots=True)
+class Cut:
+    """One moment of the machine. pause_s: how long the guest stood; the parts add up to it."""
+
+    pages: list[Staging] = field(default_factory=list)
+    page_count: int = 0
+    writes: list[DiskWrite] = field(default_factory=list)
+    state: bytes = b""
+    pause_s: float = 0.0
+    stop_s: float = 0.0
+    copy_s: float = 0.0
+
+
+class Machine:
+    """A running QEMU, its memory, its monitor and its disks' mirrors.
+
+    _stands: we stopped the guest and have not let it go on yet.
+    """
+
+    def __init__(
+        self,
+        config: CommConfig,
+        ports: Ports,
+        grown: Callable[[], None],
+        *,
+        memory: Memory | None = None,
+        qmp: QmpLine | None = None,
+    ) -> None:
+        """Connect, or take over what a standby had. grown: see DiskJournal. Raises QemuSilent, KernelFailed."""
+        self.config = config
+        self.ports = ports
+        self._stands = False
+        self.qmp = qmp or QmpLine(config.qmp)
+        self.memory = memory or Memory.map_file(Path(config.ram_path), config.ram_bytes, writable=False)
+        self.runs = Runs.for_pages(self.memory.pages)
+        self._tracker: Tracker | None = None
+        self.journal = DiskJournal(config.disks, grown)
+        self._nbd: NbdServer | None = None
+        self._saved = Path(config.ram_path).with_name(f"{Path(config.ram_path).name}.devices")
+        self._save = command("query-status") + device_state.STOP + device_state.save_command(self._saved)
+
+    @property
+    def tracker(self) -> Tracker:
+        """Opened when first needed: a guest that nobody follows is not tracked."""
+        if self._tracker is None:
+            self._tracker = self._open_tracker()
+        return self._tracker
+
+    def prefix(self) -> bytes:
+        """What stands before this machine's device states; taken once in the life of its QEMU, while it runs."""
+        kept = Path(self.config.state_dir) / f"{_PREFIX}.{self.config.qemu_pid}"
+        with suppress(OSError):
+            return kept.read_bytes()
+        self.unmirror()
+        prefix = device_state.take_prefix(self.qmp, self._saved)
+        for old in kept.parent.glob(f"{_PREFIX}.*"):
+            old.unlink()
+        kept.write_bytes(prefix)
+        return prefix
+
+    def mirror(self, wait: Callable[[], None]) -> None:
+        """Have each disk's writes pass the journal from now on. wait: called while QEMU gets ready."""
+        if not self.config.disks or self._nbd is not None:
+            return
+        self.unmirror()
+        path = Path(self.config.state_dir) / "nbd.sock"
+        self._nbd = NbdServer(path, self.journal.exports())
+        for index, disk in enumerate(self.config.disks):
+            server = {"type": "unix", "path": str(path)}
+            self.qmp.run(
+                "blockdev-add",
+                {"driver": "nbd", "node-name": _mirror_node(index), "server": server, "export": disk.name},
+            )
+            self.qmp.run(
+                "blockdev-mirror",
+                {
+                    "job-id": _mirror_job(index),
+                    "device": disk.node,
+                    "target": _mirror_node(index),
+                    "sync": "none",
+                    "copy-mode": "write-blocking",
+                },
+            )
+        deadline = boot_s() + _MIRROR_READY_S
+        while not self._mirrors_ready():
+            if boot_s() > deadline:
+                raise MachineGone("QEMU does not mirror the machine's disks.")
+            wait()
+
+    def mirrors_whole(self) -> bool:
+        """Whether every disk's mirror still runs; a broken one means that writes passed us by."""
+        jobs = {job["device"]: job for job in self.qmp.run("query-block-jobs")}
+        return all(
+            _mirror_job(index) in jobs and jobs[_mirror_job(index)].get("io-status") == "ok"
+            for index in range(len(self.config.disks))
+        )
+
+    def unmirror(self) -> None:
+        """Take away mirrors that an earlier manager left."""
+        if self._nbd is not None:
+            return
+        for job in self.qmp.run("query-block-jobs"):
+            if str(job["device"]).startswith("outlive-mirror-"):
+                with suppress(QemuRefused):
+                    self.qmp.run("block-job-cancel", {"device": job["device"], "force": True})
+        self.qmp.wait(lambda: not self._our_jobs(), within_s=_STARTING_S)
+        for index in range(len(self.config.disks)):
+            with suppress(QemuRefused):
+                self.qmp.run("blockdev-del", {"node-name": _mirror_node(index)})
+
+    def cut(self, epoch: int, staging: Callable[[], Staging], *, final: bool = False) -> Cut:
+        """Stop the guest, take this moment, let it go on (unless final). Raises QemuSilent, MachineGone.
+
+        staging: gives room for pages; may wait, and the guest with it. What it raises as StandbyLost passes.
+        """
+        cut = Cut()
+        self.journal.draining(True)
+        begun = time.perf_counter()
+        try:
+            self.qmp.write(self._save, 3)
+            was_running = bool(self.qmp.answer()["running"])
+            self._stands = self._stands or was_running
+            self.qmp.answer()
+            self.qmp.answer()
+            cut.stop_s = time.perf_counter() - begun
+            self._look_for_the_end()
+            self.ports.cut(epoch)
+            cut.writes = self.journal.cut(epoch)
+            self.copy_written(cut, staging)
+            cut.copy_s = time.perf_counter() - begun - cut.stop_s
+        except StandbyLost:
+            self.go_on()
+            raise
+        finally:
+            self.journal.draining(False)
+        go_on = self._stands and not final
+        if go_on:
+            self.qmp.write(device_state.CONTINUE, 1)
+        cut.state = device_state.read_saved(self._saved)
+        if go_on:
+            self.qmp.answer()
+            self._stands = False
+        cut.pause_s = time.perf_counter() - begun
+        return cut
+
+    def copy_written(self, cut: Cut, staging: Callable[[], Staging]) -> None:
+        """Scan, and copy every page written since the last scan."""
+        runs = self.tracker.scan(self.runs)
+        cut.page_count = runs.pages
+        copied = 0
+        while copied < runs.pages:
+            room = staging()
+            copied += room.copy_out(self.tracker.source, runs, copied)
+            cut.pages.append(room)
+
+    def go_on(self) -> None:
+        """Let the guest run if we stopped it; one that somebody else stopped stays stopped."""
+        if self._stands:
+            self.qmp.run("cont")
+            self._stands = False
+
+    def brake(self, most_pages: int) -> None:
+        """Stop the guest until the next cut if it wrote more than the standby can take soon."""
+        if not self._stands and self.tracker.scan(self.runs, protect=False).pages > most_pages:
+            self._stands = bool(self.qmp.run("query-status")["running"])
+            self.qmp.run("stop")
+
+    def check(self) -> None:
+        """Raise MachineGone or QemuSilent when there is no machine any more."""
+        self.qmp.run("query-status")
+        self._look_for_the_end()
+
+    def _look_for_the_end(self) -> None:
+        ended = any(name == "SHUTDOWN" for name, _ in self.qmp.events)
+        self.qmp.events.clear()
+        if ended:
+            raise MachineGone("The guest ended.", cause="guest-ended")
+
+    def close(self) -> None:
+        if self._nbd is not None:
+            self._nbd.close()
+        if self._tracker is not None:
+            self._tracker.close()
+        self.qmp.close()
+        self.journal.close()
+        self._saved.unlink(missing_ok=True)
+
+    def _open_tracker(self) -> Tracker:
+        region = None
+        deadline = boot_s() + _WATCHED_WITHIN_S
+        while region is None and self.config.pagewatch and boot_s() < deadline:
+            region = read_pagewatch(Path(self.config.pagewatch), self.config.ram_bytes)
+            if region is None:
+                time.sleep(0.02)
+        if region is None:
+            return CompareTracker(self.memory)
+        return WriteTracker(self.config.qemu_pid, region, self.memory)
+
+    def _our_jobs(self) -> bool:
+        return any(str(job["device"]).startswith("outlive-mirror-") for job in self.qmp.run("query-block-jobs"))
+
+    def _mirrors_ready(self) -> bool:
+        jobs = {job["device"]: job for job in self.qmp.run("query-block-jobs")}
+        return all(jobs.get(_mirror_job(index), {}).get("ready") for index in range(len(self.config.disks)))
+
+
+def _mirror_node(index: int) -> str:
+    return f"outlive-mirror-node-{index}"
+
+
+def _mirror_job(index: int) -> str:
+    return f"outlive-mirror-{index}"

@@ -1,0 +1,64 @@
+"""When to cut the next epoch: at once when somebody waits for what the guest said, seldom when nobody does.
+
+Never sooner after the last one than the floor, nor than the guest needs to have run so that its pauses stay within the
+policy's share of time. Pure: times are arguments, in seconds on one clock.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+from outlive.replication.comm_config import HotValues
+
+_REMEMBERED = 4096
+_SMOOTHING = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Pauses since it was last told, in milliseconds, and pages per epoch (median)."""
+
+    median_ms: float
+    p99_ms: float
+    pages: int
+
+
+class Pace:
+    """The rhythm of one pairing."""
+
+    def __init__(self, hot: HotValues) -> None:
+        self._floor_s = hot.floor_ms / 1000
+        self._idle_s = hot.idle_ms / 1000
+        self._run_per_pause = (1 - hot.overhead) / hot.overhead
+        self._ended = 0.0
+        self._typical_pause_s = 0.0
+        self.last_pause_s = 0.0
+        self._pauses: deque[tuple[float, int]] = deque(maxlen=_REMEMBERED)
+
+    def cut(self, ended: float, pause_s: float, pages: int) -> None:
+        """An epoch was cut: the guest goes on since `ended`, after standing for `pause_s`."""
+        self._ended = ended
+        self.last_pause_s = pause_s
+        self._typical_pause_s += _SMOOTHING * (pause_s - self._typical_pause_s)
+        self._pauses.append((pause_s, pages))
+
+    def wait_s(self, now: float, *, wanted: bool) -> float:
+        """How long until the next cut is due; not above 0: now. wanted: somebody waits for it."""
+        return self.earliest_s(now) if wanted else max(self._ended + self._idle_s - now, self.earliest_s(now))
+
+    def earliest_s(self, now: float) -> float:
+        """How long until the next cut is allowed."""
+        run_s = max(self._floor_s, min(self._typical_pause_s, self.last_pause_s) * self._run_per_pause)
+        return self._ended + run_s - now
+
+    def may_cut(self, now: float) -> bool:
+        return self.earliest_s(now) <= 0
+
+    def tell(self) -> Told:
+        """Sum up what was cut since the last time."""
+        if not self._pauses:
+            return Told(0.0, 0.0, 0)
+        pauses = sorted(pause for pause, _ in self._pauses)
+        pages = sorted(count for _, count in self._pauses)
+        self._pauses.clear()
+        p99 = pauses[min(len(pauses) - 1, int(len(pauses) * 0.99))]
+        return Told(pauses[len(pauses) // 2] * 1000, p99 * 1000, pages[len(pages) // 2])
