@@ -63,8 +63,10 @@ def closed_to(account: Account, machine: Machine, seat: Seat) -> str:
 
     The files that are to be given to him need not be his yet.
     """
-    # Of every folder on the way, so that those are left out which are made for him.
-    for path in (seat.folder, seat.run, *_places(seat)):
+    boot = machine.boot
+    booted = [Path(name) for name in (boot.kernel, boot.initrd) if name] if boot is not None else []
+    # Of every folder on the way; the run folder will be his.
+    for path in (seat.folder, seat.run, *_places(seat), *booted):
         for folder in path.parents:
             if folder != seat.run and not _allows(folder, account, stat.S_IXOTH):
                 return f"{folder} is closed to it"
@@ -77,10 +79,9 @@ def closed_to(account: Account, machine: Machine, seat: Seat) -> str:
                 _give(path, account)
             except OSError as error:
                 return f"{path} cannot be given to it: {error.strerror}"
-    boot = machine.boot
-    for name in (boot.kernel, boot.initrd) if boot is not None else ():
-        if name is not None and os.path.exists(name) and not _allows(Path(name), account, stat.S_IROTH):
-            return f"{name} cannot be read by it"
+    for path in booted:
+        if not _allows(path, account, stat.S_IROTH):
+            return f"{path} cannot be read by it"
     return ""
 
 

@@ -12,12 +12,12 @@ _MOST_SAID = 300
 def why_not(lines: Sequence[str], ended: Exit) -> str:
     """Return what follows "the module", as `Exit.sentence` does.
 
-    lines: the last that the emulator wrote, oldest first, also of an earlier run.
+    lines: the last that the emulator wrote in this run, oldest first.
     """
     sentence = ended.sentence()
     if ended.signal is not None or ended.error or not ended.code:
         return f"it {sentence}"
-    said = [line for line in lines if line.startswith("qemu-system")]
+    said = [line for line in lines if line.startswith("qemu")]
     if not said:
         return f"it {sentence}"
     if any(_LOCKED in line or _SHARED_LOCKED in line for line in said[-2:]):

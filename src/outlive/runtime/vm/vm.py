@@ -11,6 +11,7 @@ left as they are.
 import asyncio
 import contextlib
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -51,7 +52,7 @@ ADOPTED_WITHIN_S = 5.0
 QUIT_WITHIN_S = 10.0
 STUCK_PAUSE_S = 1.0
 STUCK_TOLD_EVERY = 10
-_MONITOR_POLL_S = 0.05
+MOST_LINES = 20
 
 log = structlog.get_logger()
 
@@ -64,10 +65,11 @@ class VmRefused(RefusedForSafety):
 
 @dataclass(slots=True)
 class _Life:
-    """One run of the emulator."""
+    """One run of the emulator. begun_ms: wall clock before it was started; None: by an earlier agent."""
 
     running: runner.Running
     follower: Follower
+    begun_ms: int | None = None
     watch: "asyncio.Task[None] | None" = field(default=None, compare=False)
 
 
@@ -246,7 +248,7 @@ class Vm:
         direct = await asyncio.to_thread(disks.direct, seat.disks)
         order = runner.Order(
             command=tuple(command_line(workload.name, self._machine, seat, self._host, direct)),
-            environment=_environment(seat),
+            environment=_environment(self._machine, seat),
             state_dir=self._state_dir,
             log=self._log,
             cgroups=tree.entrances(workload.name, MODULE),
@@ -257,10 +259,11 @@ class Vm:
         await asyncio.to_thread(_mark, self._state_dir, None)
         if not self._may_act():
             raise runner.ModuleNotStarted("This host may not act now.", cause="its claim has ended")
+        begun_ms = int(time.time() * 1000)
         running = await runner.start(order)
         log.info("vm.started", workload=workload.name, pid=running.pid, incoming=seat.incoming)
         self._console = Console(seat.console)
-        life = self._life = _Life(running, self._follower(running))
+        life = self._life = _Life(running, self._follower(running), begun_ms)
         return life
 
     async def _account(self) -> Account | None:
@@ -313,8 +316,10 @@ class Vm:
 
     async def _ended(self, life: _Life) -> None:
         ended = await life.running.wait()
-        lines = await asyncio.to_thread(last_lines, self._log, MODULE, 20)
-        raise Sick(why_not([line.text for line in lines], ended))
+        lines = await asyncio.to_thread(last_lines, self._log, MODULE, MOST_LINES)
+        begun_ms = life.begun_ms
+        own = [line.text for line in lines if begun_ms is not None and line.unix_ms >= begun_ms]
+        raise Sick(why_not(own, ended))
 
     async def _clear(self) -> None:
         """Make sure that nothing of it is left. Raises ModuleUnkillable."""
@@ -363,11 +368,16 @@ class Vm:
         return log_path(self._premises.logs, self._workload.name, MODULE)
 
 
-def _environment(seat: Seat) -> dict[str, str]:
+def _environment(machine: Machine, seat: Seat) -> dict[str, str]:
     environment = dict(BASE_ENVIRONMENT)
     if isinstance(seat.memory, SharedMemory) and seat.memory.watched is not None:
         watched = seat.memory.watched
-        environment |= {"LD_PRELOAD": str(watched.library), "PAGEWATCH_OUT": str(watched.output)}
+        environment |= {
+            "LD_PRELOAD": str(watched.library),
+            # The memory is one mapping, and the only one that is shared and as large.
+            "OUTLIVE_PAGEWATCH_BYTES": str(machine.memory_mib * 1024 * 1024),
+            "OUTLIVE_PAGEWATCH_TO": str(watched.output),
+        }
     return environment
 
 
