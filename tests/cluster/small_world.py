@@ -12,43 +12,64 @@ from outlive.cluster import records as rec
 from outlive.cluster.commands import (
     Command,
     DeclareIsolated,
+    DiscardStandby,
+    GoAlone,
     GrantLease,
+    HandOver,
+    Journal,
     KeepAlive,
     LearnTable,
+    MigrateTo,
+    Pair,
     Prepare,
+    PrepareStandby,
     Probe,
     RecordEvent,
+    Role,
+    SaveJournal,
     SendHeartbeat,
     StartModule,
+    TakeCheckpoint,
+    TakeOver,
     TearDown,
     Transact,
     WriteSlot,
 )
 from outlive.cluster.events import (
     AgentStarted,
+    CheckpointEnded,
     DatastoreChanged,
     Event,
     HeartbeatReceived,
     LeaseGranted,
+    Migrated,
     ModuleChanged,
     Outcome,
+    Paired,
+    PeerLost,
     Prepared,
     ProbeAnswered,
     SelfIsolated,
     SlotChanged,
+    StandbyDiscarded,
+    StandbyListening,
+    StandbySeeding,
+    StandbyWhole,
     StoreMoved,
     TableLearned,
     Tick,
+    TookOver,
     TornDown,
     Transacted,
 )
 from outlive.cluster.heartbeat import ModuleStatus, ModuleTable
 from outlive.cluster.host import Capacity, Host
 from outlive.cluster.leader_state import LeaderState
+from outlive.cluster.machine import LOCAL, MODULE, Disk, Machine
 from outlive.cluster.node_state import NodeState
 from outlive.cluster.timing import Timing
 from outlive.cluster.transaction import Delete, Field, KeyValue, Put, Transaction
-from outlive.cluster.workload import Module, Workload
+from outlive.cluster.workload import Kind, Module, Protection, Workload
 
 
 def host(name: str, **changes: object) -> Host:
@@ -61,6 +82,23 @@ def service(name: str, *modules: Module, **changes: object) -> Workload:
     """A service of one module unless told otherwise."""
     base = Workload(name, modules or (Module("main", ("/bin/true",)),), data_on="shared")
     return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def machine(name: str, protection: Protection = Protection.HOT, **changes: object) -> Workload:
+    """A virtual machine with a disk of its own: on its host if it is hot, else on the datastore."""
+    disk = Disk("root", on=LOCAL if protection is Protection.HOT else "shared", size_mib=64)
+    base = Workload(
+        name,
+        (Module(MODULE, ()),),
+        kind=Kind.VM,
+        protection=protection,
+        machine=Machine(disks=(disk,)),
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+PAIRING = (PrepareStandby, Pair, GoAlone, HandOver, MigrateTo, TakeOver, DiscardStandby)
+"""The commands of pairs; the world keeps what was told to whom."""
 
 
 class SmallStore:
@@ -120,6 +158,7 @@ class SmallHost:
     sequence: int = 0
     waiting: list[Event] = field(default_factory=list)
     tables: dict[bytes, ModuleTable] = field(default_factory=dict)
+    journal: Journal | None = None
 
 
 class SmallWorld:
@@ -134,6 +173,7 @@ class SmallWorld:
         self.cut: set[str] = set()
         self.failing: set[tuple[str, str]] = set()
         self.happened: list[rec.EventRecord] = []
+        self.told: list[tuple[str, Command]] = []
         self.swallow: Callable[[str, Command], bool] = lambda name, command: False
         for name in names:
             self.boot(host(name))
@@ -151,6 +191,21 @@ class SmallWorld:
         self.tell(which.name, AgentStarted(self.now, f"run{self.store.revision}", None, {}, 0.0, picture))
         self.tell(which.name, DatastoreChanged(self.now, True))
 
+    def restart_agent(self, name: str) -> None:
+        """Have a host's agent end and start again; all that it held goes on meanwhile."""
+        each = self.hosts[name]
+        held = each.journal.held if each.journal is not None else ()
+        alive = {
+            one.workload.name: {module.name: ModuleStatus.RUNNING for module in one.workload.modules}
+            for one in held
+            if one.ended is None
+        }
+        each.waiting = []
+        each.node = node.start(each.node.host, each.node.boot_id, each.node.cluster_id, self.timing)
+        each.leader = leader.start(name, self.timing)
+        until = self.now + self.timing.claim_ttl_s
+        self.tell(name, AgentStarted(self.now, f"run{self.store.revision}", each.journal, alive, until, each.mirror))
+
     def tell(self, name: str, event: Event) -> None:
         """Give an event to both machines of a host and do what they ask."""
         each = self.hosts[name]
@@ -162,6 +217,8 @@ class SmallWorld:
 
     def _do(self, name: str, each: SmallHost, command: Command) -> None:
         now = self.now
+        if isinstance(command, PAIRING):
+            self.told.append((name, command))
         match command:
             case GrantLease(ttl_s=ttl_s):
                 lease = 1000 + self.store.revision * 10 + len(self.store.leases)
@@ -203,6 +260,28 @@ class SmallWorld:
                 each.waiting.append(ModuleChanged(now, workload_name, generation, module, status, "as told"))
             case TearDown(workload=workload_name, generation=generation):
                 each.waiting.append(TornDown(now, workload_name, generation))
+            case PrepareStandby(workload=workload, generation=generation, pairing=pairing):
+                each.waiting.append(StandbyListening(now, workload.name, generation, pairing, f"at-{name}", 4000))
+            case Pair(standby=other) | MigrateTo(target=other) if self._connected(name, other):
+                about = (now, command.workload, command.generation, command.pairing)
+                if isinstance(command, MigrateTo):
+                    each.waiting.append(Migrated(*about))
+                else:
+                    self.hosts[other].waiting += [StandbySeeding(*about), StandbyWhole(*about)]
+                    each.waiting.append(Paired(*about))
+            case HandOver(workload=workload_name, generation=generation, pairing=pairing):
+                other = self.placement(workload_name).standby or name
+                lost = PeerLost(now, workload_name, generation, pairing, Role.STANDBY, "handed over", whole=True)
+                if self._connected(name, other):
+                    self.hosts[other].waiting.append(lost)
+            case TakeOver(workload=workload_name, to_generation=generation):
+                each.waiting.append(TookOver(now, workload_name, generation))
+            case SaveJournal(journal=journal):
+                each.journal = journal
+            case TakeCheckpoint(workload=workload_name, generation=generation, operation=operation):
+                each.waiting.append(CheckpointEnded(now, workload_name, generation, operation, whole=True))
+            case DiscardStandby(workload=workload_name, generation=generation, pairing=pairing):
+                each.waiting.append(StandbyDiscarded(now, workload_name, generation, pairing))
             case DeclareIsolated(isolated=isolated):
                 each.waiting.append(SelfIsolated(now, isolated))
             case RecordEvent(event=event):
@@ -261,6 +340,19 @@ class SmallWorld:
         record = rec.decode(rec.OPERATIONS + name, self.store.keys[rec.OPERATIONS + name].value)
         assert isinstance(record, rec.OperationRecord)
         return record
+
+    def break_link(self, workload: str) -> None:
+        """Have both hosts of a pair that live lose each other."""
+        placed = self.placement(workload)
+        about = (self.now, workload, placed.generation, placed.pairing)
+        for host, role in ((placed.standby, Role.STANDBY), (placed.host, Role.PRIMARY)):
+            if host is not None and host not in self.off:
+                self.hosts[host].waiting.append(PeerLost(*about, role, "silent for 150 ms", whole=placed.paired))
+                self.settle(host)
+
+    def said(self, host: str) -> list[str]:
+        """The names of the commands of pairs that a host was told."""
+        return [type(command).__name__ for name, command in self.told if name == host]
 
     def first(self, workload: str) -> int:
         """The generation of a workload's very first placement."""

@@ -54,7 +54,8 @@ class Link:
     """How a reign stands in its present pairing, with a standby or with the target of a migration.
 
     pairing: the newest that the communication manager was told of; -1: this agent has told it of none.
-    told: it was told to pair, or to migrate.  whole: the standby holds a whole epoch.  complete: all is at the target.
+    told: it was told to pair, or to migrate.  complete: all is at the target of the migration.
+    whole: the standby holds a whole epoch; told_whole: and the store says so.
     lost: why the pairing must be left, '' while it need not; lost_because: the event that says so.
     handing_since, failed_since: when it was told to hand over, or the module was seen failed.
     asked_at, asked_revision: when the store was last asked to arbitrate, and the placement's revision then.
@@ -63,6 +64,7 @@ class Link:
     pairing: int = -1
     told: bool = False
     whole: bool = False
+    told_whole: bool = False
     complete: bool = False
     lost: str = ""
     lost_because: str = ""

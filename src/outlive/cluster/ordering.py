@@ -44,5 +44,8 @@ def _runs(mirror: Mirror, workload: str) -> bool:
     placed, report = mirror.placements.get(workload), mirror.reports.get(workload)
     if placed is None or report is None or placed.record.host is None or placed.record.order is rec.Order.STOP:
         return False
+    claim = mirror.claimed(placed.record.host)
+    if claim is None or claim.incarnation != placed.record.claim:
+        return False
     mine = (report.record.generation, report.record.host) == (placed.record.generation, placed.record.host)
     return mine and report.record.stage is rec.Stage.RUNNING

@@ -48,10 +48,32 @@ def _set_link(turn: Turn, reign: Reign, **changes: Any) -> None:
 
 def _leave_older(turn: Turn, reign: Reign, placed: rec.PlacementRecord) -> None:
     """The store has moved on to a newer pairing: nobody takes over by the one before."""
-    if placed.pairing <= reign.link.pairing:
-        return
-    turn.set_reign(replace(reign, link=Link(pairing=placed.pairing)))
-    turn.do(GoAlone(placed.workload, reign.generation, placed.pairing, placed.because))
+    if placed.pairing > reign.link.pairing:
+        _left(turn, reign, placed.pairing, placed.because)
+    elif placed.paired and reign.link.whole and not reign.link.told_whole:
+        _protected(turn, reign)
+
+
+def _left(turn: Turn, reign: Reign, pairing: int, because: str) -> None:
+    """Every pairing below this one is over: what was held for it may go."""
+    name, link = reign.workload.name, reign.link
+    if link.lost:
+        because = turn.note(
+            "workload.unprotected",
+            workload=name,
+            generation=reign.generation,
+            text=link.lost,
+            because=link.lost_because,
+        )
+    turn.set_reign(replace(reign, link=Link(pairing=pairing)))
+    if link.told or link.pairing == -1:
+        turn.do(GoAlone(name, reign.generation, pairing, because))
+
+
+def _protected(turn: Turn, reign: Reign) -> None:
+    name = reign.workload.name
+    turn.note("workload.protected", workload=name, generation=reign.generation, because=reign.because)
+    _set_link(turn, reign, told_whole=True)
 
 
 def _pair(turn: Turn, reign: Reign, placed: rec.PlacementRecord) -> None:
@@ -244,11 +266,7 @@ def on_transacted(turn: Turn, event: Transacted) -> None:
     stale = reign is None or reign.link.pairing != event.purpose.number
     if stale or reign is None or event.outcome is not Outcome.DONE:
         return
-    about = {"workload": name, "generation": reign.generation}
-    if act is Act.PAIRED:
-        turn.note("workload.protected", because=reign.because, **about)
+    if act is Act.PAIRED and not reign.link.told_whole:
+        _protected(turn, reign)
     elif act is Act.ALONE:
-        left = reign.link.pairing + 1
-        cause = turn.note("workload.unprotected", because=reign.link.lost_because, text=reign.link.lost, **about)
-        turn.set_reign(replace(reign, link=Link(pairing=left)))
-        turn.do(GoAlone(name, reign.generation, left, cause))
+        _left(turn, reign, reign.link.pairing + 1, reign.link.lost_because)

@@ -13,6 +13,7 @@ from immutables import Map
 
 from .heartbeat import Flags
 from .host import Capacity, Host
+from .machine_rules import datastores_of
 from .mirror import Mirror
 from .records import PlacementRecord, Verdict
 from .signs import Signs
@@ -114,7 +115,7 @@ def refusal(workload: Workload, candidate: Candidate) -> str | None:
     for label, value in rules.labels.items():
         if host.labels.get(label) != value:
             return f"its label {label} is not {value}"
-    for datastore in workload.datastores:
+    for datastore in datastores_of(workload):
         if datastore not in host.datastores:
             return f"it has no datastore {datastore}"
         if Flags.DATASTORE_REACHABLE not in candidate.flags:

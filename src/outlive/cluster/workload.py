@@ -174,13 +174,6 @@ class Workload:
         disks = self.machine.disks if self.machine is not None else ()
         return any(disk.on == LOCAL and not disk.read_only for disk in disks)
 
-    @property
-    def datastores(self) -> tuple[str, ...]:
-        """The datastores that a host must reach to run it."""
-        disks = self.machine.disks if self.machine is not None else ()
-        names = {disk.on for disk in disks if disk.on != LOCAL}
-        return tuple(sorted(names | ({self.data_on} if self.data_on is not None else set())))
-
     def module(self, name: str) -> Module:
         """The module of that name; KeyError if there is none."""
         for module in self.modules:
