@@ -16,6 +16,7 @@ import structlog
 
 from outlive.cluster.commands import Held, Role
 from outlive.cluster.heartbeat import ModuleStatus
+from outlive.cluster.machine_rules import datastores_of
 from outlive.cluster.workload import Kind, Workload
 from outlive.datastore import locks
 from outlive.datastore.locks import Record, RunLock, RunLockRefused, RunLockUnavailable
@@ -110,7 +111,7 @@ class Holding:
         return self._data[self._locked_on()].parent / f"{self.name}.lock"
 
     def _locked_on(self) -> str:
-        return self.workload.data_on or self.workload.datastores[0]
+        return self.workload.data_on or datastores_of(self.workload)[0]
 
     async def make_ready(self) -> None:
         """Take all that it needs to act, or to stand by. Raises PreparationFailed; then `let_go` is due."""
@@ -178,7 +179,7 @@ class Holding:
         await asyncio.to_thread(write_note, self._states, note)
 
     async def _take_data(self) -> None:
-        for name in self.workload.datastores:
+        for name in datastores_of(self.workload):
             datastore = self._ground.datastores.get(name)
             if datastore is None:
                 raise PreparationFailed("data", f"this host has no datastore {name}")
@@ -251,7 +252,7 @@ class Holding:
             return {}
         self.pairing = note.pairing
         self._data = {name: Path(path) for name, path in note.data.items()}
-        if self._data.keys() != set(self.workload.datastores):
+        if self._data.keys() != set(datastores_of(self.workload)):
             return {}
         if self._data and self.role is Role.PRIMARY:
             self.lock = await locks.adopt(self._states / "lock", Record(self._ground.host, self.generation))
