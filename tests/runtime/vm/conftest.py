@@ -6,6 +6,7 @@ The guest is the lab's tiny one, with the power button handled and a shell on it
 import asyncio
 import gzip
 import os
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -53,7 +54,8 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> KernelBoot:
     )
     initrd = tmp_path_factory.mktemp("guest") / "initrd.gz"
     initrd.write_bytes(guest.initrd.read_bytes() + gzip.compress(more))
-    return KernelBoot(str(guest.kernel), str(initrd), guest.append)
+    image = str(shutil.copy(guest.kernel, initrd.parent))  # what is kept may be made anew by others at any time
+    return KernelBoot(image, str(initrd), guest.append)
 
 
 @pytest.fixture
