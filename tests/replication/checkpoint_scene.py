@@ -3,17 +3,20 @@
 import os
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from outlive.lab.guests.tiny import SERVER_PORT, tiny
 from outlive.replication.checkpoint import Hardware
 from outlive.replication.checkpoint_disks import Plugged
-from outlive.replication.checkpoint_writer import Target
+from outlive.replication.checkpoint_writer import CheckpointWriter, Target
 from outlive.replication.library import pagewatch_path
 from outlive.replication.memory import Memory
 from outlive.replication.qmp_line import QmpLine
@@ -23,6 +26,7 @@ MEMORY_MIB = 128
 WAIT_S = 90.0
 HARDWARE = Hardware("7.2.22", "pc-i440fx-7.2", "qemu64", "tcg", 1, MEMORY_MIB, ("virtio-blk-pci,addr=04",))
 DISKS = (Plugged("root", "device-root"),)
+_LEDGER = b"OUTLIVE-GUEST-LEDGER".ljust(32, b"\0")
 
 
 class Guest:
@@ -57,7 +61,8 @@ class Guest:
             **os.environ, "LD_PRELOAD": str(pagewatch_path()),
             "OUTLIVE_PAGEWATCH_BYTES": str(MEMORY_MIB << 20), "OUTLIVE_PAGEWATCH_TO": str(folder / "pagewatch"),
         }  # fmt: skip
-        self.process = subprocess.Popen(words, env=environment, stderr=(folder / "log").open("wb"))
+        with (folder / "log").open("wb") as log:
+            self.process = subprocess.Popen(words, env=environment, stderr=log)
         _until(lambda: (self.monitors / "manager").exists(), self)
 
     def qmp(self) -> QmpLine:
@@ -87,6 +92,23 @@ class Guest:
         assert region is not None
         return memory, WriteTracker(self.process.pid, region, memory)
 
+    def writer(self, datastore: Path, generation: int = 1, **changed: Any) -> CheckpointWriter:
+        """A writer for this guest. changed: of its target."""
+        target = replace(self.target(datastore, generation), **{k: v for k, v in changed.items() if k != "step"})
+        return CheckpointWriter(target, self.qmp, *self.memory_and_tracker(), changed.get("step", lambda step: None))
+
+    def agents_line(self) -> QmpLine:
+        """The monitor that the manager does not use."""
+        return QmpLine(str(self.monitors / "agent"))
+
+    def runs(self) -> bool:
+        """Whether the guest's processor runs, asked over the agent's monitor."""
+        line = self.agents_line()
+        try:
+            return bool(line.run("query-status")["status"] == "running")
+        finally:
+            line.close()
+
     def target(self, datastore: Path, generation: int = 1) -> Target:
         return Target(
             datastore, "web", "a", generation, HARDWARE, self.ram, self.scratch, DISKS, silent_s=30.0
@@ -101,6 +123,31 @@ class Guest:
             for file in folder.iterdir():
                 file.unlink()
             folder.rmdir()
+
+
+def ledger(ram: Path) -> dict[str, int]:
+    """What the guest's memory tells of its disk: numbers issued to it, and numbers known to be durable."""
+    raw = ram.read_bytes()
+    found = [at for at in _positions(raw, _LEDGER) if any(raw[at + 32 : at + 64])]
+    assert found, "the guest's ledger is not in its memory"
+    numbers = [struct.unpack_from("<4Q", raw, at + 32) for at in found]
+    _, _, issued, written = max(numbers)
+    return {"issued": issued, "written": written}
+
+
+def newest_number(disk: Path, disk_format: str, scratch: Path) -> int:
+    """The newest number on a disk, all of its layers taken together."""
+    subprocess.run(["qemu-img", "convert", "-f", disk_format, "-O", "raw", str(disk), str(scratch)], check=True)
+    raw = scratch.read_bytes()
+    scratch.unlink()
+    return max(int(struct.unpack_from("<Q", raw, at)[0]) for at in range(0, len(raw), 4096))
+
+
+def _positions(raw: bytes, wanted: bytes) -> Iterator[int]:
+    at = raw.find(wanted)
+    while at >= 0:
+        yield at
+        at = raw.find(wanted, at + 1)
 
 
 def make_disk(datastore: Path, size: int = 64 << 20) -> Path:

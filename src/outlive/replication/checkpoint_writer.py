@@ -111,7 +111,8 @@ class CheckpointWriter:
         self.folder = folder_of(target.datastore, target.workload)
         self._connect = connect
         self._line: QmpLine | None = None
-        self._stopped = False
+        # In memory, as the guest is: beside it for as long as a cut has stopped it, whoever is killed meanwhile.
+        self._standing = target.scratch.with_name(target.scratch.name + ".standing")
         self._memory = memory
         self._tracker = tracker
         self._step = step
@@ -156,7 +157,7 @@ class CheckpointWriter:
             )
         except BaseException as error:
             if isinstance(error, QemuSilent):
-                self.close()
+                self.close()  # the next line to QEMU mends what is left to mend
             self._undo(desk, nodes)
             if isinstance(error, OSError):
                 raise CheckpointFailed("A checkpoint was not written.", cause=str(error)) from error
@@ -171,13 +172,19 @@ class CheckpointWriter:
 
     @property
     def _qmp(self) -> QmpLine:
-        """The monitor line. A new one first lets a guest go on that we had stopped when the last one fell silent."""
+        """The monitor line. A new one first lets a guest go on that was stopped by a cut which nobody could end."""
         if self._line is None:
             self._line = self._connect()
-            if self._stopped and self._line.run("query-status")["status"] == "paused":
+            if self._standing.exists() and self._line.run("query-status")["status"] == "paused":
                 self._line.run("cont")
-            self._stopped = False
+            self._standing.unlink(missing_ok=True)
         return self._line
+
+    def mend(self) -> None:
+        """Let the guest go on if an earlier process of ours was killed while it stood. Raises QemuSilent."""
+        if self._standing.exists():
+            self.close()
+            _ = self._qmp
 
     def close(self) -> None:
         """Let go of QEMU's monitor."""
@@ -268,8 +275,8 @@ class CheckpointWriter:
         was_running = True
         failures: list[Failed] = []
         qmp = self._qmp
+        self._standing.touch()
         begun = time.monotonic()
-        self._stopped = True
         qmp.write(b"".join(commands), len(commands))
         try:
             was_running = qmp.answer(within_s=CUT_S)["status"] == "running"
@@ -280,13 +287,17 @@ class CheckpointWriter:
                     failures.append(error)
             runs = self._scan()
             self._staging.copy_out(self._tracker.source, runs)
-        finally:
+        except BaseException:
             if was_running:
-                qmp.write(device_state.CONTINUE, 1)
+                with contextlib.suppress(QemuSilent):
+                    qmp.write(device_state.CONTINUE, 1)
+            self.close()  # answers may be on their way that belong to nobody
+            raise
         if was_running:
+            qmp.write(device_state.CONTINUE, 1)
             qmp.answer(within_s=CUT_S)
-        self._stopped = False
         pause_ms = (time.monotonic() - begun) * 1000
+        self._standing.unlink()
         if failures:
             raise CheckpointFailed("QEMU could not be stopped for a checkpoint as it must.", cause=str(failures[0]))
         return _Cut(device_state.read_saved(self.target.scratch), list(runs), pause_ms)

@@ -75,6 +75,7 @@ class WarmKeeper:
         try:
             if self._values.resume is not None:
                 self._resume(self._values.resume, told)
+            self._mend()
             due_s = boot_s() + self._values.interval_s
             while self._lives(told):
                 self._hear(told)
@@ -92,6 +93,13 @@ class WarmKeeper:
         finally:
             if self._writer is not None:
                 self._writer.close()
+
+    def _mend(self) -> None:
+        """A manager that was killed between stop and cont left the guest standing."""
+        try:
+            self._writer_now().mend()
+        except (OutliveError, OSError) as error:
+            self._reason = str(error)
 
     def _hear(self, told: Control) -> None:
         while (command := told.command()) is not None:
