@@ -26,15 +26,21 @@ def command(client: "Client", files: tuple[Path, ...], wait_s: float, dry_run: b
     A new workload is started, a changed one is restarted with the change, an unchanged one is left alone. All mistakes
     of a file are told at once, each with its line.
     """
-    results = [apply_text(client, path.read_bytes(), str(path), wait_s, dry_run) for path in files]
+    results = [apply_text(client, path.read_bytes(), str(path), wait_s, dry_run, path.parent) for path in files]
     if as_json:
         print_json({"workloads": results})
 
 
-def apply_text(client: "Client", text: bytes, source: str, wait_s: float, dry_run: bool) -> dict[str, Any]:
-    """Apply one workload file's text; tells what happens, returns the API's answer."""
-    from outlive.config.workload_file import parse_workload
+def apply_text(
+    client: "Client", text: bytes, source: str, wait_s: float, dry_run: bool, folder: Path | None = None
+) -> dict[str, Any]:
+    """Apply one workload file's text; tells what happens, returns the API's answer.
 
+    folder: where the paths of files begin that it takes texts from; the agent gets these texts in their place.
+    """
+    from outlive.config.workload_file import parse_workload, without_files
+
+    text = without_files(text, source, folder)
     name = parse_workload(text, source).name
     parameters = f"?source={quote(source, safe='')}" + ("&dry_run=1" if dry_run else "")
     result: dict[str, Any] = client.put(f"/v1/workloads/{name}{parameters}", text)

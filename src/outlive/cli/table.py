@@ -41,6 +41,7 @@ _SECTIONS: Mapping[str, Mapping[str, str]] = {
     "Workloads": {
         "apply": "Bring workloads to what their files say.",
         "run": "Protect a command as a workload, without writing a file.",
+        "vm": "Make virtual machines, or take them over from libvirt.",
         "start": "Let a workload run.",
         "stop": "Stop a workload and keep it stopped.",
         "rm": "Forget a stopped workload.",

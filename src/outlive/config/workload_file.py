@@ -27,7 +27,9 @@ from .nouns import given, part
 from .problems import FileInvalid, Problems
 from .reading import Rules, checked_document, checked_text, file_bytes
 from .schemas import schema_of
-from .seed_files import take_in
+from .seed_files import names_files, take_in
+from .toml_text import read_toml
+from .toml_writer import toml_text
 from .workload_rules import check_workload
 from .workload_shape import WORKLOAD
 
@@ -53,6 +55,18 @@ def parse_workload(text: str | bytes, source: str = "the workload file", folder:
 def read_workload(path: Path) -> Workload:
     """Read a workload file. It blocks. Raises WorkloadFileError, also when the file cannot be read."""
     return parse_workload(file_bytes(path, WorkloadFileError), str(path), path.parent)
+
+
+def without_files(text: bytes, source: str, folder: Path | None) -> bytes:
+    """Return a workload file that takes no text from other files, the same otherwise; one that takes none as it is.
+
+    It blocks. Raises WorkloadFileError as `parse_workload` does.
+    """
+    workload = parse_workload(text, source, folder)
+    document = read_toml(text).document
+    if document is None or not names_files(document):
+        return text
+    return toml_text(to_document(workload)).encode()
 
 
 def workload_from_document(document: object, source: str = "the workload") -> Workload:
