@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from outlive.api.app import MOST_BODY_BYTES
+from outlive.api.bodies import MOST_BODY_BYTES
 from outlive.client.connection import Answered
 
 from ..one_host import OneHost, workload

@@ -6,7 +6,7 @@ hand wishes to `wishes`; the command line has no other way in.
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
@@ -22,13 +22,12 @@ from outlive.config.workload_file import parse_workload
 from outlive.errors import OutliveError, UsageInvalid
 
 from . import streams, wishes
+from .bodies import body, decoded, flag, number
+from .networks import Networks
 from .problems import Encoded, NotFound, on_http_exception, on_mistake, on_outlive_error
 from .view import View
 
-MOST_BODY_BYTES = 1024 * 1024
 MOST_WAIT_S = 30.0
-
-T = TypeVar("T")
 
 
 def application(view: View, *, peers_only: bool = False) -> Starlette:
@@ -53,6 +52,7 @@ def application(view: View, *, peers_only: bool = False) -> Starlette:
         Route("/v1/operations", api.operate, methods=["POST"]),
         Route("/v1/operations/{id}", api.operation),
         Route("/v1/events", api.events),
+        *Networks(view).routes(),
     ]
     handlers: dict[Any, Any] = {
         OutliveError: on_outlive_error,
@@ -118,22 +118,22 @@ class Api:
     async def apply(self, request: Request) -> Response:
         """Take a workload file (TOML, as it is on disk) and have the cluster keep what it says."""
         source = request.query_params.get("source", "request")
-        workload = parse_workload(await _body(request), source)
+        workload = parse_workload(await body(request), source)
         if workload.name != request.path_params["name"]:
             raise UsageInvalid(f"{source} describes {workload.name}, not {request.path_params['name']}.")
-        return Encoded(await wishes.apply(self.view, workload, dry_run=_dry_run(request)))
+        return Encoded(await wishes.apply(self.view, workload, dry_run=flag(request, "dry_run")))
 
     async def remove(self, request: Request) -> Response:
         """Stop a workload and forget it."""
         name = request.path_params["name"]
-        return Encoded(await wishes.desire(self.view, name, rec.Desired.REMOVED, dry_run=_dry_run(request)))
+        return Encoded(await wishes.desire(self.view, name, rec.Desired.REMOVED, dry_run=flag(request, "dry_run")))
 
     async def desire(self, request: Request) -> Response:
         """Have a workload run or be stopped: the body is {"desired": "running" | "stopped"}."""
-        asked = _decoded(await _body(request), _Desire)
+        asked = decoded(await body(request), _Desire)
         name = request.path_params["name"]
         desired = rec.Desired(asked.desired)
-        return Encoded(await wishes.desire(self.view, name, desired, dry_run=_dry_run(request)))
+        return Encoded(await wishes.desire(self.view, name, desired, dry_run=flag(request, "dry_run")))
 
     async def operations(self, request: Request) -> Response:
         """All operations that are kept, the running ones and the last that ended."""
@@ -141,15 +141,15 @@ class Api:
 
     async def operate(self, request: Request) -> Response:
         """Ask for a migration or failover."""
-        asked = _decoded(await _body(request), _Operate)
+        asked = decoded(await body(request), _Operate)
         kind = rec.OperationKind(asked.kind)
-        result = await wishes.operate(self.view, kind, asked.workload, asked.target, dry_run=_dry_run(request))
-        return Encoded(result, status_code=200 if _dry_run(request) else 202)
+        result = await wishes.operate(self.view, kind, asked.workload, asked.target, dry_run=flag(request, "dry_run"))
+        return Encoded(result, status_code=200 if flag(request, "dry_run") else 202)
 
     async def operation(self, request: Request) -> Response:
         """One operation; with ?wait_s=N the answer comes when it has ended, or after that time."""
         name = request.path_params["id"]
-        wait_s = min(MOST_WAIT_S, _number(request, "wait_s", 0.0))
+        wait_s = min(MOST_WAIT_S, number(request, "wait_s", 0.0))
         deadline = self.view.now() + wait_s
         while True:
             entry = self.view.mirror.operations.get(name)
@@ -167,13 +167,13 @@ class Api:
             given = request.headers.get("last-event-id") or request.query_params.get("after")
             after = streams.mark(given)
             if not given and "last" in request.query_params:
-                after = streams.last(self.view, int(_number(request, "last", 0)))
+                after = streams.last(self.view, int(number(request, "last", 0)))
             return StreamingResponse(streams.events(self.view, after), media_type="text/event-stream")
         found = self.view.book.happened()
         for field in ("workload", "host"):
             if wanted := request.query_params.get(field):
                 found = [event for event in found if getattr(event, field) == wanted]
-        return Encoded({"events": found[-max(1, int(_number(request, "limit", 100))) :]})
+        return Encoded({"events": found[-max(1, int(number(request, "limit", 100))) :]})
 
     async def why(self, request: Request) -> Response:
         """The chain of causes that led to a workload's last change, the first cause first."""
@@ -221,38 +221,7 @@ class _Operate(msgspec.Struct, forbid_unknown_fields=True):
             raise ValueError("kind is migrate or failover")
 
 
-def _decoded(body: bytes, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise UsageInvalid("The request's body is not what was expected.", cause=str(error)) from error
-
-
-async def _body(request: Request) -> bytes:
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MOST_BODY_BYTES:
-            raise UsageInvalid("The request's body is too large.", cause=f"more than {MOST_BODY_BYTES} bytes")
-    return body
-
-
-def _dry_run(request: Request) -> bool:
-    return request.query_params.get("dry_run", "") in ("1", "true", "yes")
-
-
-def _number(request: Request, name: str, default: float) -> float:
-    text = request.query_params.get(name)
-    try:
-        number = float(text) if text is not None else default
-    except ValueError:
-        number = float("nan")
-    if not 0 <= number < 1e9:
-        raise UsageInvalid(f"{name}={text} is no number that makes sense here.")
-    return number
-
-
 def _log_options(request: Request) -> tuple[list[str], int, bool]:
     modules = [name for name in request.query_params.get("modules", "").split(",") if name]
-    lines = int(_number(request, "lines", 100))
-    return modules, lines, request.query_params.get("follow", "") in ("1", "true", "yes")
+    lines = int(number(request, "lines", 100))
+    return modules, lines, flag(request, "follow")

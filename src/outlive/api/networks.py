@@ -1,0 +1,106 @@
+"""The API's paths of virtual networks: list, make or change, remove.
+
+A network is one record in the store that every host follows. What cannot be is refused before it is written, and a
+network that a machine is on is not taken from under it.
+"""
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from outlive.cluster import records as rec
+from outlive.cluster.overlay import MTU, Network, Outside, problem_with
+from outlive.cluster.transaction import Delete, Put, Transaction, unchanged
+from outlive.errors import UsageInvalid
+
+from .bodies import body, decoded
+from .problems import Conflict, Encoded, NotFound
+from .view import View
+from .wishes import seen
+
+
+class _Outside(msgspec.Struct, forbid_unknown_fields=True):
+    address: str
+    macs: list[str] = []
+
+
+class _Network(msgspec.Struct, forbid_unknown_fields=True):
+    vni: int
+    mtu: int = MTU
+    subnet: str = ""
+    outside: list[_Outside] = []
+
+
+class Networks:
+    """The handlers, around one agent's view."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+
+    def routes(self) -> list[Route]:
+        """Where they are reached."""
+        return [
+            Route("/v1/networks", self.all, methods=["GET"]),
+            Route("/v1/networks/{name}", self.put, methods=["PUT"]),
+            Route("/v1/networks/{name}", self.remove, methods=["DELETE"]),
+        ]
+
+    async def all(self, request: Request) -> Response:
+        """All networks, each with the machines that are on it."""
+        shown = [
+            {**msgspec.to_builtins(entry.record), "workloads": self._users(name)}
+            for name, entry in sorted(self.view.mirror.networks.items())
+        ]
+        return Encoded({"networks": shown})
+
+    async def put(self, request: Request) -> Response:
+        """Make a network, or change one: the body has vni, and perhaps mtu, subnet and outside."""
+        name, picture = request.path_params["name"], self.view.mirror
+        asked = decoded(await body(request), _Network)
+        outside = tuple(Outside(each.address, tuple(each.macs)) for each in asked.outside)
+        network = Network(name, asked.vni, asked.mtu, asked.subnet, outside)
+        if problem := problem_with(network):
+            raise UsageInvalid(f"There can be no such network {name[:80]}.", cause=problem)
+        for other, entry in picture.networks.items():
+            if other != name and entry.record.vni == network.vni:
+                raise UsageInvalid(f"The number {network.vni} is {other}'s already.", remedy="choose another")
+        stands = picture.networks.get(name)
+        if stands is not None and stands.record == network:
+            return Encoded({"network": network, "changed": False})
+        if stands is not None and stands.record.vni != network.vni and self._users(name):
+            raise Conflict(f"Machines are on {name}; its number cannot be changed under them.")
+        key = rec.NETWORKS + name
+        compare = unchanged(key, picture.bad[key][0] if key in picture.bad else stands.mod_revision if stands else 0)
+        await self._write(Transaction((compare,), (Put(key, rec.encode(network)),)), name)
+        self.view.record("network.applied", text=f"{name}: VNI {network.vni}")
+        return Encoded({"network": network, "changed": True})
+
+    async def remove(self, request: Request) -> Response:
+        """Remove a network that nothing is on."""
+        name = request.path_params["name"]
+        stands = self.view.mirror.networks.get(name)
+        if stands is None:
+            raise NotFound(f"There is no network {name}.", remedy="see `outlive network list`")
+        if users := self._users(name):
+            raise Conflict(
+                f"The network {name} is in use.", cause=f"{', '.join(users)} is on it", remedy="remove that first"
+            )
+        key = rec.NETWORKS + name
+        await self._write(Transaction((unchanged(key, stands.mod_revision),), (Delete(key),)), name)
+        self.view.record("network.removed", text=name)
+        return Encoded({"network": stands.record, "changed": True})
+
+    def _users(self, name: str) -> list[str]:
+        return sorted(
+            workload
+            for workload, entry in self.view.mirror.workloads.items()
+            if (machine := entry.record.workload.machine) is not None
+            and any(nic.network == name for nic in machine.nics)
+        )
+
+    async def _write(self, transaction: Transaction, name: str) -> None:
+        done = await self.view.transact(transaction)
+        if not done.succeeded:
+            raise Conflict(f"The network {name} was changed by somebody else.", remedy="look at it, and try again")
+        await seen(self.view, done.revision)
