@@ -73,17 +73,8 @@ class Postgres:
         """What is wrong with the database: its pages, indexes and sums. Empty when it is whole."""
         found: list[str] = []
         # --heapallindexed asks of every row whether each index has it; reading all checks every page's checksum.
-        checked = self._run(
-            (
-                "pg_amcheck",
-                "--heapallindexed",
-                "--parent-check",
-                f"--maintenance-db={self.where(CHECK_S)}",
-                "-d",
-                "bench",
-            ),
-            CHECK_S,
-        )
+        at = ("--host", self.address, "--port", str(POSTGRES_PORT), "--username", "postgres")
+        checked = self._run(("pg_amcheck", "--heapallindexed", "--parent-check", *at, "bench"), CHECK_S)
         if checked.returncode or checked.stdout.strip():
             found.append(f"pg_amcheck: {(checked.stdout + checked.stderr).strip()}")
         if self.query(_BALANCES, timeout_s=CHECK_S) != ["t"]:
