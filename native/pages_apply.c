@@ -166,14 +166,14 @@ static void content_apply(const struct content *content, uint8_t *ram)
 /* Goes through a frame; with `ram`, writes each block's pages once that block was found to hold. */
 static int64_t walk(struct reader *reader, bool with_checksum, uint8_t *ram)
 {
-    uint32_t pages, blocks;
+    uint32_t pages = 0, blocks = 0;
     uint64_t seen = 0;
 
     *reader->fault = (struct pages_fault){FAULT_NONE, 0, 0};
     if (!header_read(reader, &pages, &blocks, with_checksum))
         return -EBADMSG;
     for (; reader->block < blocks; reader->block++) {
-        struct content content;
+        struct content content = {0};
         if (!block_read(reader, &content) || !content_holds(reader, &content))
             return -EBADMSG;
         seen += content.pages;

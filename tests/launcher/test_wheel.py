@@ -44,9 +44,10 @@ def test_every_file_of_the_package_is_in_the_wheel_and_no_other(wheel: zipfile.Z
     assert packed == here
 
 
-def test_the_native_programs_are_installed_as_commands(wheel: zipfile.ZipFile) -> None:
+def test_the_native_programs_and_libraries_are_installed_beside_the_interpreter(wheel: zipfile.ZipFile) -> None:
     scripts = {name.rsplit("/", 1)[1] for name in wheel.namelist() if ".data/scripts/" in name}
-    assert scripts == {"outlive-guard", "outlive-runner", "outlive-runlock"}
+    programs = {"outlive-guard", "outlive-runner", "outlive-runlock"}
+    assert scripts == {*programs, "liboutlive-pages.so", "libpagewatch.so"}
 
 
 def test_the_wheel_is_for_this_kind_of_machine_and_brings_the_command(wheel: zipfile.ZipFile) -> None:

@@ -17,13 +17,20 @@ ZEROS = bytes(PAGE)
 Run = tuple[int, int]
 
 
+def _after_bits(value: int) -> int:
+    for _ in range(8):
+        value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+    return value
+
+
+_AFTER_BYTE = [_after_bits(byte) for byte in range(256)]
+
+
 def crc32c(data: bytes) -> int:
-    """CRC-32C, bit by bit."""
+    """CRC-32C, byte by byte."""
     value = 0xFFFFFFFF
     for byte in data:
-        value ^= byte
-        for _ in range(8):
-            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+        value = value >> 8 ^ _AFTER_BYTE[(value ^ byte) & 0xFF]
     return value ^ 0xFFFFFFFF
 
 

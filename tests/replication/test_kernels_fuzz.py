@@ -118,7 +118,7 @@ def test_any_part_of_a_frame_is_refused(compress: bool, which: int, length: int)
 @settings(max_examples=150)
 @given(st.integers(0, 5), mutations)
 def test_sealed_nonsense_is_judged_as_the_twin_judges_it(which: int, changes: list[tuple[int, str, int, bool]]) -> None:
-    # A frame of few pages, since the twin's checksum goes bit by bit.
+    # A frame of few pages, since the twin is slow.
     frame = frames(False)[which]
     small = frame if len(frame) < 20_000 else frames(False)[3]
     mutated = seal(mutate(small, changes))
