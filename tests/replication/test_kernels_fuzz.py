@@ -1,6 +1,6 @@
 """Whatever comes as a packed frame: it is refused in words, or applied inside of RAM; nothing in between.
 
-The same tests run once more with the kernels built with sanitizers, by tests/native/test_pages_sanitized.py.
+The same tests run once more with the kernels built with sanitizers, by test_kernels_sanitized.py.
 """
 
 import ctypes

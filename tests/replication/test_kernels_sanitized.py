@@ -39,7 +39,7 @@ def test_kernels_hold_under_sanitizers(kind: str, tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"),
          *TESTS[kind]],
-        cwd=ROOT / "tests" / "replication",
+        cwd=Path(__file__).parent,
         env={
             **os.environ,
             "LD_PRELOAD": preload,
