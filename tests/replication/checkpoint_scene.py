@@ -30,9 +30,23 @@ _LEDGER = b"OUTLIVE-GUEST-LEDGER".ljust(32, b"\0")
 
 
 class Guest:
-    """One QEMU process. disk: the file and format that its disk is started from."""
+    """One QEMU process. disk: the file and format that its disk is started from.
 
-    def __init__(self, folder: Path, disk: Path, disk_format: str = "raw", *, incoming: bool = False) -> None:
+    tracked: its memory is shared and watched for writes, as a warm machine's; else it is QEMU's alone.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        disk: Path,
+        disk_format: str = "raw",
+        *,
+        incoming: bool = False,
+        memory_mib: int = MEMORY_MIB,
+        cpus: int = 1,
+        tracked: bool = True,
+    ) -> None:
+        self.hardware = replace(HARDWARE, memory_mib=memory_mib, cpus=cpus)
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.memory = Path(tempfile.mkdtemp(prefix="outlive-checkpoint-", dir="/dev/shm"))
@@ -43,8 +57,9 @@ class Guest:
         found = tiny()
         words = [
             "qemu-system-x86_64", "-accel", "tcg", "-machine", "pc-i440fx-7.2,memory-backend=ram0",
-            "-cpu", "qemu64", "-m", f"{MEMORY_MIB}", "-nodefaults", "-display", "none",
-            "-object", f"memory-backend-file,id=ram0,size={MEMORY_MIB}M,mem-path={self.ram},share=on",
+            "-cpu", "qemu64", "-m", f"{memory_mib}", "-smp", f"{cpus}", "-nodefaults", "-display", "none",
+            "-object", f"memory-backend-file,id=ram0,size={memory_mib}M,mem-path={self.ram},share=on"
+            if tracked else f"memory-backend-ram,id=ram0,size={memory_mib}M",
             "-kernel", str(found.kernel), "-initrd", str(found.initrd), "-append", found.append_for("10.0.2.15/24"),
             "-serial", f"file:{folder / 'console'}",
             "-netdev", f"user,id=n0,restrict=on,hostfwd=tcp:127.0.0.1:{self.port}-:{SERVER_PORT}",
@@ -57,10 +72,12 @@ class Guest:
             words += ["-qmp", f"unix:{self.monitors / name},server=on,wait=off"]
         if incoming:
             words += ["-incoming", "defer", "-S"]
-        environment = {
-            **os.environ, "LD_PRELOAD": str(pagewatch_path()),
-            "OUTLIVE_PAGEWATCH_BYTES": str(MEMORY_MIB << 20), "OUTLIVE_PAGEWATCH_TO": str(folder / "pagewatch"),
-        }  # fmt: skip
+        watch = {
+            "LD_PRELOAD": str(pagewatch_path()),
+            "OUTLIVE_PAGEWATCH_BYTES": str(memory_mib << 20),
+            "OUTLIVE_PAGEWATCH_TO": str(folder / "pagewatch"),
+        }
+        environment = {**os.environ, **(watch if tracked else {})}
         with (folder / "log").open("wb") as log:
             self.process = subprocess.Popen(words, env=environment, stderr=log)
         _until(lambda: (self.monitors / "manager").exists(), self)
@@ -86,7 +103,7 @@ class Guest:
         return dict(pair.split("=") for pair in self.ask("get").split())
 
     def memory_and_tracker(self) -> tuple[Memory, WriteTracker]:
-        size = MEMORY_MIB << 20
+        size = self.hardware.memory_mib << 20
         memory = Memory.map_file(self.ram, size, writable=False)
         region = read_pagewatch(self.folder / "pagewatch", size)
         assert region is not None
@@ -111,7 +128,7 @@ class Guest:
 
     def target(self, datastore: Path, generation: int = 1) -> Target:
         return Target(
-            datastore, "web", "a", generation, HARDWARE, self.ram, self.scratch, DISKS, silent_s=30.0
+            datastore, "web", "a", generation, self.hardware, self.ram, self.scratch, DISKS, silent_s=30.0
         )  # fmt: skip
 
     def kill(self) -> None:

@@ -243,7 +243,7 @@ from outlive.replication.checkpoint_writer import CheckpointWriter
 import json
 told = json.loads(sys.argv[2])
 running = scene.Guest.__new__(scene.Guest)
-running.__dict__.update({key: Path(value) for key, value in told["paths"].items()})
+running.__dict__.update({key: Path(value) for key, value in told["paths"].items()}, hardware=scene.HARDWARE)
 running.process = type("Process", (), {"pid": told["pid"]})()
 if told["step"] == "standing":
     real = CheckpointWriter._scan

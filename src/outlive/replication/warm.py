@@ -260,6 +260,7 @@ def target_of(config: CommConfig, values: WarmValues) -> Target:
 def serve(config: CommConfig, values: WarmValues) -> None:
     """Be the communication manager of a machine that is only checkpointed; returns when told to quit or QEMU ended."""
     keeper, wake = WarmKeeper(config, values), Wake()
+    Path(config.state_dir).mkdir(parents=True, exist_ok=True, mode=0o700)
     told = ControlServer(config.control_socket, keeper.status, wake)
     try:
         keeper.run(told, wake)
