@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outlive.cluster.overlay import Entry, Here, Network, Segment
-from outlive.network.forwarding import ALL_MACS, Ages, Row, steps
+from outlive.network.fdb import ALL_MACS
+from outlive.network.forwarding import Ages, Row, steps
 
 MAC, OTHER = "52:54:00:00:00:01", "52:54:00:00:00:02"
 A, B, C = "10.1.0.1", "10.1.0.2", "10.1.0.3"

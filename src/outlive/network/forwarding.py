@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from outlive.cluster.overlay import Segment
-
-ALL_MACS = "00:00:00:00:00:00"
+from outlive.network.fdb import ALL_MACS
 
 Age = tuple[int, int]
 

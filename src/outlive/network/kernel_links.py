@@ -1,4 +1,4 @@
-"""The links of this host in the kernel: bridges, VXLAN ends, taps, and what is forwarded where.
+"""The links of this host in the kernel: bridges, VXLAN ends and taps. What VXLAN ends forward is in `fdb`.
 
 The one file that changes links, through pyroute2, and makes taps. It blocks, keeps one netlink socket and belongs to
 one worker thread. It decides nothing: which links are Outlive's is the caller's to know.
@@ -17,16 +17,13 @@ from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-unty
 from outlive.errors import OutliveError
 from outlive.network.errors import kernel_refused, not_permitted
 
-ALL_MACS = "00:00:00:00:00:00"
-"""In a VXLAN end's table: where frames for everybody and for unknown receivers go."""
-
 _TUN = "/dev/net/tun"
 _IFREQ = struct.Struct("16sH22x")
 _SET_INTERFACE, _SET_PERSISTENT, _SET_OWNER, _SET_GROUP = 0x400454CA, 0x400454CB, 0x400454CC, 0x400454CE
 _TAP, _NO_PACKET_INFO, _OFFLOAD_HEADER = 0x0002, 0x1000, 0x4000
 _UP, _RUNNING = 0x1, 0x40
-_MASTER_TABLE, _OWN_TABLE = 0x04, 0x02
-_STATIC, _PERMANENT = 0x40, 0x80
+_MASTER_TABLE = 0x04
+_STATIC = 0x40
 _NO_ADDRESSES = {"attrs": [["AF_INET6", {"attrs": [["IFLA_INET6_ADDR_GEN_MODE", 1]]}]]}
 _GONE = frozenset((errno.ENODEV, errno.ENXIO, errno.ENOENT))
 
@@ -166,28 +163,6 @@ class KernelLinks:
             raise self._explain(f"remove {name}", error) from error
         return True
 
-    def forwarded(self, index: int) -> list[tuple[str, str]]:
-        """The table of a VXLAN end: MAC and the address that its frames go to."""
-        try:
-            messages = list(self._open().fdb("dump", ifindex=index))
-        except (NetlinkError, OSError) as error:
-            raise self._explain("list what is forwarded", error) from error
-        rows = [
-            (message.get_attr("NDA_LLADDR"), message.get_attr("NDA_DST"))
-            for message in messages
-            if message["ifindex"] == index
-        ]
-        return [(str(mac), str(address)) for mac, address in rows if mac and address]
-
-    def forward(self, index: int, mac: str, address: str) -> None:
-        """Have a VXLAN end send frames for `mac` to `address`: besides to others for ALL_MACS, else there alone."""
-        verb = "append" if mac == ALL_MACS else "replace"
-        self._forwarding(verb, frozenset({errno.EEXIST} if mac == ALL_MACS else ()), index, mac, address)
-
-    def forward_no_more(self, index: int, mac: str, address: str) -> None:
-        """Undo `forward`; what is not there is no error."""
-        self._forwarding("del", _GONE, index, mac, address)
-
     def pin(self, index: int, mac: str) -> None:
         """Have the bridge know that `mac` is at this port of it, whatever traffic says."""
         fields = {"ifindex": index, "lladdr": mac, "flags": _MASTER_TABLE, "state": _STATIC}
@@ -197,10 +172,6 @@ class KernelLinks:
         """Undo `pin`; what is not there is no error."""
         fields = {"ifindex": index, "lladdr": mac, "flags": _MASTER_TABLE, "state": _STATIC}
         self._neighbour("del", _GONE, f"unpin {mac}", fields)
-
-    def _forwarding(self, verb: str, expected: frozenset[int], index: int, mac: str, address: str) -> None:
-        fields = {"ifindex": index, "lladdr": mac, "dst": address, "flags": _OWN_TABLE, "state": _PERMANENT | _STATIC}
-        self._neighbour(verb, expected, f"forward {mac} to {address}", fields)
 
     def _neighbour(self, verb: str, expected: frozenset[int], doing: str, fields: dict[str, object]) -> None:
         try:

@@ -22,6 +22,7 @@ import structlog
 from outlive.cluster.overlay import Segment, Wiring, checked_mac
 from outlive.errors import OutliveError
 from outlive.network import bridge as bridges
+from outlive.network import fdb
 from outlive.network.bridge import BRIDGE, LIVE, NETWORK_ALIAS, SHADOW
 from outlive.network.forwarding import Age, Ages, Row, steps
 from outlive.network.kernel_links import Device, KernelLinks, Vxlan
@@ -183,9 +184,9 @@ class _Tables:
         live = self._end(segment, LIVE, bridge.index, devices)
         had_shadow = f"{SHADOW}{network.vni}" in devices
         shadow = self._end(segment, SHADOW, bridge.index, devices) if segment.shadowed or had_shadow else None
-        rows = {Row(False, mac, address) for mac, address in self._links.forwarded(live)}
+        rows = {Row(False, mac, address) for mac, address in fdb.rows(live)}
         if shadow is not None:
-            rows |= {Row(True, mac, address) for mac, address in self._links.forwarded(shadow)}
+            rows |= {Row(True, mac, address) for mac, address in fdb.rows(shadow)}
         known = self._made.get(network.vni)
         ages = Ages() if known is None else known.ages
         return _Made(network.name, network.mtu, live, shadow, ages, frozenset(rows))
@@ -229,10 +230,10 @@ class _Tables:
         if made.shadow is None:
             rows = frozenset(row for row in rows if not row.shadow)
         changes = steps(made.rows, rows)
-        for row in changes.remove:
-            self._links.forward_no_more(self._index(made, row), row.mac, row.address)
-        for row in changes.put:
-            self._links.forward(self._index(made, row), row.mac, row.address)
+        if changes:
+            removed = [fdb.Change(False, self._index(made, row), row.mac, row.address) for row in changes.remove]
+            put = [fdb.Change(True, self._index(made, row), row.mac, row.address) for row in changes.put]
+            fdb.change([*removed, *put])
         made.rows = rows
         return len(changes)
 
