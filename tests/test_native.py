@@ -58,3 +58,21 @@ def test_our_own_command_runs_from_any_folder(tmp_path: Path) -> None:
         native.outlive_command("--version"), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
     )
     assert told.stdout == f"outlive {__version__}\n"
+
+
+def test_programs_for_guests_are_no_commands_and_are_found_below_the_environment(
+    elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    with pytest.raises(Failed) as caught:
+        native.find_guest_program("outlive-guest-server")
+    assert caught.value.id == "native.missing"
+    (tmp_path / "outlive").mkdir()
+    of_a_wheel = program(tmp_path / "outlive" / "guest", "outlive-guest-server")
+    assert native.find_guest_program("outlive-guest-server") == of_a_wheel
+    (tmp_path / "share" / "outlive").mkdir(parents=True)
+    shared = program(tmp_path / "share" / "outlive" / "guest", "outlive-guest-server")
+    assert native.find_guest_program("outlive-guest-server") == shared
+    monkeypatch.setenv("OUTLIVE_NATIVE_DIR", str(tmp_path / "special"))
+    with pytest.raises(Failed, match="a part of Outlive"):
+        native.find_guest_program("outlive-guest-server")

@@ -16,6 +16,7 @@ from outlive.errors import Failed
 Program = Literal["outlive-guard", "outlive-runner", "outlive-runlock"]
 Library = Literal["liboutlive-pages.so", "libpagewatch.so"]
 GuestProgram = Literal["outlive-guest-server", "outlive-guest-clients"]
+GUESTS = Path("outlive") / "guest"
 
 
 def find(program: Program | Library) -> Path:
@@ -41,10 +42,13 @@ def find_guest_program(program: GuestProgram) -> Path:
     Raises Failed (id `native.missing`) as `find` does, and heeds OUTLIVE_NATIVE_DIR as it does.
     """
     special = os.environ.get("OUTLIVE_NATIVE_DIR")
-    folder = Path(special) / "guest" if special else Path(sys.prefix) / "share" / "outlive" / "guest"
-    if _is_program(folder / program):
-        return folder / program
-    raise _missing(program, f"it is not in {folder}")
+    # A wheel's data lands in the environment's own folder, where `meson install` would put it below `share`.
+    prefix = Path(sys.prefix)
+    folders = (Path(special) / "guest",) if special else (prefix / "share" / GUESTS, prefix / GUESTS)
+    for folder in folders:
+        if _is_program(folder / program):
+            return folder / program
+    raise _missing(program, f"it is not in {' or '.join(map(str, folders))}")
 
 
 def outlive_command(*words: str) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Modules are loaded after what they need, and a machine that cannot download says what to do."""
 
+import lzma
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from outlive.lab.guests.kept import GuestNotMade
 
 
 def module(root: Path, name: str, *needs: str) -> None:
-    root.mkdir(exist_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
     (root / f"{name}.ko").write_bytes(b"\x7fELF\0license=GPL\0depends=" + ",".join(needs).encode() + b"\0name=x\0")
 
 
@@ -61,3 +62,47 @@ def test_the_same_entries_make_the_same_archive() -> None:
     assert len(made) % 4 == 0
     assert b"TRAILER!!!" in made
     assert made != archive(entries[:-1])
+
+
+def test_debian_itself_is_taken_from_where_apt_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = "http://m/debian/|n-updates|main\nhttp://m/debian/|n|main\nhttp://m/debian/|n|extra\nhttp://s/|n-security|main\n"
+    monkeypatch.setattr(packages, "run", lambda words, work: told)
+    suite, lines = packages.debian_sources(tmp_path, lambda line: None)
+    assert suite == "n"
+    assert sorted(lines) == [
+        "deb http://m/debian/ n main extra",
+        "deb http://m/debian/ n-updates main",
+        "deb http://s/ n-security main",
+    ]
+
+
+def test_a_machine_without_debian_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "run", lambda words, work: "")
+    with pytest.raises(GuestNotMade, match="no lists of Debian"):
+        packages.debian_sources(tmp_path, lambda line: None)
+
+
+def test_only_what_guests_need_is_kept_and_packed_modules_are_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(words: list[str], work: Path) -> str:
+        apart = work / words[-1]
+        module(apart / "usr" / "lib", "needed", "packed")
+        module(apart / "usr" / "lib", "needless")
+        module(apart / "usr" / "lib", "packed")
+        plain = apart / "usr" / "lib" / "packed.ko"
+        (apart / "usr" / "lib" / "packed.ko.xz").write_bytes(lzma.compress(plain.read_bytes()))
+        plain.unlink()
+        (apart / "boot").mkdir()
+        (apart / "boot" / "vmlinuz-9").write_text("kernel")
+        (apart / "usr" / "bin").mkdir()
+        (apart / "usr" / "bin" / "busybox").write_text("busybox")
+        return ""
+
+    monkeypatch.setattr(packages, "download_kernel", lambda work, say: [Path("one.deb")])
+    monkeypatch.setattr(packages, "run", run)
+    kernel = packages.cloud_kernel(tmp_path, ("needed",), lambda line: None)
+    assert kernel.image.name == "vmlinuz-9"
+    assert kernel.busybox.read_text() == "busybox"
+    assert [path.name for path in kernel.modules] == ["packed.ko", "needed.ko"]
+    assert sorted(path.name for path in kernel.image.parent.iterdir()) == ["busybox", "modules", "vmlinuz-9"]

@@ -50,6 +50,11 @@ def test_the_native_programs_and_libraries_are_installed_beside_the_interpreter(
     assert scripts == {*programs, "liboutlive-pages.so", "libpagewatch.so"}
 
 
+def test_the_programs_for_guests_are_installed_beside_no_command(wheel: zipfile.ZipFile) -> None:
+    shared = {name.split("/data/", 1)[1] for name in wheel.namelist() if ".data/data/" in name}
+    assert shared == {f"outlive/guest/outlive-guest-{name}" for name in ("server", "clients")}
+
+
 def test_the_wheel_is_for_this_kind_of_machine_and_brings_the_command(wheel: zipfile.ZipFile) -> None:
     assert wheel.filename is not None
     assert "-any.whl" not in wheel.filename

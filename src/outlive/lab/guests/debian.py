@@ -74,10 +74,9 @@ def _make(scratch: Path, say: Callable[[str], None]) -> None:
             )
     if os.geteuid() != 0:
         raise GuestNotMade("Only root can make a Debian guest.", remedy="run it with sudo")
-    suite, sources = debian_sources(scratch)
-    root, client = scratch / "root", scratch / "client"
-    work = scratch / "work"
+    root, client, work = scratch / "root", scratch / "client", scratch / "work"
     work.mkdir()
+    suite, sources = debian_sources(work, say)
     checksums = work / "createcluster.conf"
     checksums.write_text(_CHECKSUMS)
     say(f"making Debian {suite} with PostgreSQL and Redis (some 100 MB to download)")
