@@ -58,6 +58,8 @@ def test_it_keeps_every_commit_and_all_its_services_answer(made: DebianGuest, gu
         assert outcome.broken_connections == 0
         database.query("DELETE FROM ledger WHERE number = 1 AND client = 1")
         assert bench.judge(whole=False).lost == 1
+    database.query("UPDATE pgbench_tellers SET tbalance = tbalance + 1 WHERE tid = 1")
+    assert database.complaints() == ["the sums of accounts, branches, tellers and history differ"]
     assert redis_says(guest.namespace, b"CONFIG GET appendfsync\r\n").endswith(b"always\r\n")
     with socket.socket(socket.AF_UNIX) as agent:
         agent.settimeout(60)

@@ -1,5 +1,6 @@
 """What is kept is made once, by one maker at a time, and half of it is never taken for the whole."""
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -72,3 +73,12 @@ def test_a_folder_that_cannot_be_written_is_told_with_a_remedy(tmp_path: Path) -
         kept(tmp_path / "file", "thing", lambda scratch: time.sleep(0), quiet)
     assert caught.value.id == "guest.not-made"
     assert caught.value.remedy
+
+
+def test_what_is_long_out_of_date_goes_and_the_last_of_it_stays(tmp_path: Path) -> None:
+    for number in range(3):
+        kept(tmp_path, f"thing-{number}", lambda scratch: None, quiet)
+        os.utime(tmp_path / f"thing-{number}", (number, number))
+    kept(tmp_path, "other-9", lambda scratch: None, quiet)
+    folders = sorted(path.name for path in tmp_path.iterdir() if path.is_dir())
+    assert folders == ["other-9", "thing-1", "thing-2"]

@@ -55,16 +55,39 @@ def kept(cache: Path, name: str, make: Callable[[Path], None], say: Callable[[st
                 make(scratch)
                 # An emulator that runs as a user of its own reads what is in here.
                 scratch.chmod(0o755)
-                os.sync()
+                _sync(scratch)
                 scratch.rename(place)
             except BaseException:
                 shutil.rmtree(scratch, ignore_errors=True)
                 raise
+            _forget_old(place)
     except OSError as error:
         raise GuestNotMade(
             f"A guest cannot be kept in {cache}.", cause=str(error), remedy="make room there, and run as its owner"
         ) from error
     return place
+
+
+def _sync(folder: Path) -> None:
+    """Have all of a folder on disk before it gets its name; of this folder alone, as other disks may hang."""
+    for path in (*folder.rglob("*"), folder):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            continue
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _forget_old(place: Path) -> None:
+    """Remove what of the same kind was out of date already, but for the last, which somebody may still be reading."""
+    kind = place.name.rpartition("-")[0]
+    alike = (path for path in place.parent.glob(f"{kind}-*") if path.is_dir() and ".new-" not in path.name)
+    others = sorted((path for path in alike if path != place), key=lambda path: path.stat().st_mtime) if kind else []
+    for path in others[:-1]:
+        shutil.rmtree(path, ignore_errors=True)
+        (path.parent / f"{path.name}.lock").unlink(missing_ok=True)
 
 
 @contextmanager
