@@ -33,6 +33,7 @@ from outlive.network.virtual_ip import VirtualIps, boot_time_s
 
 PR_SET_PDEATHSIG = 1
 OUR_FRAMES = b"\x88\xb5"
+PATIENCE_S, LITTLE_S = 20.0, 0.1
 TUN_SET_INTERFACE, TAP_WITHOUT_INFO = 0x400454CA, 0x1002
 
 
@@ -151,11 +152,14 @@ class Driver:
         macs = bytes.fromhex((destination + source).replace(":", ""))
         os.write(self.open_taps[tap], macs + OUR_FRAMES + text.encode().ljust(46, b"\0"))
 
-    async def heard(self, tap: str, within_s: float = 0.2, ethertype: str = OUR_FRAMES.hex()) -> list[str]:
-        """The texts of the frames that came to the machine, until none came for a while."""
+    async def heard(self, tap: str, count: int, ethertype: str) -> list[str]:
+        """The texts of the frames that came to the machine: so many, waiting long for them, and what else came by then.
+
+        For none, and after the last, waits a little whether another comes.
+        """
         found: list[str] = []
-        last_s = time.monotonic()
-        while time.monotonic() - last_s < within_s:
+        until_s = time.monotonic() + (PATIENCE_S if count else LITTLE_S)
+        while time.monotonic() < until_s:
             try:
                 frame = os.read(self.open_taps[tap], 65536)
             except BlockingIOError:
@@ -163,7 +167,8 @@ class Driver:
                 continue
             if frame[12:14].hex() == ethertype:
                 found.append(frame[14:].rstrip(b"\0").decode(errors="replace"))
-                last_s = time.monotonic()
+                if len(found) >= count:
+                    until_s = time.monotonic() + LITTLE_S
         return found
 
     async def next_link_change(self) -> list[str]:
