@@ -44,3 +44,8 @@ class Ground:
         if report is None or report.record.generation >= generation:
             return False
         return report.record.stage in (Stage.RUNNING, Stage.DEGRADED)
+
+    def resume_at(self, workload: str, generation: int) -> str:
+        """The checkpoint that an operator wants it to begin from at this generation; '' for none."""
+        placed = self.picture().placements.get(workload)
+        return placed.record.resume_at if placed is not None and placed.record.generation == generation else ""

@@ -35,7 +35,7 @@ from .ground import Ground
 from .machine import Around, MachineRuntime
 from .note import Note, read_note, write_note
 from .observe import Tell
-from .seating import is_followed
+from .seating import is_followed, lock_path
 
 PATIENCE_S = 3.0
 RETRY_S = 0.2
@@ -105,13 +105,7 @@ class Holding:
 
     @property
     def _lock_path(self) -> Path | None:
-        """The run lock lies beside the first of its data folders."""
-        if not self._data:
-            return None
-        return self._data[self._locked_on()].parent / f"{self.name}.lock"
-
-    def _locked_on(self) -> str:
-        return self.workload.data_on or datastores_of(self.workload)[0]
+        return lock_path(self.workload, self._data)
 
     async def make_ready(self) -> None:
         """Take all that it needs to act, or to stand by. Raises PreparationFailed; then `let_go` is due."""
@@ -146,7 +140,7 @@ class Holding:
         if self.workload.kind is Kind.VM:
             around = Around(
                 ground.premises, ground.floor, self._told, self._tell, ground.clock, ground.tasks, ground.may_act,
-                ground.superseded, ground.ran_before,
+                ground.superseded, ground.ran_before, ground.resume_at,
             )  # fmt: skip
             self.runtime = MachineRuntime(self.workload, where, self.role, self.pairing, self._data, around)
         else:

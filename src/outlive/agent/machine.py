@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from outlive.cluster import commands as do
@@ -24,14 +25,29 @@ from outlive.runtime import cgroup
 from outlive.runtime.base import Told, Whereabouts
 from outlive.runtime.service import Premises
 from outlive.runtime.vm.seat import Seat
+from outlive.runtime.vm.states import GuestState
 from outlive.runtime.vm.vm import Noted, Vm
 
 from .comm import Comm, CommFailed, Ended
 from .observe import Clock, Tell
-from .seating import Floor, comm_config_of, forget, is_followed, machine_of, make_room, mark_made, seat_of, were_made
+from .seating import (
+    Floor,
+    comm_config_of,
+    forget,
+    is_followed,
+    is_warm,
+    lock_path,
+    machine_of,
+    make_room,
+    mark_made,
+    seat_of,
+    were_made,
+)
+from .warm_start import WarmStart, note_shut_down, warm_start
 
 WAITS_WITHIN_S = 60.0
 ADOPTED_WITHIN_S = 10.0
+RESUMED_POLL_S = 0.05
 HELD_PHASES = ("paired", "lost", "handed-over")
 
 log = structlog.get_logger()
@@ -42,6 +58,7 @@ class Around:
     """What a machine needs of its agent. told: its module's status.  tell: whatever else the node must know.
 
     superseded: whether a workload is elsewhere, or at a newer generation.  ran_before: at an earlier one.
+    resume_at:  the checkpoint that an operator wants a workload to begin from at a generation.
     """
 
     premises: Premises
@@ -53,6 +70,7 @@ class Around:
     may_act: Callable[[], bool]
     superseded: Callable[[str, int], bool]
     ran_before: Callable[[str, int], bool]
+    resume_at: Callable[[str, int], str]
 
 
 class MachineRuntime:
@@ -75,6 +93,8 @@ class MachineRuntime:
         self._adopted: asyncio.Future[control.Adopted] | None = None
         self._port_told = 0
         self._checkpoints: dict[str, do.TakeCheckpoint] = {}
+        self._warm: WarmStart | None = None
+        self._began = False
 
     @property
     def vm(self) -> Vm | None:
@@ -95,9 +115,12 @@ class MachineRuntime:
         try:
             seat = await self._seat()
             await self._comm.end()
+            await self._leave_vm()
             self._withheld = is_followed(self._workload)
-            self._vm = self._vm or self._make(seat)
-            self._vm.reseat(seat)
+            if is_warm(self._workload):
+                self._warm = await self._warm_start(seat)
+                seat = self._warm.seat
+            self._vm = self._make(seat)
             await self._vm.start(module)
             if self._vm.pid is not None:
                 await mark_made(self._around.floor, self._workload, self._data)
@@ -106,6 +129,22 @@ class MachineRuntime:
         except (OutliveError, OSError) as error:
             await self._end_both()
             self._around.told(MODULE, ModuleStatus.FAILED, str(error))
+
+    async def _warm_start(self, seat: Seat) -> WarmStart:
+        around, name, generation = self._around, self._workload.name, self.generation
+        at = "" if self._began else around.resume_at(name, generation)
+        self._began = True
+        return await warm_start(
+            self._workload, seat, around.floor.emulator(), self._data, generation=generation,
+            host=around.floor.host, at=at, run_lock=lock_path(self._workload, self._data),
+        )  # fmt: skip
+
+    async def _leave_vm(self) -> None:
+        """Let go of the run before this one, of which nothing may be left."""
+        if self._vm is not None:
+            self._kill()
+            await self._vm.stop()
+            self._vm = None
 
     async def stand_by(self) -> None:
         """Start the machine so that it waits for state; raises OutliveError or OSError when it cannot."""
@@ -123,6 +162,7 @@ class MachineRuntime:
     async def adopt(self) -> dict[str, ModuleStatus]:
         """Take over what an earlier agent started."""
         taps = {nic.name: tap for nic in machine_of(self._workload).nics if (tap := await self._plug(nic.name))}
+        self._began = True
         self._vm = self._make(seat_of(self._around.floor, self._workload, self.role, taps, self._data))
         statuses = await self._vm.adopt()
         if not statuses or not is_followed(self._workload) or self.role is Role.INCOMING:
@@ -144,12 +184,19 @@ class MachineRuntime:
 
     async def stop(self) -> None:
         """Stop it; at once where somebody else has its state already, else by its power button."""
+        runs = self._vm is not None and self._vm.state is GuestState.RUNNING
         superseded = self._around.superseded(self._workload.name, self.generation)
         if self.role is not Role.PRIMARY or superseded or self._comm.phase in HELD_PHASES[1:]:
             self._kill()
+            runs = False
+        if is_warm(self._workload):
+            # A checkpoint under way would hold the guest up, and be of a guest that is shutting down.
+            await self._comm.end()
         if self._vm is not None:
             await self._vm.stop()
         await self._comm.end()
+        if runs and is_warm(self._workload):
+            await note_shut_down(self._workload, self._data)
         try:
             await self._around.floor.wires.unplug(self._workload.name)
         except OutliveError as error:
@@ -238,9 +285,11 @@ class MachineRuntime:
         return await self._around.floor.wires.plug(self._workload.name, self.generation, nic, live=live)
 
     def _make(self, seat: Seat) -> Vm:
-        around = self._around
+        around, workload = self._around, self._workload
+        if self._warm is not None:
+            workload = replace(workload, machine=self._warm.machine)
         return Vm(
-            self._workload,
+            workload,
             self._where,
             around.premises,
             seat,
@@ -253,14 +302,28 @@ class MachineRuntime:
 
     async def _start_comm(self, seat: Seat, pid: int) -> None:
         at = (self.generation, self.pairing)
-        folder = self._around.floor, self._workload, self.role, seat, self._comm.state_dir, at, pid
-        status = await self._comm.start(await asyncio.to_thread(comm_config_of, *folder))
-        self._withheld = False
+        about = self._around.floor, self._workload, self.role, seat, self._comm.state_dir, at, pid
+        config = await asyncio.to_thread(comm_config_of, *about)
+        if self._warm is not None:
+            config = msgspec.structs.replace(config, warm=self._warm.values)
+        status = await self._comm.start(config)
         self._comm.follow()
+        if self._warm is not None and self._warm.resumes and self._vm is not None:
+            self._around.tasks.create_task(self._until_resumed(self._vm))
+            return
+        self._withheld = False
         if status.port and self.role is Role.STANDBY:
             self._heard(control.Listening(status.port))
         if self.role is Role.PRIMARY and self._waits.is_set():
             self._around.told(MODULE, ModuleStatus.RUNNING, "")
+
+    async def _until_resumed(self, vm: Vm) -> None:
+        """Tell that the machine runs once it has gone on from its checkpoint."""
+        while self._withheld and self._vm is vm:
+            if vm.state is GuestState.RUNNING:
+                self._withheld = False
+                self._around.told(MODULE, ModuleStatus.RUNNING, "")
+            await asyncio.sleep(RESUMED_POLL_S)
 
     async def _revive(self) -> None:
         """Give a machine that runs, and goes on alone, a manager again."""
@@ -317,6 +380,8 @@ class MachineRuntime:
 
     def _noted(self, note: Noted) -> None:
         log.info(note.what, workload=self._workload.name, reason=note.sentence)
+        if note.what == "guest.powered-off" and is_warm(self._workload) and self.role is Role.PRIMARY:
+            self._around.tasks.create_task(note_shut_down(self._workload, self._data))
 
     def _heard(self, event: control.Event | Ended) -> None:
         name, at = self._workload.name, self._around.clock()
@@ -380,6 +445,11 @@ class MachineRuntime:
         if phase in ("seeding", *HELD_PHASES):
             at, name = self._around.clock(), self._workload.name
             self._tell(ev.PeerLost(at, name, self.generation, self.pairing, self.role, reason))
+        if self._withheld:
+            self._withheld = False
+            self._kill()
+            self._around.told(MODULE, ModuleStatus.FAILED, reason)
+            return
         # What was held back is let out only by GoAlone; a manager that held nothing is replaced at once.
         if phase not in HELD_PHASES and self._vm is not None and self._vm.pid is not None:
             self._around.tasks.create_task(self._revive())

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from outlive.cluster.commands import Role
 from outlive.cluster.machine import LOCAL, Disk, HotPolicy, Machine, Nic
+from outlive.cluster.machine_rules import datastores_of
 from outlive.cluster.workload import Protection, Workload
 from outlive.config.agent_file import TlsFiles
 from outlive.errors import Failed
@@ -87,10 +88,21 @@ def is_followed(workload: Workload) -> bool:
     return workload.machine is not None and workload.protection is not Protection.COLD
 
 
+def is_warm(workload: Workload) -> bool:
+    """Whether checkpoints of it are kept."""
+    return workload.machine is not None and workload.protection is Protection.WARM
+
+
 def machine_of(workload: Workload) -> Machine:
     """The machine of a workload of kind vm."""
     assert workload.machine is not None
     return workload.machine
+
+
+def lock_path(workload: Workload, data: Mapping[str, Path]) -> Path | None:
+    """The run lock, beside the first of the workload's data folders; None without any."""
+    on = workload.data_on or next(iter(datastores_of(workload)), None)
+    return data[on].parent / f"{workload.name}.lock" if on is not None and data else None
 
 
 def disk_file(floor: Floor, workload: str, disk: Disk, data: Mapping[str, Path]) -> Path:

@@ -1,0 +1,120 @@
+"""What a warm machine needs beside a cold one on this host: its checkpoints' folder, and how a reign begins.
+
+Which checkpoint is gone on from is `outlive.replication.beginning`'s to say; how it is loaded, its manager's. Here the
+two meet the machine's seat: the layers that its disks consist of, and the hardware that QEMU would make of it.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import structlog
+
+from outlive.cluster.machine import DiskFormat, Machine
+from outlive.cluster.machine_rules import datastores_of
+from outlive.cluster.workload import Workload
+from outlive.replication import beginning
+from outlive.replication.beginning import Beginning
+from outlive.replication.checkpoint import Hardware
+from outlive.replication.checkpoint_folder import folder_of
+from outlive.replication.checkpoint_hardware import hardware_of
+from outlive.replication.checkpoint_values import WarmDisk, WarmValues
+from outlive.runtime.vm import seat as seats
+from outlive.runtime.vm.command_line import command_line
+from outlive.runtime.vm.host import HostFacts
+from outlive.runtime.vm.seat import Seat
+
+from .seating import machine_of
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class WarmStart:
+    """How a machine is started: as which machine, on which seat, and what its manager is told."""
+
+    machine: Machine
+    seat: Seat
+    values: WarmValues
+    resumes: bool
+
+
+def datastore_folder(workload: Workload, data: Mapping[str, Path]) -> Path:
+    """The folder of the datastore that the workload's checkpoints are on. data: its data folder in each datastore."""
+    on = workload.warm.on or datastores_of(workload)[0]
+    return data[on].parent.parent
+
+
+async def warm_start(
+    workload: Workload,
+    seat: Seat,
+    facts: HostFacts,
+    data: Mapping[str, Path],
+    *,
+    generation: int,
+    host: str,
+    at: str,
+    run_lock: Path | None,
+) -> WarmStart:
+    """Decide how the machine begins, and make that ready. Raises OutliveError, OSError."""
+    datastore = datastore_folder(workload, data)
+    machine = machine_of(workload)
+    hardware = _hardware(workload, seat, facts)
+    folder = folder_of(datastore, workload.name)
+
+    def begin() -> Beginning:
+        return beginning.begin(folder, hardware, generation=generation, host=host, at=at, run_lock=run_lock)
+
+    begun = await asyncio.to_thread(begin)
+    for passed in begun.skipped:
+        log.error("checkpoint.passed_over", workload=workload.name, checkpoint=passed.name, reason=passed.reason)
+    if begun.resume is not None:
+        log.info("checkpoint.chosen", workload=workload.name, checkpoint=begun.resume.checkpoint.name)
+    disks = tuple(
+        replace(disk, format=DiskFormat.QCOW2) if disk.name in begun.disks else disk for disk in machine.disks
+    )
+    seat = replace(seat, disks={**seat.disks, **begun.disks}, incoming=begun.resume is not None)
+    if begun.disks:
+        seat = replace(seat, may_make_disks=False)
+    values = _values(workload, datastore, hardware, begun, run_lock, facts)
+    return WarmStart(replace(machine, disks=disks), seat, values, begun.resume is not None)
+
+
+def _hardware(workload: Workload, seat: Seat, facts: HostFacts) -> Hardware:
+    machine = machine_of(workload)
+    words = command_line(workload.name, machine, seat, facts)
+    return hardware_of(words, facts.qemu_version, machine.memory_mib, machine.cpus)
+
+
+def _values(
+    workload: Workload,
+    datastore: Path,
+    hardware: Hardware,
+    begun: Beginning,
+    run_lock: Path | None,
+    facts: HostFacts,
+) -> WarmValues:
+    policy = workload.warm
+    writable = [disk for disk in machine_of(workload).disks if not disk.read_only]
+    return WarmValues(
+        datastore=str(datastore),
+        hardware=hardware,
+        disks=tuple(WarmDisk(disk.name, seats.disk_device(disk.name)) for disk in writable),
+        run_lock=str(run_lock) if run_lock is not None else None,
+        user=facts.account.user if facts.account is not None else None,
+        group=facts.account.group if facts.account is not None else None,
+        interval_s=policy.interval_s,
+        keep=policy.keep,
+        base_every=policy.base_every,
+        resume=begun.resume.checkpoint.name if begun.resume is not None else None,
+    )
+
+
+async def note_shut_down(workload: Workload, data: Mapping[str, Path]) -> None:
+    """The guest ended by its own will: the next reign boots it."""
+    folder = folder_of(datastore_folder(workload, data), workload.name)
+    try:
+        await asyncio.to_thread(beginning.note_shut_down, folder)
+    except OSError as error:
+        log.error("shutdown.not_noted", workload=workload.name, reason=str(error))
