@@ -1,6 +1,7 @@
 """Frames of a protected guest: none leaves before its mark is released; none is lost or doubled, either way."""
 
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from outlive.replication.frames import MOST_FRAME_BYTES, FrameHold, FramesInvalid, join_frames, split_frames
 from outlive.replication.library import KernelFailed
 
-from .port_scene import MOMENT_S, Port, readable
+from .port_scene import MOMENT_S, PATIENCE_S, Port, readable
 
 Start = Callable[..., Port]
 
@@ -138,7 +139,7 @@ def test_a_full_hold_makes_the_guest_wait_and_loses_nothing(start: Start) -> Non
     sender.start()
     got: list[bytes] = []
     while len(got) < 700:
-        assert readable(port.hold.waiting_fd)
+        assert select.select([port.hold.waiting_fd, port.outside.fileno()], [], [], PATIENCE_S)[0]
         mark = port.hold.cut()
         assert port.hold.counts().held_bytes <= 256 << 10
         port.hold.release(mark)

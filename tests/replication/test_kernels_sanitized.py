@@ -13,7 +13,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 NATIVE = ROOT / "native"
-SOURCES = ("pages_memory", "pages_scan", "pages_pack", "pages_apply", "crc32c", "framering", "framehold")
+SOURCES = (
+    "pages_memory", "pages_scan", "pages_pack", "pages_apply", "crc32c",
+    "framering", "framehold", "frameout", "framein",
+)  # fmt: skip
 WARNINGS = ("-std=c17", "-Wall", "-Wextra", "-Werror", "-g", "-O1", "-fPIC", "-shared", "-pthread")
 SANITIZERS = {
     "memory": ("address,undefined", "libasan.so"),
