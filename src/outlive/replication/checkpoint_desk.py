@@ -72,6 +72,10 @@ class Desk:
         reply = self._ask({"call": "layers", "disks": msgspec.to_builtins(disks)})
         return msgspec.convert(reply["disks"], list[DiskChain])
 
+    def settle(self, disks: Sequence[DiskChain]) -> None:
+        """Sync the files that the guest writes to."""
+        self._ask({"call": "settle", "disks": msgspec.to_builtins(disks)})
+
     def heads(self, disks: Sequence[DiskChain]) -> None:
         self._ask({"call": "heads", "disks": msgspec.to_builtins(disks)})
 

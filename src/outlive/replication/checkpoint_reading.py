@@ -15,7 +15,7 @@ from pathlib import Path
 from . import device_state
 from .checkpoint import PAGE_BYTES, Checkpoint, DiskChain, Hardware, refusal
 from .checkpoint_errors import CheckpointDamaged, CheckpointFailed, CheckpointMissing, HardwareDiffers
-from .checkpoint_files import backing_name, disk_problem, layer_of, make_hole, open_file, read_state
+from .checkpoint_files import backing_name, disk_problem, layer_of, make_hole, open_file, read_state, sync_folder
 from .checkpoint_folder import (
     Heads,
     Listed,
@@ -167,6 +167,7 @@ def make_layer(folder: Path, disk: DiskChain, owner: tuple[int, int] | None = No
         os.fsync(fd)
     finally:
         os.close(fd)
+    sync_folder(path.parent)
     return replace(disk, layers=(*disk.layers, layer_of(datastore, path, "qcow2")))
 
 

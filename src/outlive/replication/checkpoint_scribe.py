@@ -25,7 +25,7 @@ from . import checkpoint_folder as folders
 from . import checkpoint_keeping as keeping
 from .checkpoint import MANIFEST, PAGE_BYTES, Checkpoint, DiskChain, DiskLayer
 from .checkpoint_errors import CheckpointFailed
-from .checkpoint_files import make_file, remove_tree, write_state
+from .checkpoint_files import make_file, open_file, remove_tree, write_state
 from .checkpoint_pages import PageWriter, Run, pieces
 from .checkpoint_reading import make_layer
 
@@ -97,6 +97,16 @@ class Scribe:
         made = [make_layer(self._folder, disk, self._told.owner) for disk in disks]
         folders.write_heads(self._folder, self._told.generation, made)
         return {"disks": msgspec.to_builtins(made)}
+
+    def settle(self, disks: Sequence[DiskChain]) -> dict[str, Any]:
+        """Sync the files that the guest writes to, which QEMU would do while the guest stands."""
+        for disk in disks:
+            fd = open_file(folders.datastore_of(self._folder) / disk.layers[-1].path)
+            try:
+                os.fdatasync(fd)
+            finally:
+                os.close(fd)
+        return {}
 
     def heads(self, disks: Sequence[DiskChain]) -> dict[str, Any]:
         """Say what the guest writes to."""
@@ -171,6 +181,7 @@ def perform(scribe: Scribe, request: dict[str, Any], blob: bytes) -> dict[str, A
         "labelled": lambda: {"name": scribe.labelled(request["label"])},
         "begin": scribe.begin,
         "layers": lambda: scribe.layers(disks),
+        "settle": lambda: scribe.settle(disks),
         "heads": lambda: scribe.heads(disks),
         "copy": lambda: scribe.copy(unpack_runs(blob)),
         "put": lambda: scribe.put(unpack_runs(blob[:runs_bytes]), memoryview(blob)[runs_bytes:]),

@@ -1,6 +1,7 @@
 """Taking a checkpoint of a running machine: memory live in rounds, a short stop, and then on to the datastore.
 
     rounds   scan and protect, then the scribe copies those pages, while the guest runs; until few are left
+    settle   the disks' files are synced from beside, so that QEMU has little left to flush when it stops
     cut      stop + disks onto new layers + device state, in one write; scan; copy the last pages aside; cont
     after    the scribe writes the last pages and the device state, syncs, and gives the manifest its name
 
@@ -10,6 +11,7 @@ writer serves one QEMU process and may be used by one thread at a time. Reading 
 """
 
 import contextlib
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -111,6 +113,10 @@ class CheckpointWriter:
         self.folder = folder_of(target.datastore, target.workload)
         self._connect = connect
         self._line: QmpLine | None = None
+        self._damage = ""
+        target.scratch.touch(mode=0o600)
+        ram = target.ram.stat()
+        os.chown(target.scratch, ram.st_uid, ram.st_gid)  # QEMU, whose user is another, writes it
         # In memory, as the guest is: beside it for as long as a cut has stopped it, whoever is killed meanwhile.
         self._standing = target.scratch.with_name(target.scratch.name + ".standing")
         self._memory = memory
@@ -146,6 +152,8 @@ class CheckpointWriter:
             nodes = plug_layers(self._qmp, self.target.datastore, layered)
             self._step("rounds")
             rounds = self._copy_live(desk, parent is None)
+            if now:
+                desk.settle([drive.chain for drive in now])
             self._step("cut")
             cut = self._cut(now, nodes)
             nodes = []
@@ -204,8 +212,11 @@ class CheckpointWriter:
         """
         with self._open() as desk:
             kept = desk.tidy(self.target.keeping)
-            if kept.damaged:
-                self._parent = None
+            if kept.damaged and kept.damaged != self._damage:
+                self._parent = None  # once: what is damaged goes when enough newer checkpoints are there
+            if kept.merged:
+                self._increments = min(self._increments, self.target.keeping.keep)
+            self._damage = kept.damaged
             now = drives(self._qmp, self.target.datastore, self.target.disks)
             by_name = {drive.chain.name: drive for drive in now}
             for disk, layers in desk.mergeable([drive.chain for drive in now]).items():
