@@ -71,7 +71,13 @@ class Side:
     def start_qemu(self, *, incoming: bool) -> None:
         shape = self._scene.shape
         guest = tiny()
-        words = ["ip", "netns", "exec", self.namespace, "qemu-system-x86_64", "-accel", "tcg", "-nodefaults"]
+        watch = self.folder / "pagewatch"
+        watch.unlink(missing_ok=True)
+        words = ["ip", "netns", "exec", self.namespace]
+        if shape.watched:
+            words += ["env", f"LD_PRELOAD={pagewatch_path()}", f"OUTLIVE_PAGEWATCH_TO={watch}"]
+            words += [f"OUTLIVE_PAGEWATCH_BYTES={shape.memory_mib << 20}"]
+        words += ["qemu-system-x86_64", "-accel", "tcg", "-nodefaults"]
         words += ["-display", "none", "-M", f"{shape.machine},memory-backend=ram0", "-m", str(shape.memory_mib)]
         words += ["-smp", str(shape.cpus), "-kernel", str(guest.kernel), "-initrd", str(guest.initrd)]
         words += ["-append", guest.append_for(*(f"{address}/24" for address in GUEST[: shape.nics]))]
@@ -91,14 +97,8 @@ class Side:
             words += ["-device", f"virtio-blk-pci,id=v{index},drive=d{index}"]
         if incoming:
             words += ["-incoming", "defer"]
-        watch = self.folder / "pagewatch"
-        watch.unlink(missing_ok=True)
-        environment = dict(os.environ)
-        if shape.watched:
-            environment |= {"LD_PRELOAD": str(pagewatch_path()), "OUTLIVE_PAGEWATCH_TO": str(watch)}
-            environment["OUTLIVE_PAGEWATCH_BYTES"] = str(shape.memory_mib << 20)
         with (self.folder / "qemu.log").open("ab") as log:
-            self.qemu = subprocess.Popen(words, stdout=log, stderr=log, env=environment)
+            self.qemu = subprocess.Popen(words, stdout=log, stderr=log)
         self._scene.started.append(self.qemu)
 
     def config(self, role: Any, generation: int, pairing: int) -> CommConfig:
@@ -137,6 +137,8 @@ class Side:
         with (self.folder / "comm.log").open("ab") as log:
             self.comm = subprocess.Popen(words, stdout=log, stderr=log, cwd="/")
         self._scene.started.append(self.comm)
+        if self._manager is not None:
+            self._scene.on_loop(self._manager.close())
         self._manager = self._scene.on_loop(Manager.connect(self.folder / "comm" / "comm.sock", within_s=PATIENCE_S))
         self._scene.spawn(self._listen(self._manager))
         return self._manager.first_status

@@ -78,6 +78,8 @@ class DiskCopies:
 
     def seeded(self, generation: int, pairing: int, step: int) -> None:
         """Make durable what was seeded up to this step, so that the primary need not send it again after a break."""
+        if not self._files:
+            return
         with _disk_errors():
             self._sync()
             self._write_label(DiskLabel("", generation, pairing, step, whole=False))
@@ -103,6 +105,8 @@ class DiskCopies:
 
     def apply(self, generation: int, pairing: int, epoch: int, writes: Sequence[DiskWrite]) -> None:
         """Bring the disks to a committed epoch, or say of disks without writes that they are there already."""
+        if not self._files:
+            return
         with _disk_errors():
             self._apply(writes)
             was_whole = self.label is not None and self.label.whole
@@ -112,6 +116,8 @@ class DiskCopies:
 
     def settle(self) -> None:
         """Make the disks durable and empty the log: before the guest writes to them itself, and at an orderly end."""
+        if not self._files:
+            return
         with _disk_errors():
             self._checkpoint()
 
@@ -120,6 +126,8 @@ class DiskCopies:
 
         The log must be gone for good before the guest runs; the disks themselves follow with `sync_and_close`.
         """
+        if not self._files:
+            return
         with _disk_errors():
             self._labels_path.unlink(missing_ok=True)
             os.ftruncate(self._log, 0)

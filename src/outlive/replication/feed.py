@@ -39,6 +39,9 @@ CONNECT_S = 5.0
 PRIMARY_NOTICES_SOONER = 0.75
 """Of the standby's threshold: when a link is cut and both live, the side that serves clients asks the store first."""
 
+SEEDING_SILENCE_S = 3.0
+"""While nothing depends on the standby yet, it is given more time."""
+
 _log = structlog.get_logger()
 
 
@@ -50,13 +53,14 @@ class StandbyUnfit(Failed):
 
 @dataclass(slots=True)
 class Step:
-    """What one step changes. pages: stagings to be sent and given back. state: None while seeding."""
+    """What one step changes. pages: stagings to be sent and given back. state: empty while seeding."""
 
     number: int
     pages: list[Staging] = field(default_factory=list)
     writes: list[DiskWrite] = field(default_factory=list)
-    state: bytes | None = None
+    state: bytes = b""
     output: list[bytes] = field(default_factory=list)
+    seeding: bool = False
     final: bool = False
     sent_at: float = 0.0
 
@@ -70,7 +74,10 @@ class Callbacks:
 
 
 class Feed:
-    """One pairing, from the first connection until it is lost or ended."""
+    """One pairing, from the first connection until it is lost or ended.
+
+    whole: the standby acknowledged a whole epoch.
+    """
 
     def __init__(self, config: CommConfig, pair: Pair, ports: Ports, callbacks: Callbacks, wake: Wake) -> None:
         assert config.hot is not None
@@ -78,6 +85,7 @@ class Feed:
         self.reign = Reign(config.cluster, config.workload, pair.generation, pair.pairing)
         self.peer_host = pair.standby_host
         self.labels: tuple[DiskLabel, ...] = ()
+        self.whole = False
         self.bytes_sent = 0
         self.lag_s = 0.0
         self._config = config
@@ -202,7 +210,8 @@ class Feed:
         self._wake.set()
 
     def _judge(self, silent_s: float, stuck_s: float) -> None:
-        if silent_s >= self.hot.silence_ms / 1000 * PRIMARY_NOTICES_SOONER:
+        most_s = self.hot.silence_ms / 1000 * PRIMARY_NOTICES_SOONER if self.whole else SEEDING_SILENCE_S
+        if silent_s >= most_s:
             self._lose("silence", silent_s)
         elif stuck_s >= self.hot.progress_s and self._oldest_s() >= self.hot.progress_s:
             self._lose("no-progress", silent_s)
@@ -223,6 +232,10 @@ class Feed:
                     self._send_waiting()
         except Failed as error:
             self._lose(f"sending: {error}", 0.0)
+        except Exception:
+            # A thread that ends unheard would let everything wait for ever.
+            _log.exception("sending.failed")
+            self._lose("a fault of the manager itself, while sending", 0.0)
 
     def _send_waiting(self) -> None:
         while self._steps and not self._lost.is_set():
@@ -235,7 +248,7 @@ class Feed:
             self._send(Kind.INPUT, [port.to_bytes(4, "little"), frames])
 
     def _send_step(self, step: Step) -> None:
-        seeding = SEEDING if step.state is None else 0
+        seeding = SEEDING if step.seeding else 0
         pages = len(step.pages)
         while step.pages:
             staging = step.pages[0]
@@ -247,11 +260,11 @@ class Feed:
             self._send(Kind.DISK, parts, epoch=step.number, flags=seeding)
             messages += 1
         step.writes = []
-        state = step.state or b""
+        state = step.state
         head = StepHead(pages, messages, len(state), tuple(len(frames) for frames in step.output))
         flags = seeding | (FINAL if step.final else 0)
         self._send(Kind.EPOCH, [handshake.pack_head(head), state, *step.output], epoch=step.number, flags=flags)
-        step.output, step.state = [], None
+        step.output, step.state = [], b""
 
     def _send(self, kind: Kind, parts: Sequence[Bytes], *, epoch: int = 0, flags: int = 0) -> None:
         self.bytes_sent += self._sender.send(kind, parts, epoch=epoch, flags=flags, within_s=self.hot.progress_s)
@@ -271,6 +284,9 @@ class Feed:
             self._lose("end-of-stream", 0.0)
         except Failed as error:
             self._lose(f"garbage: {error}", 0.0)
+        except Exception:
+            _log.exception("acknowledging.failed")
+            self._lose("a fault of the manager itself, while reading acknowledgements", 0.0)
 
     def _acknowledge(self, number: int) -> None:
         with self._under_way_lock:
@@ -278,5 +294,6 @@ class Feed:
                 raise LinkBroken("The standby acknowledged what it was not sent.")
             step = self._under_way.popleft()
         self.lag_s = boot_s() - step.sent_at
+        self.whole = self.whole or not step.seeding
         self._callbacks.acknowledged(number, step.final)
         self._wake.set()

@@ -21,7 +21,7 @@ from outlive.replication.comm_config import HotValues
 from outlive.replication.device_state import check as check_state
 from outlive.replication.disk_copy import DiskCopies
 from outlive.replication.disk_writes import DiskWrite, unpack
-from outlive.replication.feed import FINAL, SEEDING
+from outlive.replication.feed import FINAL, SEEDING, SEEDING_SILENCE_S
 from outlive.replication.handshake import Hello, StepHead
 from outlive.replication.keepalive import KeepAlive
 from outlive.replication.kernels import Checked, apply, check
@@ -175,7 +175,7 @@ class Following:
         self._callbacks.lost(reason, silent_s, self.epoch)
 
     def _judge(self, silent_s: float, stuck_s: float) -> None:
-        if silent_s >= self._hot.silence_ms / 1000:
+        if silent_s >= (self._hot.silence_ms / 1000 if self.epoch else SEEDING_SILENCE_S):
             self._lose("silence", silent_s)
         elif self.epoch and stuck_s >= self._hot.progress_s:
             self._lose("no-progress", silent_s)
@@ -188,6 +188,9 @@ class Following:
             self._lose("end-of-stream", 0.0)
         except Failed as error:
             self._lose(f"garbage: {error}", 0.0)
+        except Exception:
+            _log.exception("receiving.failed")
+            self._lose("a fault of the manager itself, while receiving", 0.0)
 
     def _take(self, message: Message) -> None:
         match message.kind:
@@ -300,8 +303,9 @@ class Following:
                 with self._disk_lock:
                     self._disks.apply(self.reign.generation, self.reign.pairing, epoch, step.writes)
                 self._applied += 1
-            except Failed as error:
+            except Exception as error:
                 self.epoch = 0  # what lies here is no whole epoch: never to be adopted
+                _log.exception("applying.failed")
                 self._lose(f"cannot be applied: {error}", 0.0)
                 while self._to_apply.get() is not None:
                     pass

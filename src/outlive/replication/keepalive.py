@@ -123,10 +123,8 @@ class KeepAlive:
         self._thread.start()
 
     def stop(self) -> None:
-        """End it; returns once it has ended, unless called by itself."""
+        """End it; nothing is judged any more once this returns, though the thread may take a moment to go."""
         self._ended.set()
-        if threading.current_thread() is not self._thread and self._thread.is_alive():
-            self._thread.join(1.0)
 
     def _run(self) -> None:
         counter, newest, progress, progressed_at = 0, -1, -1, boot_s()

@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import structlog
+
 from outlive.errors import Failed
 from outlive.replication import device_state
 from outlive.replication.comm_config import CommConfig
@@ -28,6 +30,8 @@ _STARTING_S = 10.0
 _WATCHED_WITHIN_S = 2.0
 _MIRROR_READY_S = 60.0
 _PREFIX = "device-prefix"
+
+_log = structlog.get_logger()
 
 
 class MachineGone(Failed):
@@ -237,6 +241,7 @@ class Machine:
             if region is None:
                 time.sleep(0.02)
         if region is None:
+            _log.warning("tracking.by_comparing", because="nothing in QEMU watches its memory")
             return CompareTracker(self.memory)
         return WriteTracker(self.config.qemu_pid, region, self.memory)
 

@@ -70,6 +70,7 @@ class PreCopy:
         self.rounds.append(first.pages)
         while True:
             self._disks()
+            self._until_acknowledged()
             runs = self._machine.tracker.scan(self._machine.runs)
             self.rounds.append(runs.pages)
             self._total += runs.pages * PAGE_BYTES
@@ -77,6 +78,7 @@ class PreCopy:
             if runs.pages < FEW_PAGES or len(self.rounds) >= MOST_ROUNDS or self._no_longer_shrinks():
                 break
         self._disks()
+        self._until_acknowledged()
         self._tell(SeedProgress(self._total, self._total, len(self.rounds)))
 
     def staging(self) -> Staging:
@@ -110,11 +112,16 @@ class PreCopy:
 
     def _put(self, stagings: list[Staging]) -> None:
         number = self._next_step()
-        self._feed.put(Step(number, stagings, self._machine.journal.cut(number)))
+        self._feed.put(Step(number, stagings, self._machine.journal.cut(number), seeding=True))
         self._tell(SeedProgress(self._done, max(self._done, self._total), len(self.rounds)))
         self._pause(0.0)
         while not self._feed.room(_SEEDING_STEPS):
             self._pause(0.02)
+
+    def _until_acknowledged(self) -> None:
+        # Else the first epoch, for which clients wait already, would stand behind the rest of the copy.
+        while self._feed.unacknowledged:
+            self._pause(0.005)
 
     def _no_longer_shrinks(self) -> bool:
         recent = self.rounds[-_PATIENT_ROUNDS - 1 :]

@@ -137,7 +137,7 @@ class Primary:
         number = self._number
         cut = self._machine.cut(number, lambda: self._staging(feed), final=final)
         self._pace.cut(boot_s(), cut.pause_s, cut.page_count)
-        feed.put(Step(number, cut.pages, cut.writes, cut.state, self._ports.output(number), final))
+        feed.put(Step(number, cut.pages, cut.writes, cut.state, self._ports.output(number), final=final))
         return cut
 
     def _staging(self, feed: Feed) -> Staging:
@@ -214,7 +214,7 @@ class Primary:
         self._pace = Pace(self._hot)
         self._told_at = boot_s()
         cut = self._epoch(feed)
-        _log.info("epoch.first_cut", pages=cut.page_count, pause_ms=round(cut.pause_s * 1000, 2))
+        _log.info("epoch.first_cut", pages=cut.page_count, stop_ms=_ms(cut.stop_s), copy_ms=_ms(cut.copy_s))
 
     def _next_number(self) -> int:
         self._number += 1
@@ -333,3 +333,7 @@ class Primary:
 
     def _refuse(self, command: Command, reason: str) -> None:
         self._control.tell(Refused(type(command).__name__, reason))
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 2)

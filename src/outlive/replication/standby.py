@@ -130,6 +130,7 @@ class Standby:
             self._phase = "adopting"
             try:
                 whole = following.freeze()
+                frozen_s = boot_s() - begun
                 if whole is None:
                     raise Failed("The newest epoch could not be applied.")
                 load_s, replayed = self._become(whole)
@@ -148,7 +149,13 @@ class Standby:
                 stall_ms=whole.stalled_s * 1000,
             )
         self._control.tell(told)
-        _log.info("adopted", epoch=whole.epoch, adopt_ms=round(told.adopt_ms, 1), load_ms=round(told.load_ms, 1))
+        _log.info(
+            "adopted",
+            epoch=whole.epoch,
+            adopt_ms=round(told.adopt_ms, 1),
+            load_ms=round(told.load_ms, 1),
+            frozen_ms=round(frozen_s * 1000, 1),
+        )
 
     def _become(self, whole: Whole) -> tuple[float, int]:
         self._disks.release()

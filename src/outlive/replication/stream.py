@@ -45,7 +45,7 @@ MOST_BYTES = {
     Kind.HELLO: 1 << 20,
     Kind.WELCOME: 1 << 20,
     Kind.PREFIX: 64 << 20,
-    Kind.PAGES: 16 << 20,
+    Kind.PAGES: 20 << 20,
     Kind.DISK: 40 << 20,
     Kind.INPUT: 4 << 20,
     Kind.EPOCH: 64 << 20,
