@@ -1,0 +1,78 @@
+"""Silence is the peer's, never our own lateness; and only a pulse of the same reign breaks it."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from outlive.replication.comm_config import HotValues
+from outlive.replication.keepalive import SIZE, Pulse, Silence, pack, unpack
+from outlive.replication.pace import Pace
+from outlive.replication.stream import Reign
+
+KEY = b"k" * 32
+REIGN = Reign("c1", "vm1", 3, 7)
+
+
+def test_a_silent_peer_is_noticed_within_a_tick_of_the_threshold() -> None:
+    silence = Silence(0.0)
+    now = 0.0
+    while silence.silent_s(now) < 0.15:
+        now += 0.02
+        silence.tick(now)
+    assert 0.15 <= now <= 0.17 + 1e-9
+
+
+def test_our_own_stall_is_not_the_peers_silence_but_no_excuse_for_ever() -> None:
+    silence = Silence(0.0)
+    silence.tick(0.6)
+    assert silence.silent_s(0.6) < 0.05
+    for stall in range(1, 5):
+        silence.tick(0.6 + stall)
+    assert silence.silent_s(4.6) > 3.0
+
+
+def test_a_sign_of_life_ends_the_discount() -> None:
+    silence = Silence(0.0)
+    silence.tick(0.9)
+    silence.heard(0.9)
+    silence.tick(0.92)
+    assert abs(silence.silent_s(1.12) - 0.22) < 1e-9
+
+
+def test_a_pulse_comes_through() -> None:
+    pulse = Pulse(True, 5, 1 << 40)
+    assert unpack(pack(pulse, REIGN, KEY), REIGN, KEY) == pulse
+
+
+@given(st.binary(max_size=SIZE + 5))
+def test_garbage_is_no_pulse(datagram: bytes) -> None:
+    assert unpack(datagram, REIGN, KEY) is None
+
+
+def test_another_key_or_reign_or_a_changed_byte_is_no_pulse() -> None:
+    datagram = pack(Pulse(True, 5, 9), REIGN, KEY)
+    assert unpack(datagram, REIGN, b"l" * 32) is None
+    assert unpack(datagram, Reign("c1", "vm1", 3, 8), KEY) is None
+    for position in range(SIZE):
+        changed = bytearray(datagram)
+        changed[position] ^= 1
+        assert unpack(bytes(changed), REIGN, KEY) is None
+
+
+def test_somebody_who_waits_gets_an_epoch_after_the_floor_and_nobody_after_the_idle_time() -> None:
+    pace = Pace(HotValues(floor_ms=1.0, idle_ms=100.0, overhead=0.5))
+    pace.cut(10.0, 0.0005, 3)
+    assert abs(pace.wait_s(10.0, wanted=True) - 0.001) < 1e-9
+    assert abs(pace.wait_s(10.0, wanted=False) - 0.1) < 1e-9
+    assert pace.may_cut(10.0011)
+
+
+@given(st.floats(0.0001, 1.0), st.floats(0.05, 0.95))
+def test_the_guest_runs_as_long_as_the_policy_says(pause_s: float, overhead: float) -> None:
+    pace = Pace(HotValues(overhead=overhead))
+    now = paused = 0.0
+    for _ in range(200):
+        now += max(0.0, pace.wait_s(now, wanted=True)) + pause_s
+        paused += pause_s
+        pace.cut(now, pause_s, 0)
+    assert paused / now <= overhead * 1.2 + 0.02
+    assert pace.tell().pages == 0
