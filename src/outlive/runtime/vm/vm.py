@@ -31,7 +31,7 @@ from outlive.runtime.logs import last_lines, log_path
 from outlive.runtime.runner import Account
 from outlive.runtime.service import Premises
 
-from . import disks, preparing
+from . import disks, moving, preparing
 from .command_line import command_line
 from .console import Console, screenshot
 from .following import Follower, Noted
@@ -163,10 +163,17 @@ class Vm:
             return {MODULE: ModuleStatus.FAILED}
         with contextlib.suppress(OutliveError):
             await life.follower.connect(ADOPTED_WITHIN_S)
+            await self._abandon_move(life)
         # A monitor that does not answer yet says nothing against a guest that had been ready before.
         ready = life.follower.ready or await asyncio.to_thread(_was_ready, self._state_dir, running.pid)
         life.follower.ready = life.follower.told_ready = ready
         return {MODULE: ModuleStatus.RUNNING if ready else ModuleStatus.RESTORING}
+
+    async def _abandon_move(self, life: _Life) -> None:
+        """A move that nobody drives any more would leave the guest stopped at its end."""
+        async with life.follower.monitored() as monitor:
+            if await moving.abandon(monitor):
+                log.warning("vm.move_abandoned", workload=self._workload.name, because="its agent ended")
 
     def watch_adopted(self) -> None:
         """Begin to tell of what was adopted: its end is told even when it came before."""
