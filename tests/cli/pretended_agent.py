@@ -4,14 +4,23 @@ import json
 import socketserver
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 Answer = tuple[int, Any]
+"""A status, and a JSON object, bytes, or `Pieces`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """An answer that comes piece by piece."""
+
+    each: Iterable[bytes]
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -60,12 +69,26 @@ class _Handler(BaseHTTPRequestHandler):
         asked = Asked(self.command, self.path, body)
         self.server.agent.asked.append(asked)
         status, told = self.server.agent.answer(asked)
+        if isinstance(told, Pieces):
+            self._stream(status, told)
+            return
         content = told if isinstance(told, bytes) else json.dumps(told).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/octet-stream" if isinstance(told, bytes) else "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+
+    def _stream(self, status: int, pieces: Pieces) -> None:
+        self.send_response(status)
+        for name, value in {"Transfer-Encoding": "chunked", **pieces.headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.close_connection = True
+        with suppress(OSError):
+            for piece in pieces.each:
+                self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+            self.wfile.write(b"0\r\n\r\n")
 
     do_GET = do_PUT = do_POST = do_DELETE = _answer
 

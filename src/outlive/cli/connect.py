@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def _named(what: str) -> Callable[[str], str]:
+def named(what: str) -> Callable[[str], str]:
     """Make the type of an argument that names a thing; what cannot be a name is not asked for."""
 
     def name(text: str) -> str:
@@ -26,7 +26,7 @@ def _named(what: str) -> Callable[[str], str]:
     return name
 
 
-HOST, SITE, WORKLOAD, MODULE = (_named(what) for what in ("host", "site", "workload", "module"))
+HOST, SITE, WORKLOAD, MODULE = (named(what) for what in ("host", "site", "workload", "module"))
 
 
 def cluster_options(function: Function) -> Function:

@@ -1,4 +1,4 @@
-"""Asking for a long action and following it to its end: what `migrate` and `failover` share."""
+"""Asking for a long action and following it to its end: what `migrate`, `failover` and those of checkpoints share."""
 
 from typing import TYPE_CHECKING
 
@@ -13,10 +13,22 @@ if TYPE_CHECKING:
 
 
 def operate(
-    client: "Client", kind: str, name: str, target: str | None, wait_s: float, dry_run: bool, as_json: bool
+    client: "Client",
+    kind: str,
+    name: str,
+    target: str | None,
+    wait_s: float,
+    dry_run: bool,
+    as_json: bool,
+    checkpoint: str | None = None,
 ) -> None:
-    """Ask, wait, tell. Raises RefusedForSafety or Failed with the operation's own reason."""
-    result = client.post(f"/v1/operations{query(dry_run)}", {"kind": kind, "workload": name, "target": target})
+    """Ask, wait, tell. Raises RefusedForSafety or Failed with the operation's own reason.
+
+    checkpoint: which to make or to go on from, for the kinds that are about one.
+    """
+    about = {} if checkpoint is None else {"checkpoint": checkpoint}
+    asked = {"kind": kind, "workload": name, "target": target, **about}
+    result = client.post(f"/v1/operations{query(dry_run)}", asked)
     operation = result["operation"]
     if dry_run:
         tell_commands(result)
@@ -28,6 +40,8 @@ def operate(
             raise RefusedForSafety(f"The {kind} of {name} was refused.", cause=operation["reason"])
         if operation["state"] == "failed":
             raise Failed(f"The {kind} of {name} failed.", cause=operation["reason"], remedy=f"see `outlive why {name}`")
-        say(f"Done: {operation['reason']}.")
+        if operation["state"] == "cancelled":
+            raise Failed(f"The {kind} of {name} was cancelled.", cause=operation["reason"])
+        say(f"Done: {operation['reason']}." if operation["reason"] else "Done.")
     if as_json:
         print_json({"operation": operation, "commands": result.get("commands", [])})

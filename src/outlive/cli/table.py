@@ -41,12 +41,21 @@ _SECTIONS: Mapping[str, Mapping[str, str]] = {
     "Workloads": {
         "apply": "Bring workloads to what their files say.",
         "run": "Protect a command as a workload, without writing a file.",
-        "vm": "Make virtual machines, or take them over from libvirt.",
         "start": "Let a workload run.",
         "stop": "Stop a workload and keep it stopped.",
         "rm": "Forget a stopped workload.",
         "migrate": "Move a workload to another host, as planned work.",
         "failover": "Force a workload off its host, after a failure.",
+    },
+    "Machines": {
+        "vm": "Make virtual machines, or take them over from libvirt.",
+        "console": "Use a machine's serial console.",
+        "screenshot": "Save what a machine's display shows.",
+        "checkpoint": "Make a checkpoint of a machine now.",
+        "checkpoints": "List a machine's checkpoints.",
+        "resume": "Let a machine go on from a checkpoint.",
+        "verify": "Read a machine's checkpoints and tell which are whole.",
+        "network": "Make the virtual networks that machines are on.",
     },
     "Looking": {
         "status": "Say whether everything is protected, and what to do if not.",

@@ -66,7 +66,7 @@ def until_ended(client: "Client", operation: str, wait_s: float) -> dict[str, An
     try:
         while (left_s := deadline - time.monotonic()) > 0:
             answer: dict[str, Any] = client.get(f"/v1/operations/{operation}?wait_s={min(left_s, 10):.1f}")
-            if answer["state"] in ("done", "failed", "refused"):
+            if answer["state"] in ("done", "failed", "refused", "cancelled"):
                 return answer
     except KeyboardInterrupt:
         say(f"Detached. Operation {operation} goes on by itself; see `outlive events`.")

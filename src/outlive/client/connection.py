@@ -8,8 +8,8 @@ import http.client
 import json
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from outlive.errors import ClusterUnreachable, OutliveError
@@ -18,6 +18,7 @@ DEFAULT_SOCKET = "/run/outlive/api.sock"
 ENVIRONMENT = "OUTLIVE_SOCKET"
 CONNECT_S = 3.0
 REQUEST_S = 40.0
+PIECE_BYTES = 64 * 1024
 
 
 class Answered(OutliveError):
@@ -50,10 +51,41 @@ class _UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # Kept beside `sock`, which the standard library forgets once an answer closes the connection.
+        self.connected = self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(CONNECT_S)
         self.sock.connect(self._path)
         self.sock.settimeout(self.timeout)
+
+
+class Streamed:
+    """An answer that comes in pieces, each as soon as it is there."""
+
+    def __init__(
+        self,
+        response: http.client.HTTPResponse,
+        connected: socket.socket,
+        unreachable: Callable[[Exception], ClusterUnreachable],
+    ) -> None:
+        self._response = response
+        self._connected = connected
+        self._unreachable = unreachable
+
+    def header(self, name: str) -> str:
+        """A header of the answer; '' without."""
+        return self._response.headers.get(name, "")
+
+    def abandon(self) -> None:
+        """Have a `read` in another thread end, now or when it begins."""
+        with suppress(OSError):
+            self._connected.shutdown(socket.SHUT_RDWR)
+
+    def read(self) -> bytes:
+        """The next piece; b"" at the end. Raises ClusterUnreachable when it breaks off."""
+        try:
+            return self._response.read1(PIECE_BYTES)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise self._unreachable(error) from error
 
 
 class Client:
@@ -77,6 +109,38 @@ class Client:
     def delete(self, path: str) -> Any:
         """DELETE, decoded answer."""
         return self._request("DELETE", path)
+
+    def post_bytes(self, path: str, content: bytes) -> Any:
+        """POST bytes as they are, decoded answer."""
+        return self._request("POST", path, content)
+
+    def content(self, path: str, most_bytes: int) -> bytes:
+        """GET an answer that is no JSON. Raises ClusterUnreachable also when it is larger than that, or breaks off."""
+        with self.stream(path, REQUEST_S) as streamed:
+            found = bytearray()
+            while piece := streamed.read():
+                found += piece
+                if len(found) > most_bytes:
+                    raise self._unreachable(ValueError(f"its answer is larger than {most_bytes} bytes"))
+            return bytes(found)
+
+    @contextmanager
+    def stream(self, path: str, timeout_s: float | None = None) -> "Iterator[Streamed]":
+        """GET an answer piece by piece, while the block lasts.
+
+        timeout_s: the longest wait for the next piece; None: for ever.
+        """
+        connection, response = self._send("GET", path, None, {}, timeout_s)
+        try:
+            if response.status >= 400:
+                raise Answered(_problem(response.read()))
+            yield Streamed(response, connection.connected, self._unreachable)
+        finally:
+            # Another thread may be reading still, and closing would wait for it.
+            with suppress(OSError):
+                connection.connected.shutdown(socket.SHUT_RDWR)
+            response.close()
+            connection.close()
 
     def lines(self, path: str, headers: dict[str, str] | None = None) -> Iterator[bytes]:
         """A streamed answer line by line, until the agent or the caller ends it."""
@@ -113,7 +177,7 @@ class Client:
         body: bytes | dict[str, Any] | None,
         headers: dict[str, str],
         timeout_s: float | None,
-    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+    ) -> tuple[_UnixConnection, http.client.HTTPResponse]:
         connection = _UnixConnection(self.path, timeout_s)  # type: ignore[arg-type]
         encoded = json.dumps(body).encode() if isinstance(body, dict) else body
         try:
