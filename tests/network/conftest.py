@@ -174,6 +174,11 @@ class Lan:
         host.start()
         return host
 
+    def plug_into(self, namespace: Namespace, name: str) -> None:
+        """Give another namespace an interface in the LAN."""
+        self._switch.ip(f"link add plug{namespace.pid} up master lan type veth peer name {name} netns {namespace.pid}")
+        namespace.ip(f"link set {name} up")
+
     def reflect(self, host: Host) -> None:
         """Send back to the host what it sends, as a badly made network does."""
         self._switch.ip(f"link set {host.port} type bridge_slave hairpin on")

@@ -12,7 +12,7 @@ from outlive.cluster.machine import Machine, Nic
 from outlive.cluster.overlay import Network, Outside, Whereabouts, wiring
 from outlive.network.tap import tap_name
 
-from .conftest import DriverError, Host, Lan, wait_until
+from .conftest import DriverError, Host, Lan, Namespace, wait_until
 
 BLUE = Network("blue", 4211)
 BRIDGE = "olbr4211"
@@ -71,6 +71,9 @@ class Cluster:
         shown = self.hosts[name].run("bridge", "fdb", "show", "dev", device)
         words = [line.split() for line in shown.splitlines() if " dst " in line]
         return {(line[0], line[line.index("dst") + 1]) for line in words}
+
+    def address_6(self, name: str) -> str:
+        return next(each.partition("/")[0] for each in self.hosts[name].addresses() if each.startswith("fd77"))
 
     def close(self) -> None:
         for name, host in self.hosts.items():
@@ -244,3 +247,42 @@ def test_an_update_for_a_takeover_takes_milliseconds(cluster: Cluster) -> None:
         cluster.update("c", [Whereabouts("web", 4 + turn, "a", "b", 1, True), AT_REST[1]])
     print("update for a takeover: " + " ".join(f"{each:.2f}" for each in took) + " ms")
     assert min(took) < 1000
+
+
+@pytest.fixture
+def far(lan: Lan) -> Iterator[Host]:
+    """A host in another subnet, 10.78.0.0/24, behind a router."""
+    with ExitStack() as resources:
+        router, host = resources.enter_context(Namespace()), Host(resources)
+        lan.plug_into(router, "near")
+        router.ip(f"link add beyond up type veth peer name eth0 netns {host.pid}")
+        router.ip("address add 10.77.0.250/24 dev near")
+        router.ip("address add 10.78.0.1/24 dev beyond")
+        router.run("sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
+        host.ip("link set eth0 up")
+        host.ip("address add 10.78.0.9/24 dev eth0")
+        host.ip("route add default via 10.78.0.1")
+        host.start()
+        yield host
+
+
+def test_a_network_spans_routed_links(cluster: Cluster, far: Host) -> None:
+    near = cluster.hosts["a"]
+    near.ip("route add 10.78.0.0/24 via 10.77.0.250")
+    spanning = Cluster({"a": near, "far": far}, {"a": cluster.addresses["a"], "far": "10.78.0.9"})
+    spanning.everywhere([Whereabouts("web", 1, "a"), Whereabouts("db", 1, "far")])
+    spanning.send("a", "web", DB, "far away")
+    spanning.send("far", "db", EVERYBODY, "everybody")
+    assert spanning.heard("far", "db", 1) == ["far away"]
+    assert spanning.heard("a", "web", 1) == ["everybody"]
+    spanning.close()
+    near.ip("route del 10.78.0.0/24")
+
+
+def test_hosts_may_reach_each_other_over_ipv6(cluster: Cluster) -> None:
+    over6 = Cluster(cluster.hosts, {name: cluster.address_6(name) for name in cluster.hosts})
+    over6.everywhere(PAIRED)
+    over6.send("c", "db", WEB, "one")
+    assert over6.heard("a", "web", 1) == ["one"]
+    assert over6.heard("b", "web", 1) == ["one"]
+    over6.close()

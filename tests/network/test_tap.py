@@ -2,7 +2,8 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from outlive.cluster.host import NAME
 from outlive.network.tap import alias, read_alias, tap_name
 
-from .conftest import DriverError, Host
+from .conftest import DriverError, Host, Lan
 
 MAC = "52:54:00:00:00:01"
 
@@ -132,6 +133,40 @@ def test_a_program_of_the_owner_may_open_the_tap(host: Host) -> None:
 
     assert opens(65534)
     assert not opens(65533)
+
+
+def is_forwarding(host: Host, port: str) -> bool:
+    return "state forwarding" in host.run("bridge", "link", "show", "dev", port)
+
+
+def test_a_machine_on_the_lan_is_reached_at_its_new_host_once_that_announced_it(
+    lan: Lan, waiting: Callable[[Callable[[], object], str], float]
+) -> None:
+    frames, everybody, client_mac = "88b5", "ff:ff:ff:ff:ff:ff", "52:54:00:00:0c:01"
+
+    def on_lan(workload: str, mac: str, *, live: bool = True) -> Host:
+        host, tap = lan.host(addressed=False), tap_name(workload, "lan")
+        host.ip("link add br-lan up type bridge forward_delay 0")
+        host.ip("link set eth0 master br-lan")
+        host.do("ensure_tap", wanted(workload=workload, mac=mac, bridge="br-lan", live=live))
+        host.do("open_tap", tap)
+        for port in ("eth0", tap):
+            waiting(partial(is_forwarding, host, port), "the port forwards")
+        return host
+
+    hosts = {"a": on_lan("web", MAC), "b": on_lan("web", MAC, live=False), "c": on_lan("client", client_mac)}
+    web, client = tap_name("web", "lan"), tap_name("client", "lan")
+    hosts["a"].do("send", web, MAC, everybody, "I am web")
+    assert hosts["c"].do("heard", client, 1, frames) == ["I am web"]
+    hosts["c"].do("send", client, client_mac, MAC, "to web")
+    assert hosts["a"].do("heard", web, 1, frames) == ["to web"]
+    assert hosts["b"].do("heard", web, 1, frames) == ["I am web"], "the standby hears what is for everybody"
+
+    hosts["b"].do("ensure_tap", wanted(generation=8, bridge="br-lan"))
+    hosts["b"].do("announce_machine", "br-lan", MAC, [])
+    hosts["c"].do("send", client, client_mac, MAC, "to web again")
+    assert hosts["b"].do("heard", web, 1, frames) == ["to web again"]
+    assert hosts["a"].do("heard", web, 0, frames) == []
 
 
 NAMES = st.from_regex(NAME, fullmatch=True)
