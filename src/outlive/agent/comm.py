@@ -169,6 +169,9 @@ class Comm:
                     event = await manager.event(within_s=SILENT_S)
                     if event is None:
                         raise control.ManagerUnreachable(f"It said nothing for {2 * SILENT_S:g} s.")
+                if isinstance(event, control.BecameFailed):
+                    # It is ended like one that died, with the phase that it failed in.
+                    raise control.ManagerUnreachable("It failed.", cause=event.reason)
                 self.phase = phase_after(self.phase, event)
                 self._heard(event)
         except control.ManagerUnreachable as error:
@@ -189,7 +192,6 @@ _PHASES: dict[type, str] = {
     control.HandedOver: "handed-over",
     control.WentAlone: "free",
     control.Adopted: "free",
-    control.BecameFailed: "failed",
 }
 
 

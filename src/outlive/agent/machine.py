@@ -17,18 +17,21 @@ from outlive.cluster import commands as do
 from outlive.cluster import events as ev
 from outlive.cluster.commands import Role
 from outlive.cluster.heartbeat import ModuleStatus
-from outlive.cluster.machine import MODULE
+from outlive.cluster.machine import LOCAL, MODULE
 from outlive.cluster.workload import Workload
 from outlive.errors import OutliveError
 from outlive.replication import control
 from outlive.runtime import cgroup
 from outlive.runtime.base import Told, Whereabouts
 from outlive.runtime.service import Premises
+from outlive.runtime.vm.moving import Sent, Tls
 from outlive.runtime.vm.seat import Seat
 from outlive.runtime.vm.states import GuestState
 from outlive.runtime.vm.vm import Noted, Vm
 
+from . import moves
 from .comm import Comm, CommFailed, Ended
+from .machine_news import About, missed, news_of
 from .observe import Clock, Tell
 from .seating import (
     Floor,
@@ -43,7 +46,7 @@ from .seating import (
     seat_of,
     were_made,
 )
-from .warm_start import WarmStart, note_shut_down, warm_start
+from .warm_start import WarmStart, note_shut_down, same_disks, warm_start
 
 WAITS_WITHIN_S = 60.0
 ADOPTED_WITHIN_S = 10.0
@@ -91,7 +94,10 @@ class MachineRuntime:
         self._waits = asyncio.Event()
         self._withheld = False
         self._adopted: asyncio.Future[control.Adopted] | None = None
-        self._port_told = 0
+        self.move: moves.Move | None = None
+        self._found: control.Status | None = None
+        self.progress: control.Progress | None = None
+        self.seeding: control.Seeding | None = None
         self._checkpoints: dict[str, do.TakeCheckpoint] = {}
         self._warm: WarmStart | None = None
         self._began = False
@@ -102,11 +108,9 @@ class MachineRuntime:
         return self._vm
 
     @property
-    def progress(self) -> control.Progress | None:
-        """How replication went in the last second that told."""
-        return self._progress
-
-    _progress: control.Progress | None = None
+    def phase(self) -> str:
+        """Where its communication manager stands; '' without one."""
+        return self._comm.phase
 
     # As a runtime.
 
@@ -137,6 +141,7 @@ class MachineRuntime:
         return await warm_start(
             self._workload, seat, around.floor.emulator(), self._data, generation=generation,
             host=around.floor.host, at=at, run_lock=lock_path(self._workload, self._data),
+            incoming=self.role is not Role.PRIMARY,
         )  # fmt: skip
 
     async def _leave_vm(self) -> None:
@@ -150,6 +155,9 @@ class MachineRuntime:
         """Start the machine so that it waits for state; raises OutliveError or OSError when it cannot."""
         assert self.role is not Role.PRIMARY
         seat = await self._seat()
+        if is_warm(self._workload):
+            self._warm = await self._warm_start(seat)
+            seat = self._warm.seat
         self._vm = self._make(seat)
         await self._vm.start(MODULE)
         async with asyncio.timeout(WAITS_WITHIN_S):
@@ -158,6 +166,9 @@ class MachineRuntime:
             raise CommFailed("The standby's machine ended before it could wait for state.")
         if self.role is Role.STANDBY:
             await self._start_comm(seat, self._vm.pid)
+        else:
+            port = await moves.await_guest(self._vm, self._around.floor.address, self._local_disks, await self._tls())
+            self._tell(news_of(control.Listening(port), self._about, self._around.clock()))
 
     async def adopt(self) -> dict[str, ModuleStatus]:
         """Take over what an earlier agent started."""
@@ -167,8 +178,8 @@ class MachineRuntime:
         statuses = await self._vm.adopt()
         if not statuses or not is_followed(self._workload) or self.role is Role.INCOMING:
             return statuses
-        status = await self._comm.adopt()
-        if status is None and self.role is Role.STANDBY:
+        self._found = await self._comm.adopt()
+        if self._found is None and self.role is Role.STANDBY:
             return {}
         return statuses
 
@@ -176,7 +187,8 @@ class MachineRuntime:
         """Begin to tell of what was adopted."""
         if self._vm is not None:
             self._vm.watch_adopted()
-        if self._comm.runs:
+        if self._found is not None:
+            self._heard(self._found)
             self._comm.follow()
         elif is_followed(self._workload) and self.role is Role.PRIMARY:
             # It ended while nobody watched: what it held is lost with it, as frames on a wire may be.
@@ -222,12 +234,27 @@ class MachineRuntime:
         if self.pairing >= command.pairing:
             return
         self.pairing = command.pairing
-        if not is_followed(self._workload):
-            await self._resume()
+        if not self._workload.is_hot:
+            await self._end_move()
         elif not self._comm.runs:
             await self._revive()
         else:
             await self._order(control.Alone(command.pairing))
+
+    async def _end_move(self) -> None:
+        """Nobody takes it over: the guest goes on here, wherever the move had come to."""
+        if self.move is None:
+            return
+        move, self.move = self.move, None
+        try:
+            await move.end()
+        except OutliveError as error:
+            log.error("machine.not_rolled_back", workload=self._workload.name, reason=str(error))
+            await self._end_both()
+            self._around.told(MODULE, ModuleStatus.FAILED, f"it could not go on after a move that failed: {error}")
+            return
+        if is_warm(self._workload):
+            await self._revive()
 
     async def hand_over(self) -> None:
         """Complete a last epoch and leave the guest standing still."""
@@ -235,9 +262,43 @@ class MachineRuntime:
 
     async def migrate(self, command: do.MigrateTo) -> None:
         """Move to another host while it runs; Migrated or MigrationFailed follows."""
-        reason = "machines are not moved while they run yet"
-        at, name = self._around.clock(), self._workload.name
-        self._tell(ev.MigrationFailed(at, name, self.generation, command.pairing, reason))
+        name, generation, pairing, clock = self._workload.name, self.generation, command.pairing, self._around.clock
+        self.pairing = pairing
+        if self.move is not None:
+            return
+        if self._vm is None:
+            self._tell(ev.MigrationFailed(clock(), name, generation, pairing, "the machine is not running here"))
+            return
+        # A checkpoint in the middle of a move would be of neither host.
+        await self._comm.end()
+        if is_warm(self._workload) and not await same_disks(self._workload, self._data, command.target):
+            reason = "a checkpoint gave its disks new layers meanwhile; try again"
+            self._tell(ev.MigrationFailed(clock(), name, generation, pairing, reason))
+            await self._revive()
+            return
+
+        def sent(how: Sent) -> None:
+            about = {"stood_still_ms": how.downtime_ms, "took_s": round(how.took_s, 2), "bytes": how.bytes}
+            log.info("machine.sent", workload=name, target=command.target, **about)
+            self._tell(ev.Migrated(clock(), name, generation, pairing))
+
+        def failed(reason: str) -> None:
+            log.warning("machine.not_sent", workload=name, generation=generation, reason=reason)
+            self._tell(ev.MigrationFailed(clock(), name, generation, pairing, reason))
+
+        self.move = moves.Move(self._vm, self._around.tasks, sent, failed)
+        tls = await self._tls(command.target)
+        self.move.begin(moves.Route(command.address, command.port, self._local_disks, tls))
+
+    @property
+    def _local_disks(self) -> tuple[str, ...]:
+        disks = machine_of(self._workload).disks
+        return tuple(disk.name for disk in disks if disk.on == LOCAL and not disk.read_only)
+
+    async def _tls(self, peer: str | None = None) -> Tls | None:
+        floor = self._around.floor
+        account = floor.emulator().account
+        return await moves.credentials(floor.tls, floor.run_folder(self._workload.name), account, peer)
 
     async def take_over(self, to_generation: int) -> None:
         """Be the primary from now on. Raises OutliveError or TimeoutError; then nothing may be left of it."""
@@ -254,7 +315,11 @@ class MachineRuntime:
                 adopt_ms=round(adopted.adopt_ms, 1),
                 load_ms=round(adopted.load_ms, 1),
             )
+        elif self._vm is not None:
+            await moves.go_on_here(self._vm)
         self.role, self.generation = Role.PRIMARY, to_generation
+        if is_warm(self._workload):
+            await self._revive()
         age = (to_generation, self.pairing)
         await self._around.floor.wires.take(self._workload.name, age, machine_of(self._workload))
 
@@ -307,13 +372,13 @@ class MachineRuntime:
         if self._warm is not None:
             config = msgspec.structs.replace(config, warm=self._warm.values)
         status = await self._comm.start(config)
+        if status.port:
+            self._heard(control.Listening(status.port))
         self._comm.follow()
         if self._warm is not None and self._warm.resumes and self._vm is not None:
             self._around.tasks.create_task(self._until_resumed(self._vm))
             return
         self._withheld = False
-        if status.port and self.role is Role.STANDBY:
-            self._heard(control.Listening(status.port))
         if self.role is Role.PRIMARY and self._waits.is_set():
             self._around.told(MODULE, ModuleStatus.RUNNING, "")
 
@@ -384,24 +449,12 @@ class MachineRuntime:
             self._around.tasks.create_task(note_shut_down(self._workload, self._data))
 
     def _heard(self, event: control.Event | Ended) -> None:
-        name, at = self._workload.name, self._around.clock()
-        is_primary = self.role is Role.PRIMARY
         match event:
             case control.Status():
-                self._catch_up(event)
-            case control.Listening(port=port) if port != self._port_told:
-                self._port_told = port
-                address = self._around.floor.address
-                self._tell(ev.StandbyListening(at, name, self.generation, self.pairing, address, port))
-            case control.Seeding() if not is_primary:
-                self._tell(ev.StandbySeeding(at, name, self.generation, self.pairing))
-            case control.Paired(generation=generation, pairing=pairing):
-                whole = ev.Paired if is_primary else ev.StandbyWhole
-                self._tell(whole(at, name, generation, pairing))
-            case control.PeerLost(pairing=pairing, reason=reason, epoch=epoch):
-                self._tell(ev.PeerLost(at, name, self.generation, pairing, self.role, reason, epoch > 0))
-            case control.HandedOver(pairing=pairing) if not is_primary:
-                self._tell(ev.PeerLost(at, name, self.generation, pairing, self.role, "handed over", True))
+                if self.role is Role.PRIMARY:
+                    self.pairing = max(self.pairing, event.pairing)
+                if (before := missed(event)) is not None:
+                    self._heard(before)
             case control.Adopted():
                 if self._adopted is not None and not self._adopted.done():
                     self._adopted.set_result(event)
@@ -410,30 +463,20 @@ class MachineRuntime:
             case control.CheckpointFailed(name=checkpoint, reason=reason):
                 self._checkpoint_ended(checkpoint, whole=False, reason=reason)
             case control.Progress():
-                self._progress = event
+                self.progress = event
+            case control.Seeding() if self.role is Role.PRIMARY:
+                self.seeding = event
             case control.Refused(command=command, reason=reason):
-                log.warning("comm.refused", workload=name, order=command, reason=reason)
-            case control.BecameFailed(reason=reason):
-                self._comm_ended(reason, self._comm.phase)
+                log.warning("comm.refused", workload=self._workload.name, order=command, reason=reason)
             case Ended(reason=reason, phase=phase):
                 self._comm_ended(reason, phase)
             case _:
-                pass
+                if (news := news_of(event, self._about, self._around.clock())) is not None:
+                    self._tell(news)
 
-    def _catch_up(self, status: control.Status) -> None:
-        """Tell what an agent that just came has missed."""
-        if self.role is Role.PRIMARY:
-            self.pairing = max(self.pairing, status.pairing)
-        held = control.PeerLost(status.reason, 0.0, status.epoch, status.generation, status.pairing)
-        missed: dict[str, control.Event] = {
-            "listening": control.Listening(status.port),
-            "paired": control.Paired(status.epoch, status.generation, status.pairing),
-            "following": control.Paired(status.epoch, status.generation, status.pairing),
-            "lost": held,
-            "peer-lost": held,
-        }
-        if status.phase in missed:
-            self._heard(missed[status.phase])
+    @property
+    def _about(self) -> About:
+        return About(self._workload.name, self.generation, self.pairing, self.role, self._around.floor.address)
 
     def _comm_ended(self, reason: str, phase: str) -> None:
         reason = f"the communication manager ended: {reason}"
@@ -464,5 +507,6 @@ class MachineRuntime:
             at, operation = self._around.clock(), command.operation
             self._tell(ev.CheckpointEnded(at, self._workload.name, self.generation, operation, whole, reason))
 
-    def _tell(self, event: ev.Event) -> None:
-        self._around.tell(event)
+    def _tell(self, event: ev.Event | None) -> None:
+        if event is not None:
+            self._around.tell(event)

@@ -56,14 +56,20 @@ async def warm_start(
     host: str,
     at: str,
     run_lock: Path | None,
+    incoming: bool = False,
 ) -> WarmStart:
-    """Decide how the machine begins, and make that ready. Raises OutliveError, OSError."""
+    """Decide how the machine begins, and make that ready. Raises OutliveError, OSError.
+
+    incoming: its state comes from another host, so it begins from nothing here; its disks are as they are there.
+    """
     datastore = datastore_folder(workload, data)
     machine = machine_of(workload)
     hardware = _hardware(workload, seat, facts)
     folder = folder_of(datastore, workload.name)
 
     def begin() -> Beginning:
+        if incoming:
+            return Beginning(None, beginning.note_incoming(folder, host))
         return beginning.begin(folder, hardware, generation=generation, host=host, at=at, run_lock=run_lock)
 
     begun = await asyncio.to_thread(begin)
@@ -74,7 +80,7 @@ async def warm_start(
     disks = tuple(
         replace(disk, format=DiskFormat.QCOW2) if disk.name in begun.disks else disk for disk in machine.disks
     )
-    seat = replace(seat, disks={**seat.disks, **begun.disks}, incoming=begun.resume is not None)
+    seat = replace(seat, disks={**seat.disks, **begun.disks}, incoming=incoming or begun.resume is not None)
     if begun.disks:
         seat = replace(seat, may_make_disks=False)
     values = _values(workload, datastore, hardware, begun, run_lock, facts)
@@ -118,3 +124,9 @@ async def note_shut_down(workload: Workload, data: Mapping[str, Path]) -> None:
         await asyncio.to_thread(beginning.note_shut_down, folder)
     except OSError as error:
         log.error("shutdown.not_noted", workload=workload.name, reason=str(error))
+
+
+async def same_disks(workload: Workload, data: Mapping[str, Path], target: str) -> bool:
+    """Whether the target of a move opened the disks' layers as they are now; no checkpoint may be taken after this."""
+    folder = folder_of(datastore_folder(workload, data), workload.name)
+    return await asyncio.to_thread(beginning.opened_the_same, folder, target)

@@ -19,6 +19,7 @@ from .checkpoint_reading import Resume, Skipped, prepare_resume
 
 ORIGIN = "origin.json"
 SHUT_DOWN = "shut-down"
+INCOMING = "incoming.json"
 _MOST_BYTES = 4096
 
 
@@ -28,6 +29,12 @@ class Origin:
 
     generation: int
     checkpoint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Incoming:
+    host: str
+    disks: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +66,7 @@ def begin(
     """
     if not folder.is_dir():
         return Beginning(None, {})
-    heads = read_heads(folder)
-    booted = {} if heads is None else {disk.name: datastore_of(folder) / disk.layers[-1].path for disk in heads.disks}
+    booted = disks_now(folder)
     if at:
         return _resume(folder, hardware, generation, host, at, run_lock, [])
     skipped: list[Skipped] = []
@@ -74,6 +80,36 @@ def begin(
             skipped.append(Skipped(name, error.cause or str(error)))
     _record(folder, Origin(generation))
     return Beginning(None, booted, tuple(skipped))
+
+
+def disks_now(folder: Path) -> dict[str, Path]:
+    """The file of each disk on which layers lie, by the disk's name. Raises CheckpointDamaged, OSError."""
+    heads = read_heads(folder) if folder.is_dir() else None
+    return {} if heads is None else {disk.name: datastore_of(folder) / disk.layers[-1].path for disk in heads.disks}
+
+
+def note_incoming(folder: Path, host: str) -> dict[str, Path]:
+    """As `disks_now`, and leave word of it: a host opened these layers to take the machine in. Raises OSError."""
+    disks = disks_now(folder)
+    if folder.is_dir():
+        write_whole(folder / INCOMING, msgspec.json.encode(_Incoming(host, _texts(disks))))
+    return disks
+
+
+def opened_the_same(folder: Path, host: str) -> bool:
+    """Whether the host that is to take the machine in opened the very layers that the disks consist of now."""
+    if not folder.is_dir():
+        return True
+    raw = read_whole(folder / INCOMING, _MOST_BYTES * 16)
+    try:
+        said = msgspec.json.decode(raw or b"", type=_Incoming)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return False
+    return said == _Incoming(host, _texts(disks_now(folder)))
+
+
+def _texts(disks: dict[str, Path]) -> dict[str, str]:
+    return {name: str(path) for name, path in disks.items()}
 
 
 def _resume(

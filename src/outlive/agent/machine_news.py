@@ -1,0 +1,55 @@
+"""What a communication manager tells its agent, as what the node must know. Pure: nothing is done here.
+
+Where an agent comes late, a manager's status stands for all that it had told before.
+"""
+
+from dataclasses import dataclass
+
+from outlive.cluster import events as ev
+from outlive.cluster.commands import Role
+from outlive.replication import control
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """Whose news it is. address: this host's, on which a standby listens."""
+
+    workload: str
+    generation: int
+    pairing: int
+    role: Role
+    address: str
+
+
+def news_of(told: control.Event, about: About, at: float) -> ev.Event | None:
+    """The event that what was told means for the node; None when it means nothing there."""
+    name, generation, pairing = about.workload, about.generation, about.pairing
+    is_primary = about.role is Role.PRIMARY
+    match told:
+        case control.Listening(port=port) if not is_primary:
+            return ev.StandbyListening(at, name, generation, pairing, about.address, port)
+        case control.Seeding() if not is_primary:
+            return ev.StandbySeeding(at, name, generation, pairing)
+        case control.Paired(generation=of, pairing=number):
+            return ev.Paired(at, name, of, number) if is_primary else ev.StandbyWhole(at, name, of, number)
+        case control.PeerLost(pairing=number, reason=reason, epoch=epoch):
+            return ev.PeerLost(at, name, generation, number, about.role, reason, epoch > 0)
+        case control.HandedOver(pairing=number) if not is_primary:
+            return ev.PeerLost(at, name, generation, number, about.role, "handed over", True)
+        case _:
+            return None
+
+
+def missed(status: control.Status) -> control.Event | None:
+    """What a manager told before this agent came, and still matters; None for nothing."""
+    match status.phase:
+        case "listening":
+            return control.Listening(status.port)
+        case "paired" | "following":
+            return control.Paired(status.epoch, status.generation, status.pairing)
+        # One that failed may have held output: only the store lets that go.
+        case "lost" | "peer-lost" | "handed-over" | "failed":
+            reason = status.reason or "it was lost while no agent ran"
+            return control.PeerLost(reason, 0.0, status.epoch, status.generation, status.pairing)
+        case _:
+            return None
