@@ -6,12 +6,13 @@ import pytest
 
 from outlive.cluster import outlook
 from outlive.cluster import records as rec
+from outlive.cluster.commands import Pair
 from outlive.cluster.host import Capacity
 from outlive.cluster.mirror import Mirror
 from outlive.cluster.outlook import Outlook, Standing, WorkloadOutlook
-from outlive.cluster.workload import PlacementRules
+from outlive.cluster.workload import Apart, PlacementRules
 
-from .small_world import SmallWorld, host, service
+from .small_world import SmallWorld, host, machine, service
 
 
 @pytest.fixture
@@ -194,3 +195,56 @@ def test_looking_changes_nothing_and_says_the_same_on_every_host(world: SmallWor
         world.settle(name)
         pictures.append(replace(each.mirror, began_at=0.0))
     assert len({outlook.look(each, store_reachable=True, at=world.now).sentence for each in pictures}) == 1
+
+
+def hot(*names: str, **changes: object) -> SmallWorld:
+    world = SmallWorld(*names)
+    world.run(2)
+    world.apply(machine("vm", **changes))  # type: ignore[arg-type]
+    world.run(3)
+    return world
+
+
+def test_a_hot_machine_is_protected_by_the_standby_that_follows() -> None:
+    world = hot("a", "b", "c")
+    found = look(world)
+    standby = world.placement("vm").standby
+    assert found.sentence == f"Protected: a standby follows on {standby}."
+    [vm] = found.workloads
+    assert (vm.standing, vm.could_go_to) == (Standing.PROTECTED, (standby,))
+
+
+def test_a_hot_machine_that_nobody_can_follow_is_at_risk_and_says_why() -> None:
+    world = hot("a", "b", placement=PlacementRules(apart=Apart.SITE))
+    where = str(world.placement("vm").host)
+    other = world.other_than(where)
+    assert look(world).sentence == (
+        f"At risk: vm: unprotected, no host can be its standby: {where}: it runs there; "
+        f"{other}: it is in the same site here. Do: add a host that meets its rules and has room."
+        if where < other
+        else f"At risk: vm: unprotected, no host can be its standby: {other}: it is in the same site here; "
+        f"{where}: it runs there. Do: add a host that meets its rules and has room."
+    )
+
+
+def test_a_hot_machine_is_at_risk_while_its_standby_is_seeded() -> None:
+    world = SmallWorld("a", "b")
+    world.run(2)
+    world.swallow = lambda name, command: isinstance(command, Pair)
+    world.apply(machine("vm"))
+    world.run(3)
+    standby = world.placement("vm").standby
+    assert look(world).sentence.startswith(
+        f"At risk: vm: unprotected until its standby on {standby} holds a whole copy"
+    )
+
+
+def test_a_hot_machine_whose_standby_fell_silent_is_at_risk() -> None:
+    world = hot("a", "b", "c")
+    leader, placed = str(world.leads()), world.placement("vm")
+    if placed.standby == leader:
+        world = hot("b", "a", "c")
+        placed = world.placement("vm")
+    world.off.add(str(placed.standby))
+    world.run(2.5)
+    assert "its standby may not be able to take over: " in look(world).sentence

@@ -13,14 +13,29 @@ import pytest
 from msgspec import structs
 
 from outlive.cluster import commands as do
-from outlive.cluster import courses, failover, judging, leader, leader_state, node, placing, records, signs, supervision
+from outlive.cluster import (
+    courses,
+    failover,
+    judging,
+    leader,
+    leader_state,
+    node,
+    pairs,
+    placing,
+    records,
+    reigns,
+    signs,
+    standing_by,
+    supervision,
+)
 from outlive.cluster.commands import Act, Command
 from outlive.cluster.events import Event
+from outlive.cluster.heartbeat import ModuleStatus
 from outlive.cluster.leader_state import LeaderState
 from outlive.cluster.node_state import NodeState, Phase
 from outlive.cluster.signs import Signs
 from outlive.cluster.transaction import Put, Transaction
-from outlive.sim import checkers
+from outlive.sim import checkers, guests
 from outlive.sim.chance import draw
 from outlive.sim.guard import Guard
 from outlive.sim.parts import Machines
@@ -135,6 +150,112 @@ def test_leaders_write_in_their_term_finds_a_leader_that_does_not_compare_its_ke
 
     monkeypatch.setattr(leader_state.Turn, "write", write)
     assert "led" in finds(checkers.LeadersWriteInTheirTerm)
+
+
+# Pairs.
+
+LINKS = ("crash", "pause", "link", "stall managers", "store away", "operator", "kill agent")
+
+
+def test_one_voice_finds_a_primary_that_lets_its_output_out_without_asking(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never_holds(guest: guests.Guest, reason: str) -> None:
+        guest.lost, guest.mode = reason, guests.Mode.FREE
+
+    monkeypatch.setattr(guests.Guest, "_lose", never_holds)
+    assert "had said all up to" in finds(checkers.OneVoice, kinds=LINKS)
+
+
+def test_one_voice_finds_output_that_leaves_before_it_is_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hasty(guest: guests.Guest, pairing: int) -> None:
+        guest.pairing, guest.peer, guest.mode, guest.heard_at = pairing, guest.peer, guests.Mode.HOLDING, guest.gate.now
+        guest.mode = guests.Mode.SEEDING
+        guest.send("epoch", guest.epoch, stretch=guest.stretch)
+        guest.after(0.1, guest._seeded, pairing)
+
+    monkeypatch.setattr(guests.Guest, "_seeded", hasty)
+    assert "had said all up to" in finds(checkers.OneVoice, kinds=LINKS)
+
+
+def test_one_voice_finds_a_standby_that_takes_over_without_comparing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def blind(state: NodeState, event: Event) -> NodeStep:
+        state, commands = node.step(state, event)
+        return state, tuple(map(_uncompared, commands))
+
+    assert finds(checkers.OneVoice, Machines(node_step=blind), kinds=LINKS)
+
+
+def _uncompared(command: Command) -> Command:
+    if not isinstance(command, do.Transact) or command.purpose.act not in (Act.TAKE_OVER, Act.ALONE):
+        return command
+    return replace(command, transaction=Transaction((), command.transaction.writes))
+
+
+def test_one_voice_finds_a_primary_that_goes_on_alone_before_the_store_has_answered() -> None:
+    def impatient(state: NodeState, event: Event) -> NodeStep:
+        state, commands = node.step(state, event)
+        for command in commands:
+            if isinstance(command, do.Transact) and command.purpose.act is Act.ALONE:
+                name, number = command.purpose.subject, command.purpose.number
+                generation = state.reigns[name].generation
+                commands = (*commands, do.GoAlone(name, generation, number + 1, ""))
+        return state, commands
+
+    assert "had said all up to" in finds(checkers.OneVoice, Machines(node_step=impatient), kinds=LINKS)
+
+
+def test_one_voice_finds_a_standby_that_takes_over_in_another_pairing(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = standing_by._names
+
+    def any_pairing(placed: Any, standby: Any, me: str) -> bool:
+        # It does not look at the pairing, nor at whether it is still the standby.
+        return (placed.generation == standby.generation and placed.host != me) or names(placed, standby, me)
+
+    monkeypatch.setattr(standing_by, "_names", any_pairing)
+    assert finds(checkers.OneVoice, kinds=LINKS)
+
+
+def test_one_voice_finds_a_machine_that_is_restored_while_its_standby_may_take_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    follow_known = reigns._follow_known
+
+    def restores(turn: Any, reign: Any, entry: Any) -> None:
+        if entry is not None and entry.record.standby is not None:
+            alone = replace(entry.record, standby=None, standby_claim=0, paired=False)
+            if any(status is ModuleStatus.FAILED for status in reign.statuses.values()):
+                alone = replace(alone, restores={"vm": reign.restored.get("vm", 0) + 1})
+            if entry.record.generation == reign.generation and entry.record.host == turn.state.me:
+                entry = replace(entry, record=alone)
+        follow_known(turn, reign, entry)
+
+    monkeypatch.setattr(reigns, "_follow_known", restores)
+    assert finds(checkers.OneVoice, kinds=("crash module", "link", "stall managers"))
+
+
+def test_paired_goes_on_finds_a_standby_that_never_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standing_by, "_ask_to_take_over", lambda *_: None)
+    monkeypatch.setattr(pairs, "is_taking_over", lambda *_: True)
+    assert "has not gone on with" in finds(checkers.PairedGoesOn, kinds=("crash",))
+
+
+def test_leaders_write_in_their_term_finds_a_standby_that_writes_more_than_is_its_to_write() -> None:
+    def greedy(state: NodeState, event: Event) -> NodeStep:
+        state, commands = node.step(state, event)
+        return state, tuple(map(_further, commands))
+
+    found = finds(checkers.LeadersWriteInTheirTerm, Machines(node_step=greedy), kinds=("crash", "link"))
+    assert "wrote placements/" in found
+
+
+def _further(command: Command) -> Command:
+    if not isinstance(command, do.Transact) or command.purpose.act is not Act.TAKE_OVER:
+        return command
+    [write] = command.transaction.writes
+    assert isinstance(write, Put)
+    record = records.decode(write.key, write.value)
+    assert isinstance(record, records.PlacementRecord)
+    further = Put(write.key, records.encode(replace(record, generation=record.generation + 1)))
+    return replace(command, transaction=Transaction(command.transaction.compares, (further,)))
 
 
 def test_placeable_runs_again_finds_a_leader_that_gives_up_for_good(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,7 @@ def _look(turn: Turn, name: str) -> bool:
             settled_at=None,
             asked_stop_at=None,
             take_over_since=None,
+            standby=None,
             paired_since=None,
         )
     if placed.record.host is None:

@@ -31,9 +31,11 @@ class Course:
     avoid: host → (until, why).
     asked_stop_at: when a forced failover's stop was ordered. settled_at: since when it runs whole.
     waiting: the reason last recorded for not being placed. cause: id of the latest event in its course.
-    take_over_since: since when its standby is waited for. avoid_standby: as avoid, for standbys.
-    pairings: standbys chosen in a row, none of which lasted; pair_next_at: no new one before; paired_since: since when
-    the present one is whole. unprotected: the reason last recorded for having none.
+    take_over_since: since when its standby is waited for. avoid_standby: host → until when it
+    is to be the last choice as a standby.
+    standby: the one last seen to follow; paired_since: since when it is whole.
+    pairings: standbys chosen in a row, none of which lasted; pair_next_at: no new one before.
+    unprotected: the reason last recorded for having none.
     """
 
     failures: int = 0
@@ -47,7 +49,8 @@ class Course:
     waiting: str = ""
     cause: str = ""
     take_over_since: float | None = None
-    avoid_standby: "Map[str, tuple[float, str]]" = Map()
+    avoid_standby: "Map[str, float]" = Map()
+    standby: str | None = None
     pairings: int = 0
     pair_next_at: float = 0.0
     paired_since: float | None = None

@@ -133,8 +133,9 @@ def _refusal(turn: Turn, asked: rec.OperationRecord) -> str | None:
         return None
     if asked.target == record.host:
         return f"{asked.workload} is on {asked.target} already"
-    if record.moving_to is not None or record.hand_over:
-        return f"{asked.workload} is being moved already, to {record.moving_to or record.standby}"
+    before = mirror.operations.get(record.operation or "")
+    if before is not None and _moves(before.record, record):
+        return f"{asked.workload} is being moved already, to {before.record.target}"
     if moves.is_live(turn, asked, record):
         there = moves.target_of(turn, wanted.record.workload, record, asked.target)
         return None if there.host is not None else f"no host can have it: {there.told()}"
@@ -148,6 +149,12 @@ def _refusal(turn: Turn, asked: rec.OperationRecord) -> str | None:
     avoid = {record.host or "": "it runs there now"}
     choice = choose(wanted.record.workload, hosts, avoid, disk_hosts=record.disk_hosts)
     return None if choice.host is not None else f"no host can have it: {choice.told()}"
+
+
+def _moves(asked: rec.OperationRecord, record: rec.PlacementRecord) -> bool:
+    """Whether this operation still moves the workload, without a stop."""
+    running = asked.state is rec.OperationState.RUNNING and asked.kind is not rec.OperationKind.CHECKPOINT
+    return running and record.order is rec.Order.RUN and asked.generation == record.generation
 
 
 def _forced(turn: Turn, placed: Entry[rec.PlacementRecord]) -> bool:

@@ -9,9 +9,11 @@ from enum import StrEnum
 
 from . import records as rec
 from .heartbeat import Flags
+from .host import Capacity
 from .lease import silent_for_s
 from .mirror import Mirror
-from .placement import NOTHING, Candidate, choose, usage
+from .pairs import gone_for_good
+from .placement import NOTHING, Candidate, choose, choose_standby, usage
 from .timing import Timing
 from .workload import Workload
 
@@ -128,6 +130,8 @@ def _workload(mirror: Mirror, name: str) -> WorkloadOutlook:
             state = "stopped" if wanted.desired is rec.Desired.STOPPED else "removed"
         return WorkloadOutlook(name, state, host, generation, Standing.STOPPED, why, "", others)
     standing, reason, remedy = _stands(state, host, why, others)
+    if wanted.workload.is_hot and placed is not None and host is not None and state == rec.Stage.RUNNING:
+        standing, reason, remedy = _stands_hot(mirror, wanted.workload, placed.record)
     return WorkloadOutlook(name, state, host, generation, standing, reason, remedy, others)
 
 
@@ -145,26 +149,56 @@ def _stands(state: str, host: str | None, why: str, others: tuple[str, ...]) -> 
     return Standing.PROTECTED, "", ""
 
 
+def _stands_hot(mirror: Mirror, workload: Workload, placed: rec.PlacementRecord) -> tuple[Standing, str, str]:
+    """A hot machine that runs is protected while a standby that can take over follows it."""
+    if placed.standby is not None and placed.paired:
+        gone = gone_for_good(mirror, placed)
+        verdict = mirror.verdicts.get(placed.standby)
+        if gone is None and (verdict is None or verdict.record.verdict is rec.Verdict.ALIVE):
+            return Standing.PROTECTED, f"a standby follows on {placed.standby}", ""
+        why = gone or f"{placed.standby} is {verdict.record.verdict if verdict is not None else 'unknown'}"
+        return Standing.AT_RISK, f"its standby may not be able to take over: {why}", "wait a moment, look again"
+    if placed.standby is not None:
+        return (
+            Standing.AT_RISK,
+            f"unprotected until its standby on {placed.standby} holds a whole copy",
+            "wait a moment; `outlive why` tells what led here",
+        )
+    used = usage(mirror)
+    hosts = [_candidate(mirror, name, workload, used) for name in sorted(mirror.hosts)]
+    choice = choose_standby(workload, hosts, placed)
+    if choice.host is None:
+        reason = f"unprotected, no host can be its standby: {choice.told()}"
+        return Standing.AT_RISK, reason, "add a host that meets its rules and has room"
+    return Standing.AT_RISK, "unprotected, a standby is about to be chosen", "wait a moment, look again"
+
+
 def eligible(mirror: Mirror, workload: Workload, lost: frozenset[str] = frozenset()) -> list[str]:
     """The hosts that could have the workload by what the store says of them, `lost` ones left out."""
+    placed = mirror.placements.get(workload.name)
+    disk_hosts = placed.record.disk_hosts if placed is not None else ()
     used = usage(mirror)
     found = []
-    for name, entry in sorted(mirror.hosts.items()):
-        verdict = mirror.verdicts.get(name)
-        capacity, count = used.get(name, (NOTHING, 0))
-        placed = mirror.placements.get(workload.name)
-        here = placed is not None and placed.record.host == name
-        candidate = Candidate(
-            host=entry.record,
-            verdict=verdict.record.verdict if verdict else rec.Verdict.SUSPECT,
-            claimed=mirror.claimed(name) is not None,
-            flags=Flags.DATASTORE_REACHABLE,
-            used=capacity - workload.resources if here else capacity,
-            workloads=count,
-        )
-        if name not in lost and choose(workload, [candidate], {}).host is not None:
+    for name in sorted(mirror.hosts):
+        candidate = _candidate(mirror, name, workload, used)
+        if name not in lost and choose(workload, [candidate], {}, disk_hosts=disk_hosts).host is not None:
             found.append(name)
     return found
+
+
+def _candidate(mirror: Mirror, name: str, workload: Workload, used: dict[str, tuple[Capacity, int]]) -> Candidate:
+    """A host as the store knows it; what the workload uses there itself is not in its way."""
+    verdict, placed = mirror.verdicts.get(name), mirror.placements.get(workload.name)
+    capacity, count = used.get(name, (NOTHING, 0))
+    own = (placed.record.host, placed.record.standby, placed.record.moving_to) if placed is not None else ()
+    return Candidate(
+        host=mirror.hosts[name].record,
+        verdict=verdict.record.verdict if verdict else rec.Verdict.SUSPECT,
+        claimed=mirror.claimed(name) is not None,
+        flags=Flags.DATASTORE_REACHABLE,
+        used=capacity - workload.resources if name in own else capacity,
+        workloads=count,
+    )
 
 
 def failures_absorbed(mirror: Mirror) -> int:
@@ -211,4 +245,7 @@ def _verdict(
             return Standing.AT_RISK, f"At risk: host {host.name} is {host.verdict}. Do: look after {host.name}."
     if not workloads:
         return Standing.PROTECTED, "Nothing to protect yet. Do: `outlive run` or `outlive apply FILE`."
+    followed = [each for each in workloads if each.standing is Standing.PROTECTED and each.reason]
+    if len(followed) == 1:
+        return Standing.PROTECTED, f"Protected: {followed[0].reason}."
     return Standing.PROTECTED, "Protected."

@@ -29,6 +29,7 @@ def tend(turn: Turn, workload: Workload, placed: Entry[rec.PlacementRecord]) -> 
         return True
     if not workload.is_hot or not _runs(turn, record):
         return False
+    _mind_lost(turn, workload.name)
     course = turn.course(workload.name)
     if turn.state.at < course.pair_next_at:
         return False
@@ -41,6 +42,18 @@ def tend(turn: Turn, workload: Workload, placed: Entry[rec.PlacementRecord]) -> 
     )
     name_standby(turn, workload, placed, choice.host, replace(record, because=cause))
     return True
+
+
+def _mind_lost(turn: Turn, name: str) -> None:
+    """The primary left its standby: give that one's silence time to show, and one that never got whole comes last."""
+    course, at, timing = turn.course(name), turn.state.at, turn.state.timing
+    if course.standby is None:
+        return
+    if course.paired_since is None:
+        avoid = course.avoid_standby.set(course.standby, at + timing.exclude_s)
+        turn.set_course(name, avoid_standby=avoid)
+    next_at = max(course.pair_next_at, at + timing.dead_s)
+    turn.set_course(name, standby=None, paired_since=None, pair_next_at=next_at)
 
 
 def _runs(turn: Turn, record: rec.PlacementRecord) -> bool:
@@ -69,7 +82,7 @@ def _count_paired(turn: Turn, record: rec.PlacementRecord) -> None:
     if not record.paired:
         return
     if course.paired_since is None:
-        turn.set_course(record.workload, paired_since=at, unprotected="")
+        turn.set_course(record.workload, standby=record.standby, paired_since=at, unprotected="")
     elif course.pairings and at - course.paired_since >= turn.state.timing.stable_s:
         turn.set_course(record.workload, pairings=0)
 
@@ -80,10 +93,10 @@ def _leave(turn: Turn, placed: Entry[rec.PlacementRecord], follower: str, reason
     because = turn.state.verdict_causes.get(follower, record.because)
     about = {"workload": name, "generation": record.generation, "host": follower}
     cause = turn.note(kind, text=reason, because=because, **about)
-    avoid = turn.course(name).avoid_standby.set(follower, (at + turn.state.timing.exclude_s, "it failed as standby"))
+    avoid = turn.course(name).avoid_standby.set(follower, at + turn.state.timing.exclude_s)
     if turn.state.mirror.claimed(follower) is not None and record.standby is not None:
         turn.set_course(name, avoid_standby=avoid)
-    turn.set_course(name, unprotected=reason, paired_since=None)
+    turn.set_course(name, unprotected=reason, standby=None, paired_since=None)
     left = replace(unpaired(record), disk_hosts=(record.host or "",) if record.disk_hosts else ())
     placing.write_placement(turn, replace(left, reason=reason, because=cause), placed, ())
 
@@ -102,9 +115,9 @@ def standby_for(turn: Turn, workload: Workload, record: rec.PlacementRecord, pre
     used = placing.without(turn.used(), workload, record.standby, record.moving_to)
     hosts = candidates(mirror, turn.state.signs, turn.state.verdicts, used)
     course = turn.course(workload.name)
-    avoid = {host: why for host, (until, why) in course.avoid_standby.items() if at < until}
-    avoid |= {host: why for host, (until, why) in course.avoid.items() if at < until}
-    return choose_standby(workload, hosts, record, avoid, prefer)
+    last = {host for host, until in course.avoid_standby.items() if at < until}
+    last |= {host for host, (until, _) in course.avoid.items() if at < until}
+    return choose_standby(workload, hosts, record, frozenset(last), prefer)
 
 
 def name_standby(
@@ -115,7 +128,12 @@ def name_standby(
     course = turn.course(name)
     wait_s = min(timing.retry_most_s, timing.retry_first_s * 2.0 ** min(course.pairings, 20))
     turn.set_course(
-        name, pairings=course.pairings + 1, pair_next_at=turn.state.at + wait_s, paired_since=None, unprotected=""
+        name,
+        standby=host,
+        pairings=course.pairings + 1,
+        pair_next_at=turn.state.at + wait_s,
+        paired_since=None,
+        unprotected="",
     )
     claim = turn.state.mirror.claims[host].incarnation
     turn.means_standby(workload, host)

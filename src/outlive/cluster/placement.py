@@ -154,12 +154,13 @@ def choose_standby(
     workload: Workload,
     hosts: list[Candidate],
     placed: PlacementRecord,
-    avoid: dict[str, str],
+    last: frozenset[str] = frozenset(),
     prefer: str | None = None,
 ) -> Choice:
     """The best host to follow a primary from: one that has a copy of its disks first, since little is sent then.
 
-    Never the primary's own host, and where the rules ask for it never its site. Raises nothing.
+    Never the primary's own host, and where the rules ask for it never its site.  last: hosts to take only when there
+    is no other. Raises nothing.
     """
     primary = next((each.host for each in hosts if each.host.name == placed.host), None)
     if primary is None:
@@ -175,9 +176,9 @@ def choose_standby(
 
     def rank(each: Candidate) -> tuple[Any, ...]:
         name = each.host.name
-        return (name != prefer, name not in copies, _site_rank(workload, each), _fullness(each), name)
+        return (name != prefer, name in last, name not in copies, _site_rank(workload, each), _fullness(each), name)
 
-    return _best(workload, hosts, avoid | near, rank)
+    return _best(workload, hosts, near, rank)
 
 
 def _best(

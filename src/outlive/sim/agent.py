@@ -17,6 +17,7 @@ from outlive.cluster.mirror import snapshot as mirror_snapshot
 from outlive.cluster.transaction import KeyValue, TransactionResult
 
 from .gate import Gate
+from .guests import Guest
 from .parts import LEADER, NODE, Parts
 from .setup import CLUSTER_ID
 from .store import Changes, Door
@@ -72,6 +73,28 @@ class Agent:
             do.StartModule: lambda _, command: host.runtime.start(command.workload, command.generation, command.module),
             do.Announce: lambda _, command: None,
             do.TearDown: lambda _, command: host.runtime.tear_down(command.workload, command.generation),
+            do.PrepareStandby: lambda _, command: host.guests.prepare(
+                command.workload, command.generation, command.pairing, command.role
+            ),
+            do.DiscardStandby: lambda _, command: host.guests.discard(
+                command.workload, command.generation, command.pairing
+            ),
+            do.TakeOver: lambda _, command: host.guests.take_over(
+                command.workload, command.generation, command.pairing, command.to_generation
+            ),
+            do.Pair: lambda _, command: host.guests.guest(
+                command.workload, command.generation, Guest.pair, command.pairing, command.standby
+            ),
+            do.GoAlone: lambda _, command: host.guests.guest(
+                command.workload, command.generation, Guest.go_alone, command.pairing
+            ),
+            do.HandOver: lambda _, command: host.guests.guest(
+                command.workload, command.generation, Guest.hand_over, command.pairing
+            ),
+            do.MigrateTo: lambda _, command: host.guests.guest(
+                command.workload, command.generation, Guest.migrate, command.pairing, command.target
+            ),
+            do.TakeCheckpoint: self._take_checkpoint,
             do.SaveJournal: lambda _, command: host.save_journal(command.journal),
             do.WriteProtected: lambda _, command: None,
             do.RecordEvent: lambda _, command: parts.timeline.recorded(parts.agenda.now, command.event),
@@ -102,17 +125,23 @@ class Agent:
             return
         self.begun = True
         journal = self.host.journal
-        wanted = {held.workload.name: held.generation for held in journal.held if held.ended is None} if journal else {}
+        held = [each for each in journal.held if each.ended is None] if journal else []
+        wanted = {each.workload.name: each.generation for each in held if each.role is do.Role.PRIMARY}
+        followed = {
+            each.workload.name: (each.generation, each.pairing) for each in held if each.role is not do.Role.PRIMARY
+        }
+        standbys = self.host.guests.adopt(followed)
         self.feed(
             ev.AgentStarted,
             run=self.run,
             journal=journal,
-            alive=self.host.runtime.adopt(wanted),
+            alive=self.host.runtime.adopt(wanted | {name: followed[name][0] + 1 for name in standbys}) | standbys,
             guard_deadline_at=self.host.guard.deadline_at,
             mirror=mirror,
         )
         if not self.host.guard.running:
             self.feed(ev.GuardLost, NODE)
+        self.host.guests.retell()
         self._tick()
         self.talk.poll_slots()
 
@@ -201,6 +230,14 @@ class Agent:
         if mirror is not self.mirror:
             self.mirror = mirror
             self.feed(ev.StoreMoved, mirror=mirror, changed=frozenset(keys))
+
+    def _take_checkpoint(self, _: str, command: do.TakeCheckpoint) -> None:
+        about = {"workload": command.workload, "generation": command.generation, "operation": command.operation}
+        running = command.workload in self.host.guests.running
+        self.gate.after(self.parts.draw((0.1, 1.5)), self._checkpoint_ended, about | {"whole": running})
+
+    def _checkpoint_ended(self, fields: dict[str, Any]) -> None:
+        self.feed(ev.CheckpointEnded, NODE, **fields)
 
     def _grant_lease(self, machine: str, command: do.GrantLease) -> None:
         asked = [machine]

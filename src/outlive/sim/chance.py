@@ -11,8 +11,19 @@ from dataclasses import replace
 from random import Random
 
 from outlive.cluster.host import Capacity, Host
+from outlive.cluster.machine import LOCAL, MODULE, Disk, KernelBoot, Machine
 from outlive.cluster.timing import Timing
-from outlive.cluster.workload import Module, OnIsolation, PlacementRules, RestorePolicy, VirtualIP, Workload
+from outlive.cluster.workload import (
+    Apart,
+    Kind,
+    Module,
+    OnIsolation,
+    PlacementRules,
+    Protection,
+    RestorePolicy,
+    VirtualIP,
+    Workload,
+)
 
 from .faults import Fault
 from .setup import DATASTORE, Delays, HostSetup, Setup, WorkloadSetup
@@ -72,21 +83,15 @@ def _host(random: Random, name: str, number: int, timing: Timing) -> HostSetup:
 
 
 def _workload(random: Random, number: int, hosts: list[str]) -> WorkloadSetup:
+    kind = random.choice((Kind.SERVICE, Kind.SERVICE, Kind.VM))
+    if kind is Kind.VM:
+        return _machine(random, number, hosts)
     modules: list[Module] = []
     for name in ("db", "app", "web")[: random.choice((1, 1, 2, 3))]:
         restore = RestorePolicy(random.choice((1, 2, 3)), 60.0, random.choice((0.2, 0.5)), 4.0)
         after = (modules[-1].name,) if modules and random.random() < 0.7 else ()
         modules.append(Module(name, (f"/bin/{name}",), restore=restore, after=after, stop_grace_s=2.0))
-    rules = random.choice(
-        (
-            PlacementRules(),
-            PlacementRules(),
-            PlacementRules(),
-            PlacementRules(labels={"disk": "fast"}),
-            PlacementRules(sites=("north",)),
-            PlacementRules(hosts=tuple(sorted(random.sample(hosts, min(3, len(hosts)))))),
-        )
-    )
+    rules = _rules(random, hosts)
     workload = Workload(
         name=f"w{number}",
         modules=tuple(modules),
@@ -96,9 +101,54 @@ def _workload(random: Random, number: int, hosts: list[str]) -> WorkloadSetup:
         placement=rules,
         virtual_ips=(VirtualIP(f"10.0.9.{number + 1}/24"),),
         data_on=random.choice((DATASTORE, None)),
+        after=(f"w{random.randrange(number)}",) if number and random.random() < 0.1 else (),
     )
-    applied_at_s = random.choice((0.5, 0.5, random.uniform(0.0, 4.0), None if number else 0.5))
-    return WorkloadSetup(workload, applied_at_s, broken=number > 0 and random.random() < 0.06)
+    return WorkloadSetup(workload, _applied_at(random, number), broken=number > 0 and random.random() < 0.06)
+
+
+def _rules(random: Random, hosts: list[str]) -> PlacementRules:
+    return random.choice(
+        (
+            PlacementRules(),
+            PlacementRules(),
+            PlacementRules(),
+            PlacementRules(labels={"disk": "fast"}),
+            PlacementRules(sites=("north",)),
+            PlacementRules(hosts=tuple(sorted(random.sample(hosts, min(3, len(hosts)))))),
+        )
+    )
+
+
+def _applied_at(random: Random, number: int) -> float | None:
+    return random.choice((0.5, 0.5, random.uniform(0.0, 4.0), None if number else 0.5))
+
+
+def _machine(random: Random, number: int, hosts: list[str]) -> WorkloadSetup:
+    """A virtual machine: mostly a hot one, sometimes without a disk, so that nothing binds it to a host."""
+    protection = random.choice((Protection.HOT, Protection.HOT, Protection.WARM))
+    on = LOCAL if protection is Protection.HOT else DATASTORE
+    disks = (Disk("root", on=on, size_mib=64),) if protection is Protection.WARM or random.random() < 0.7 else ()
+    rules = _rules(random, hosts)
+    if protection is Protection.HOT:
+        # A file that leaves no room for a standby is refused.
+        rules = rules if len(rules.hosts) != 1 else PlacementRules()
+        rules = replace(
+            rules, apart=random.choice((Apart.HOST, Apart.HOST, Apart.SITE)) if not rules.sites else Apart.HOST
+        )
+    workload = Workload(
+        name=f"w{number}",
+        modules=(
+            Module(MODULE, (), restore=RestorePolicy(random.choice((1, 2, 3)), 60.0, 0.2, 4.0), stop_grace_s=2.0),
+        ),
+        kind=Kind.VM,
+        protection=protection,
+        priority=random.choice((50, 100, 100, 200)),
+        on_isolation=random.choice((OnIsolation.STOP, OnIsolation.LEAVE)),
+        resources=Capacity(random.choice((0.5, 1.0, 2.0)), 512),
+        placement=replace(rules, prefer_sites=random.choice(((), ("south",)))),
+        machine=Machine(disks=disks, boot=None if disks else KernelBoot("/boot/vmlinuz")),
+    )
+    return WorkloadSetup(workload, _applied_at(random, number))
 
 
 def _delays(random: Random) -> Delays:
@@ -209,8 +259,26 @@ def _of_workload(verb: str) -> Draft:
 def _asked(random: Random, at_s: float, hosts: list[str], workloads: list[WorkloadSetup]) -> list[Fault]:
     name = random.choice(workloads).workload.name
     verb = random.choice(
-        ("apply", "change", "change", "stop", "start", "remove", "migrate", "migrate", "failover", "failover")
+        (
+            "apply",
+            "change",
+            "change",
+            "stop",
+            "start",
+            "remove",
+            "migrate",
+            "migrate",
+            "failover",
+            "failover",
+            "checkpoint",
+            "resume",
+        )
     )
+    if verb in ("migrate", "failover") and random.random() < 0.2:
+        later_s = random.choice((0.1, 1.0, 3.0)) * random.random()
+        return [Fault(at_s, verb, (name,)), Fault(at_s + later_s, "cancel", (name,))]
+    if verb in ("checkpoint", "resume"):
+        return [Fault(at_s, verb, (name,))]
     if verb in ("migrate", "failover"):
         return [Fault(at_s, verb, (name,) if random.random() < 0.5 else (name, _some(random, hosts)))]
     faults = [Fault(at_s, verb, (name,))]
@@ -241,6 +309,26 @@ def _claim_taken(random: Random, at_s: float, hosts: list[str], _: list[Workload
     ]
 
 
+def _link(random: Random, at_s: float, hosts: list[str], _: list[WorkloadSetup]) -> list[Fault]:
+    one, other = _groups(random, hosts)
+    verb = random.choice(("cut-link", "cut-link", "cut-link-oneway"))
+    for_s = random.choice((random.uniform(0.1, 0.6), _short(random)))
+    cut = Fault(at_s, verb, (one, other), for_s)
+    if random.random() < 0.5:
+        return [cut]
+    # One side of it cannot ask the store either.
+    away = random.choice(("store-away", "store-deaf", "store-mute", "crash", "pause", "kill-agent"))
+    return [cut, Fault(at_s + random.uniform(-0.1, 0.6), away, (random.choice(hosts),), _short(random))]
+
+
+def _kill_standby(random: Random, at_s: float, _: list[str], workloads: list[WorkloadSetup]) -> list[Fault]:
+    return [Fault(at_s, "kill-standby", (random.choice(workloads).workload.name,))]
+
+
+def _stall_managers(random: Random, at_s: float, hosts: list[str], _: list[WorkloadSetup]) -> list[Fault]:
+    return [Fault(at_s, "stall-managers", (_some(random, hosts),), random.choice((0.2, 0.4, _short(random))))]
+
+
 def _kill_guard(random: Random, at_s: float, hosts: list[str], _: list[WorkloadSetup]) -> list[Fault]:
     return [Fault(at_s, "kill-guard", (_some(random, hosts),))]
 
@@ -258,6 +346,9 @@ DRAFTS: dict[str, tuple[int, Draft]] = {
     "isolate": (4, _of_host("isolate")),
     "unplug": (4, _of_host("unplug")),
     "flapping": (4, _flapping),
+    "link": (6, _link),
+    "stall managers": (4, _stall_managers),
+    "kill standby": (3, _kill_standby),
     "lose": (2, _of_all("lose", "0.1", "0.3", "0.6")),
     "double": (2, _of_all("double", "0.3", "1")),
     "delay": (2, _of_all("delay", "0.3", "1", "3")),

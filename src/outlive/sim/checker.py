@@ -13,6 +13,7 @@ from outlive.cluster.transaction import KeyValue, Transaction
 from .parts import Parts
 from .runtime import Life
 from .store import Changes
+from .voices import Stretch
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,12 @@ class Checker:
 
     def recorded(self, host: str, record: EventRecord) -> str | None:
         """A machine recorded an event."""
+
+    def speaks(self, stretch: Stretch, epoch: int) -> str | None:
+        """The output of a guest up to that epoch is about to leave."""
+
+    def adopts(self, before: Stretch, epoch: int, host: str) -> str | None:
+        """A host is about to go on with a guest as it was at that epoch."""
 
     def looked(self) -> str | None:
         """Half a second has passed."""

@@ -4,7 +4,14 @@ Each is proven able to fail by a test that breaks it on purpose.
 """
 
 from .checker import Checker, Violation, runs_whole, wanted
-from .liveness import LeaderReplaced, NoRestartStorm, PlaceableRunsAgain, StateStaysBounded, StoppedStaysDown
+from .liveness import (
+    LeaderReplaced,
+    NoRestartStorm,
+    PairedGoesOn,
+    PlaceableRunsAgain,
+    StateStaysBounded,
+    StoppedStaysDown,
+)
 from .safety import (
     ClaimsNeverOverlap,
     EndedStaysEnded,
@@ -12,6 +19,7 @@ from .safety import (
     LeadersWriteInTheirTerm,
     NeverTwo,
     NoDeadWhileSlotFresh,
+    OneVoice,
 )
 
 ALL: tuple[type[Checker], ...] = (
@@ -21,6 +29,8 @@ ALL: tuple[type[Checker], ...] = (
     EndedStaysEnded,
     NoDeadWhileSlotFresh,
     LeadersWriteInTheirTerm,
+    OneVoice,
+    PairedGoesOn,
     LeaderReplaced,
     PlaceableRunsAgain,
     StoppedStaysDown,
@@ -39,6 +49,8 @@ __all__ = [
     "NeverTwo",
     "NoDeadWhileSlotFresh",
     "NoRestartStorm",
+    "OneVoice",
+    "PairedGoesOn",
     "PlaceableRunsAgain",
     "StateStaysBounded",
     "StoppedStaysDown",

@@ -17,6 +17,7 @@ from .agent import Agent
 from .clock import BootClock
 from .gate import Gate
 from .guard import Guard
+from .guests import Guests
 from .parts import NODE, Parts
 from .runtime import Runtime
 from .setup import HostSetup
@@ -77,9 +78,10 @@ class SimHost:
         self.clock = BootClock(rate, parts.agenda.now - up_for_s / rate)
         self.gate = Gate(parts.agenda)
         self.guard = Guard(parts.agenda, parts.random, self.clock, parts.setup.timing.guard_late_s, self._guard_fires)
+        self.guests = Guests(self)
         self.runtime = Runtime(
             self.name, self.gate, parts.random, parts.setup.delays, self.guard, parts.datastore, parts.ledger,
-            parts.ills, self.tell,
+            parts.ills, self.tell, self.guests,
         )  # fmt: skip
         if self.paused:
             self.gate.close()
@@ -165,6 +167,10 @@ class SimHost:
         if self.agent is not None and self.agent.begun:
             room = NETWORK_CARD_BUFFER if self.paused else SOCKET_BUFFER
             self.agent.gate.enter_if_room(room, what, self.agent.talk, *about)
+
+    def guests_hear(self, sender: str, *said: Any) -> None:
+        """A message for one of the virtual machines here arrives."""
+        self.gate.enter(self.guests.hear, sender, *said)
 
     def tell(self, kind: Callable[..., ev.Event], **fields: Any) -> None:
         """Something here is noticed by the agent, if there is one."""

@@ -105,10 +105,18 @@ class PlaceableRunsAgain(Checker):
             if each.workload.name == workload.name:
                 continue
             placed = decoded(self.parts.store.data.get(rec.PLACEMENTS + each.workload.name))
-            if isinstance(placed, rec.PlacementRecord) and placed.host is not None:
-                used.setdefault(placed.host, []).append(each.workload.resources)
+            if isinstance(placed, rec.PlacementRecord):
+                taken_on = (placed.host, placed.standby, placed.moving_to)
+                for taken in filter(None, taken_on):
+                    used.setdefault(taken, []).append(each.workload.resources)
+        own = decoded(self.parts.store.data.get(rec.PLACEMENTS + workload.name))
+        disks = own.disk_hosts if isinstance(own, rec.PlacementRecord) and workload.keeps_disks else ()
+        if any(not runs_whole(self.parts, before) for before in workload.after):
+            return False
         for name, host in self.parts.hosts.items():
             member = decoded(self.parts.store.data.get(rec.HOSTS + name))
+            if disks and name not in disks:
+                continue
             if not host.powered or not isinstance(member, Host) or member.maintenance:
                 continue
             rules = workload.placement
@@ -124,6 +132,57 @@ class PlaceableRunsAgain(Checker):
             if allowed and workload.resources.fits_in(free):
                 return True
         return False
+
+
+class PairedGoesOn(Checker):
+    """A paired machine whose primary lost its power goes on at its standby, if that can, within BOUND_S."""
+
+    BOUND_S = 2.5
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._since: dict[str, tuple[int, float]] = {}
+
+    def looked(self) -> str | None:
+        """Look at each placement whose primary is without power."""
+        now = self.parts.agenda.now
+        for each in self.parts.setup.workloads:
+            name = each.workload.name
+            placed = decoded(self.parts.store.data.get(rec.PLACEMENTS + name)) if each.workload.is_hot else None
+            if not isinstance(placed, rec.PlacementRecord) or not self._is_due(placed):
+                self._since.pop(name, None)
+                continue
+            generation, since = self._since.get(name, (placed.generation, now))
+            if generation != placed.generation:
+                since = now
+            self._since[name] = (placed.generation, since)
+            if now - since > self.BOUND_S:
+                return f"{placed.standby} has not gone on with {name} of {placed.host} after {now - since:.1f} s"
+        return None
+
+    def _is_due(self, placed: rec.PlacementRecord) -> bool:
+        if not placed.paired or placed.order is rec.Order.STOP or placed.host is None or placed.standby is None:
+            return False
+        standby = self.parts.hosts[placed.standby]
+        follower = standby.guests.followers.get(placed.workload) if standby.powered else None
+        claim = self.parts.store.data.get(rec.CLAIMS + placed.standby)
+        return bool(
+            not self.parts.hosts[placed.host].powered
+            and follower is not None
+            and (follower.generation, follower.pairing) == (placed.generation, placed.pairing)
+            and follower.gate.is_open
+            and not standby.paused
+            and standby.guard.running
+            and standby.agent is not None
+            and standby.agent.gate.is_open
+            and standby.agent.begun
+            and not standby.agent.node.isolated
+            and standby.agent.node.session.incarnation == placed.standby_claim
+            and claim is not None
+            and claim.create_revision == placed.standby_claim
+            and self.parts.ways.both(standby.name)
+            and self.parts.ways.slow_s < 0.2
+        )
 
 
 class StoppedStaysDown(Checker):

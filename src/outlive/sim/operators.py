@@ -88,6 +88,28 @@ class Operators:
         """It shall move, by force."""
         self._operate(rec.OperationKind.FAILOVER, workload, host)
 
+    def checkpoint(self, workload: str) -> None:
+        """A checkpoint shall be made of it."""
+        self._operate(rec.OperationKind.CHECKPOINT, workload, None)
+
+    def resume(self, workload: str) -> None:
+        """It shall go back to its newest checkpoint."""
+        self._operate(rec.OperationKind.RESUME, workload, None)
+
+    def cancel(self, workload: str) -> None:
+        """What was asked for it last shall not be."""
+        for key, value in sorted(self._store.data.items()):
+            record = _readable(value) if key.startswith(rec.OPERATIONS) else None
+            if isinstance(record, rec.OperationRecord) and record.workload == workload:
+                self._swap(key, self._cancelled)
+
+    @staticmethod
+    def _cancelled(known: KeyValue | None) -> bytes | None:
+        record = _readable(known)
+        if not isinstance(record, rec.OperationRecord) or record.state in rec.ENDED:
+            return None
+        return rec.encode(replace(record, state=rec.OperationState.CANCELLED))
+
     def maintenance(self, host: str, wanted: bool) -> None:
         """The host shall get no new workloads, or shall again."""
 

@@ -24,6 +24,7 @@ from .runtime import Ills
 from .setup import Setup
 from .store import Store, Ways
 from .timeline import Timeline
+from .voices import Voices
 
 NODE = "node"
 LEADER = "leader"
@@ -46,6 +47,8 @@ Spy = Callable[[float, str, str, Event, tuple[Command, ...]], None]
 class Parts:
     """One world's shared parts. hosts: by name; their type is in `host`, which needs this file.
 
+    links: the ways of the streams between virtual machines; they can be cut alone, and pass only where `network` does.
+
     spy: called with (now, host, machine, event, commands) at every step. guards_fire: only a test turns it off.
     """
 
@@ -53,10 +56,12 @@ class Parts:
     random: Random
     agenda: Agenda
     network: Network
+    links: Network
     store: Store
     ways: Ways
     datastore: Datastore
     ledger: Ledger
+    voices: Voices
     timeline: Timeline
     machines: Machines
     ills: Ills = field(default_factory=Ills)

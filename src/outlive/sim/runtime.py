@@ -10,17 +10,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from outlive.cluster import events as ev
 from outlive.cluster.heartbeat import ModuleStatus
-from outlive.cluster.workload import Workload
+from outlive.cluster.workload import Kind, Workload
 
 from .datastore import Datastore, Grip
 from .gate import Gate
 from .guard import Guard
 from .ledger import Ledger
 from .setup import Delays, Range
+
+if TYPE_CHECKING:
+    from .guests import Guests
 
 
 class Life(Enum):
@@ -68,7 +71,7 @@ class Ills:
 
 
 class Runtime:
-    """tell: told (event class, fields) of what the agent notices."""
+    """tell: told (event class, fields) of what the agent notices. guests: the host's virtual machines."""
 
     def __init__(
         self,
@@ -81,8 +84,10 @@ class Runtime:
         ledger: Ledger,
         ills: Ills,
         tell: Callable[..., None],
+        guests: "Guests",
     ) -> None:
         self.host = host
+        self._guests = guests
         self.programs: dict[str, Program] = {}
         self._gate = gate
         self._random = random
@@ -110,7 +115,7 @@ class Runtime:
     def prepare(self, workload: Workload, generation: int) -> None:
         """Run lock, data folder, addresses → Prepared or PrepareFailed."""
         name = workload.name
-        if name in self.programs:
+        if name in self.programs or name in self._guests.followers:
             self._fail(name, generation, "runtime", "something of it is still here")
             return
         program = Program(workload, generation, lock_until=self._gate.now + self._delays.lock_patience_s)
@@ -170,6 +175,7 @@ class Runtime:
             )
             return
         process = program.processes.setdefault(module, Process())
+        self._guests.ends(workload)
         process.life = Life.STARTING
         process.turn += 1
         self._ledger.started(self.host, workload, generation, module)
@@ -183,9 +189,21 @@ class Runtime:
             self._gone(program, module, "it exited with status 1")
             return
         process.life = Life.RUNNING
+        if program.workload.kind is Kind.VM:
+            self._guests.begins(program)
         self._say(program, module, ModuleStatus.RUNNING, "")
 
+    def adopted(self, workload: Workload, generation: int) -> bool:
+        """What followed here has become a program that acts; False when that may not be."""
+        if workload.name in self.programs or not self._guard.allows():
+            return False
+        processes = {module.name: Process(Life.RUNNING) for module in workload.modules}
+        self.programs[workload.name] = Program(workload, generation, processes, acts=True)
+        self._ledger.begin(self.host, workload.name, generation)
+        return True
+
     def _gone(self, program: Program, module: str, reason: str) -> None:
+        self._guests.ends(program.workload.name)
         process = program.processes[module]
         process.life = Life.GONE
         process.turn += 1
@@ -207,6 +225,7 @@ class Runtime:
         process = program.processes.get(module) if program else None
         if program is None or process is None or process.life is Life.GONE:
             return
+        self._guests.ends(workload)
         process.life = Life.GONE
         process.turn += 1
         delay_s = self._draw(self._delays.exit_noticed_s)
@@ -234,6 +253,7 @@ class Runtime:
 
     def tear_down(self, workload: str, generation: int) -> None:
         """Stop everything of it, in order → TornDown, always."""
+        self._guests.drops(workload)
         program = self.programs.get(workload)
         if program is None or program.generation != generation:
             self._gate.after(0.001, self._tell_torn_down, workload, generation)
@@ -253,6 +273,7 @@ class Runtime:
 
     def _silence(self, program: Program, *, late_lock: bool = False) -> None:
         """Nothing of it runs or has an address any more."""
+        self._guests.ends(program.workload.name)
         for process in program.processes.values():
             process.life = Life.GONE
             process.turn += 1
@@ -269,6 +290,7 @@ class Runtime:
 
     def guard_fires(self) -> None:
         """The guard kills all that acts; the agent learns of it, and of its dead modules, in any order."""
+        self._guests.guard_fires()
         for program in list(self.programs.values()):
             said: list[tuple[Any, dict[str, Any]]] = [
                 (ev.GuardFired, {"workload": program.workload.name, "generation": program.generation})
@@ -284,6 +306,7 @@ class Runtime:
 
     def power_cut(self) -> None:
         """The host is gone, and with it all that ran."""
+        self._guests.power_cut()
         for program in list(self.programs.values()):
             self._silence(program, late_lock=True)
         self.programs.clear()

@@ -6,12 +6,13 @@ Each holds at every moment of every run, whatever goes wrong.
 from outlive.cluster import records as rec
 from outlive.cluster.node_state import Phase
 from outlive.cluster.records import EventRecord
-from outlive.cluster.transaction import KeyValue, Transaction
+from outlive.cluster.transaction import KeyValue, Put, Transaction
 
 from .checker import Checker, decoded
 from .operators import BY_HAND, OPERATOR
 from .parts import Parts
 from .store import Changes
+from .voices import Stretch
 
 
 class NeverTwo(Checker):
@@ -52,6 +53,8 @@ class ClaimsNeverOverlap(Checker):
             self._placed[placed.workload] = placed
             if before is None or placed.generation <= before.generation:
                 continue
+            if placed.took_over and origin in (placed.host, before.host):
+                continue  # its host may still act, but can say nothing any more: `one_voice` sees to that
             if before.host not in (None, placed.host) and self._may_act(before):
                 return (
                     f"{placed.workload} was placed on {placed.host} at generation {placed.generation} "
@@ -179,6 +182,46 @@ class LeadersWriteInTheirTerm(Checker):
         if origin in (OPERATOR, BY_HAND):
             return None
         for write in transaction.writes:
-            if write.key.startswith((rec.PLACEMENTS, rec.VERDICTS)) and self._holder != origin:
+            if not write.key.startswith((rec.PLACEMENTS, rec.VERDICTS)) or self._holder == origin:
+                continue
+            if not isinstance(write, Put) or not self._is_a_pairs(origin, write):
                 return f"{origin} wrote {write.key} while {self._holder} led"
+        return None
+
+    def _is_a_pairs(self, origin: str, write: Put) -> bool:
+        """Whether one host of a pair arbitrates as it may: its own part of the placement, or the step to the next."""
+        before = decoded(self.parts.store.data.get(write.key))
+        after = decoded(KeyValue(write.key, write.value, 1, 1))
+        if not isinstance(before, rec.PlacementRecord) or not isinstance(after, rec.PlacementRecord):
+            return False
+        kept = (before.generation, before.host, before.claim, before.order, before.version, before.restores)
+        if (after.generation, after.host, after.claim, after.order, after.version, after.restores) == kept:
+            return origin == before.host and after.pairing in (before.pairing, before.pairing + 1)
+        on = after.generation == before.generation + 1 and after.took_over and before.order is rec.Order.RUN
+        moved = origin == before.host and (after.host, after.claim) == (before.moving_to, before.moving_claim)
+        taken = (origin, origin, before.standby_claim) == (before.standby, after.host, after.claim)
+        return on and (moved or taken)
+
+
+class OneVoice(Checker):
+    """Nothing that a guest has said is lost when another goes on with it, and who is gone on from says no more."""
+
+    def speaks(self, stretch: Stretch, epoch: int) -> str | None:
+        """Compare with where another went on."""
+        if stretch.over_at is None or epoch <= stretch.over_at:
+            return None
+        return (
+            f"{stretch.host} lets out epoch {epoch} of {stretch.workload} at generation {stretch.generation}, "
+            f"but {stretch.over_by} went on from {stretch.over_at}"
+        )
+
+    def adopts(self, before: Stretch, epoch: int, host: str) -> str | None:
+        """Compare with what was said already."""
+        if before.over_at is not None:
+            return f"{host} goes on with {before.workload} of {before.host}, as {before.over_by} had already"
+        if before.released > epoch:
+            return (
+                f"{host} goes on with {before.workload} at epoch {epoch}, but {before.host} had said all "
+                f"up to {before.released}"
+            )
         return None

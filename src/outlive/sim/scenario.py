@@ -21,8 +21,19 @@ from random import Random
 from typing import Any
 
 from outlive.cluster.host import Capacity, Host
+from outlive.cluster.machine import LOCAL, MODULE, Disk, Machine
 from outlive.cluster.timing import Timing
-from outlive.cluster.workload import Module, OnIsolation, PlacementRules, RestorePolicy, VirtualIP, Workload
+from outlive.cluster.workload import (
+    Apart,
+    Kind,
+    Module,
+    OnIsolation,
+    PlacementRules,
+    Protection,
+    RestorePolicy,
+    VirtualIP,
+    Workload,
+)
 from outlive.errors import UsageInvalid
 
 from .faults import Fault, check
@@ -119,9 +130,11 @@ class _Script:
 
     def _workload(self, rest: str) -> None:
         name, options = _options(
-            rest, "modules", "cpus", "apply", "attempts", "isolation", "sites", "hosts", "priority", "data", "label"
-        )
-        names = options.get("modules", "main").split(",")
+            rest, "modules", "cpus", "apply", "attempts", "isolation", "sites", "hosts", "priority", "data", "label",
+            "after", "kind", "apart",
+        )  # fmt: skip
+        kind = Kind.VM if "kind" in options else Kind.SERVICE
+        names = [MODULE] if kind is Kind.VM else options.get("modules", "main").split(",")
         restore = RestorePolicy(attempts=int(options.get("attempts", "3")))
         modules = tuple(
             Module(module, (f"/bin/{module}",), restore=restore, after=tuple(names[:number][-1:]), stop_grace_s=2.0)
@@ -131,16 +144,22 @@ class _Script:
             sites=tuple(options["sites"].split(",")) if "sites" in options else (),
             hosts=tuple(options["hosts"].split(",")) if "hosts" in options else (),
             labels=dict([options["label"].split(":", 1)]) if "label" in options else {},
+            apart=Apart(options.get("apart", "host")),
         )
+        protection = Protection(options.get("kind", "cold"))
         workload = Workload(
             name=name,
             modules=modules,
+            kind=kind,
+            protection=protection,
+            machine=_machine(protection) if kind is Kind.VM else None,
+            after=tuple(options["after"].split(",")) if "after" in options else (),
             priority=int(options.get("priority", "100")),
             on_isolation=OnIsolation(options.get("isolation", "stop")),
             resources=Capacity(float(options.get("cpus", "1")), 512),
             placement=rules,
-            virtual_ips=(VirtualIP(f"10.0.9.{len(self.workloads) + 1}/24"),),
-            data_on=None if options.get("data") == "none" else DATASTORE,
+            virtual_ips=() if kind is Kind.VM else (VirtualIP(f"10.0.9.{len(self.workloads) + 1}/24"),),
+            data_on=None if kind is Kind.VM or options.get("data") == "none" else DATASTORE,
         )
         applied = options.get("apply", "1")
         self.workloads.append(WorkloadSetup(workload, None if applied == "never" else float(applied)))
@@ -181,6 +200,11 @@ def _fault(line: str) -> Fault:
         raise UnknownVerb("say when and what, and for how long if it ends: at 5 s: crash b for 20 s")
     at_s, verb, args, for_s = found.groups()
     return Fault(float(at_s), verb, tuple(args.split()), None if for_s is None else float(for_s))
+
+
+def _machine(protection: Protection) -> Machine:
+    on = LOCAL if protection is Protection.HOT else DATASTORE
+    return Machine(disks=(Disk("root", on=on, size_mib=64),))
 
 
 def _options(rest: str, *known: str) -> tuple[str, dict[str, str]]:

@@ -126,6 +126,26 @@ def _delay(parts: Parts, _: Operators, most_s: str) -> Undo:
     return restore
 
 
+def _cut_link(parts: Parts, _: Operators, one: str, other: str) -> Undo:
+    """No stream between virtual machines passes from one group to the other, nor back; all else does."""
+    ways = [(a, b) for a, b in product(one.split("+"), other.split("+")) if a != b]
+    ways += [(b, a) for a, b in ways]
+    parts.links.cut(ways)
+    return lambda: parts.links.mend(ways)
+
+
+def _cut_link_oneway(parts: Parts, _: Operators, sender: str, receiver: str) -> Undo:
+    """The same in one direction."""
+    ways = [(a, b) for a, b in product(sender.split("+"), receiver.split("+")) if a != b]
+    parts.links.cut(ways)
+    return lambda: parts.links.mend(ways)
+
+
+def _stall_managers(parts: Parts, _: Operators, host: str) -> Undo:
+    """The communication managers of the host stand still, and nothing else."""
+    return parts.hosts[host].guests.stall()  # type: ignore[no-any-return]
+
+
 # The store.
 
 
@@ -212,6 +232,9 @@ VERBS: dict[str, Verb] = {
     "cut-oneway": Verb(_cut_oneway, 2, 2, hosts=(0, 1)),
     "isolate": Verb(_isolate, 1, 1, hosts=(0,)),
     "unplug": Verb(_unplug, 1, 1, hosts=(0,)),
+    "cut-link": Verb(_cut_link, 2, 2, hosts=(0, 1)),
+    "cut-link-oneway": Verb(_cut_link_oneway, 2, 2, hosts=(0, 1)),
+    "stall-managers": Verb(_stall_managers, 1, 1, hosts=(0,)),
     "lose": Verb(_lose, 1, 1),
     "double": Verb(_double, 1, 1),
     "delay": Verb(_delay, 1, 1),

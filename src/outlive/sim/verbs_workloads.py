@@ -58,6 +58,15 @@ def _hang_stops(parts: Parts, _: Operators, workload: str, host: str = "") -> Un
     return _ill(parts.ills.stops_hang, workload, host)
 
 
+def _kill_standby(parts: Parts, _: Operators, workload: str) -> Undo:
+    """The communication manager that follows it dies."""
+    for host in parts.hosts.values():
+        follower = host.guests.followers.get(workload) if host.powered and not host.paused else None
+        if follower is not None and not follower.adopting:
+            follower.fail("its process was killed")
+    return None
+
+
 # Operators, and hands in the store.
 
 
@@ -97,6 +106,22 @@ def _failover(parts: Parts, operators: Operators, workload: str, host: str | Non
     return None
 
 
+def _checkpoint(parts: Parts, operators: Operators, workload: str) -> Undo:
+    operators.checkpoint(workload)
+    return None
+
+
+def _resume(parts: Parts, operators: Operators, workload: str) -> Undo:
+    operators.resume(workload)
+    return None
+
+
+def _cancel(parts: Parts, operators: Operators, workload: str) -> Undo:
+    """What was asked of it last, and has not ended, is called off."""
+    operators.cancel(workload)
+    return None
+
+
 def _maintenance(parts: Parts, operators: Operators, host: str) -> Undo:
     """The host gets no new workloads; undone: it does again."""
     operators.maintenance(host, True)
@@ -121,6 +146,10 @@ VERBS: dict[str, Verb] = {
     "fail-starts": Verb(_fail_starts, 1, 2, hosts=(1,)),
     "fail-prepares": Verb(_fail_prepares, 1, 2, hosts=(1,)),
     "hang-stops": Verb(_hang_stops, 1, 2, hosts=(1,)),
+    "kill-standby": Verb(_kill_standby, 1, 1),
+    "checkpoint": Verb(_checkpoint, 1, 1),
+    "resume": Verb(_resume, 1, 1),
+    "cancel": Verb(_cancel, 1, 1),
     "apply": Verb(_apply, 1, 1),
     "change": Verb(_change, 1, 1),
     "stop": Verb(_stop, 1, 1),

@@ -6,7 +6,7 @@ setup, the faults and the seed.
 
 import traceback
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -26,6 +26,7 @@ from .parts import Machines, Parts, Spy
 from .setup import CLUSTER_ID, Setup
 from .store import Changes, Store, Ways
 from .timeline import Timeline
+from .voices import Voices
 
 LOOK_EVERY_S = 0.5
 MACHINES_RAISE_NOTHING = "machines_raise_nothing"
@@ -55,16 +56,18 @@ class World:
         spy: Spy | None = None,
     ) -> None:
         agenda, timeline, ways = Agenda(), Timeline(), Ways()
-        store = Store(agenda, random, setup.delays)
+        store, ledger = Store(agenda, random, setup.delays), Ledger(agenda)
         self.parts = Parts(
             setup=setup,
             random=random,
             agenda=agenda,
             network=Network(agenda, random, setup.delays),
+            links=Network(agenda, random, replace(setup.delays, network_loss=0.0)),
             store=store,
             ways=ways,
             datastore=Datastore(agenda, random, setup.delays),
-            ledger=Ledger(agenda),
+            ledger=ledger,
+            voices=Voices(ledger),
             timeline=timeline,
             machines=machines or Machines(),
             spy=spy,
@@ -110,11 +113,24 @@ class World:
         parts = self.parts
         self._ears = {
             what: self._listening(what)
-            for what in ("acts", "ceases", "started", "writes", "changed", "recorded", "looked", "ended")
+            for what in (
+                "acts",
+                "ceases",
+                "started",
+                "writes",
+                "changed",
+                "recorded",
+                "speaks",
+                "adopts",
+                "looked",
+                "ended",
+            )
         }
         parts.ledger.on_begin.append(lambda *about: self._ask("acts", *about))
         parts.ledger.on_end.append(lambda *about: self._ask("ceases", *about))
         parts.ledger.on_start.append(lambda *about: self._ask("started", *about))
+        parts.voices.on_release = lambda *about: self._ask("speaks", *about)
+        parts.voices.on_adopt = lambda *about: self._ask("adopts", *about)
         parts.store.audit = self._audit
         parts.store.changed = self._changed
         parts.timeline.on_record = self._recorded
