@@ -239,19 +239,20 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import checkpoint_scene as scene
-from outlive.replication.checkpoint_writer import CheckpointWriter
+from outlive.replication.kernels import Staging
 import json
 told = json.loads(sys.argv[2])
 running = scene.Guest.__new__(scene.Guest)
 running.__dict__.update({key: Path(value) for key, value in told["paths"].items()}, hardware=scene.HARDWARE)
 running.process = type("Process", (), {"pid": told["pid"]})()
 if told["step"] == "standing":
-    real = CheckpointWriter._scan
-    def scan(self):
-        if self._standing.exists():
+    mark = running.scratch.with_name("scratch.standing")
+    real = Staging.copy_out
+    def copy_out(self, *arguments):
+        if mark.exists():
             os.kill(os.getpid(), signal.SIGKILL)
-        return real(self)
-    CheckpointWriter._scan = scan
+        return real(self, *arguments)
+    Staging.copy_out = copy_out
 def step(name):
     if name == told["step"]:
         os.kill(os.getpid(), signal.SIGKILL)

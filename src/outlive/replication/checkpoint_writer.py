@@ -11,7 +11,6 @@ writer serves one QEMU process and may be used by one thread at a time. Reading 
 """
 
 import contextlib
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,24 +21,23 @@ import msgspec
 
 from outlive.errors import Failed
 
-from . import device_state
 from .checkpoint import FORMAT, PAGE_BYTES, Checkpoint, Hardware
+from .checkpoint_cut import Cut, Cutter
 from .checkpoint_desk import SILENT_S, Desk
-from .checkpoint_disks import Drive, Plugged, drives, merge_layers, plug_layers, snapshot_command, unplug_layers
+from .checkpoint_disks import Drive, Plugged, drives, merge_layers, plug_layers, unplug_layers
 from .checkpoint_errors import CheckpointFailed
 from .checkpoint_folder import folder_of
 from .checkpoint_keeping import Keeping, Kept
-from .checkpoint_pages import PageSet, Run, page_count, pieces
+from .checkpoint_pages import Run, page_count, pieces
 from .checkpoint_scribe import Opening
-from .kernels import Staging
-from .memory import Memory, Runs, nonzero
-from .qmp_line import QemuRefused, QemuSilent, QmpLine, command
+from .memory import Memory
+from .qmp_line import QemuSilent, QmpLine
 from .tracking import Tracker
 
 MOST_ROUNDS = 12
 FEW_PAGES = 512
-CUT_S = 30.0
 _PIECE_PAGES = 8192
+_SHRINKS = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +88,6 @@ class Steps(Protocol):
     def __call__(self, step: str) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Cut:
-    state: bytes
-    pages: list[Run]
-    pause_ms: float
-
-
 class CheckpointWriter:
     """Takes checkpoints of one QEMU process. The first one is a base."""
 
@@ -111,23 +102,11 @@ class CheckpointWriter:
         """connect: makes a monitor line to QEMU, again after one fell silent.  memory: QEMU's, as mapped here."""
         self.target = target
         self.folder = folder_of(target.datastore, target.workload)
-        self._connect = connect
-        self._line: QmpLine | None = None
-        self._damage = ""
-        target.scratch.touch(mode=0o600)
-        ram = target.ram.stat()
-        os.chown(target.scratch, ram.st_uid, ram.st_gid)  # QEMU, whose user is another, writes it
-        # In memory, as the guest is: beside it for as long as a cut has stopped it, whoever is killed meanwhile.
-        self._standing = target.scratch.with_name(target.scratch.name + ".standing")
-        self._memory = memory
-        self._tracker = tracker
+        self._cutter = Cutter(connect, memory, tracker, target.ram, target.scratch)
         self._step = step
-        self._runs = Runs.for_pages(memory.pages)
-        self._staging = Staging(memory.pages)
-        self._unsaved = PageSet(memory.pages)
         self._parent: str | None = None
         self._increments = 0
-        self._prefix = b""
+        self._damage = ""
         self._held: list[Desk] = []
         self.figures: Figures | None = None
 
@@ -143,62 +122,43 @@ class CheckpointWriter:
             self._step("begin")
             sequence = desk.begin()[1]
             parent = self._parent if self._increments < self.target.base_every else None
-            prefix_ms = 0.0
-            if parent is None:
-                prefix_ms = self._take_prefix()
-            now = drives(self._qmp, self.target.datastore, self.target.disks)
+            prefix_ms = self._cutter.take_prefix() if parent is None else 0.0
+            now = drives(self._cutter.qmp, self.target.datastore, self.target.disks)
             self._step("layers")
             layered = desk.layers([drive.chain for drive in now]) if now else []
-            nodes = plug_layers(self._qmp, self.target.datastore, layered)
+            nodes = plug_layers(self._cutter.qmp, self.target.datastore, layered)
             self._step("rounds")
             rounds = self._copy_live(desk, parent is None)
             if now:
                 desk.settle([drive.chain for drive in now])
             self._step("cut")
-            cut = self._cut(now, nodes)
+            cut = self._cutter.cut(now, nodes)
             nodes = []
             self._step("put")
             self._put(desk, cut)
             self._step("finish")
-            checkpoint = desk.finish(
-                self._manifest(sequence, parent, now, reason, label, cut), device_state.splice(self._prefix, cut.state)
-            )
+            checkpoint = desk.finish(self._manifest(sequence, parent, now, reason, label, cut), cut.stream)
         except BaseException as error:
             if isinstance(error, QemuSilent):
-                self.close()  # the next line to QEMU mends what is left to mend
+                self.close()
             self._undo(desk, nodes)
             if isinstance(error, OSError):
                 raise CheckpointFailed("A checkpoint was not written.", cause=str(error)) from error
             raise
         desk.close()
         self._parent, self._increments = checkpoint.name, 0 if parent is None else self._increments + 1
-        self._unsaved.clear()
-        self._staging.give_back()
+        self._cutter.saved()
         took_ms = (time.monotonic() - begun) * 1000
         self.figures = Figures(cut.pause_ms, took_ms, tuple(rounds), page_count(cut.pages), prefix_ms)
         return checkpoint
 
-    @property
-    def _qmp(self) -> QmpLine:
-        """The monitor line. A new one first lets a guest go on that was stopped by a cut which nobody could end."""
-        if self._line is None:
-            self._line = self._connect()
-            if self._standing.exists() and self._line.run("query-status")["status"] == "paused":
-                self._line.run("cont")
-            self._standing.unlink(missing_ok=True)
-        return self._line
-
     def mend(self) -> None:
         """Let the guest go on if an earlier process of ours was killed while it stood. Raises QemuSilent."""
-        if self._standing.exists():
-            self.close()
-            _ = self._qmp
+        self._cutter.mend()
 
     def close(self) -> None:
-        """Let go of QEMU's monitor."""
-        if self._line is not None:
-            self._line.close()
-            self._line = None
+        """Let go of QEMU's monitor; it is connected to again when it is needed."""
+        self._cutter.close()
 
     def find_labelled(self, label: str) -> str:
         """The name of a whole checkpoint with that label, '' for none. Raises CheckpointFailed."""
@@ -217,13 +177,13 @@ class CheckpointWriter:
             if kept.merged:
                 self._increments = min(self._increments, self.target.keeping.keep)
             self._damage = kept.damaged
-            now = drives(self._qmp, self.target.datastore, self.target.disks)
+            now = drives(self._cutter.qmp, self.target.datastore, self.target.disks)
             by_name = {drive.chain.name: drive for drive in now}
             for disk, layers in desk.mergeable([drive.chain for drive in now]).items():
                 if stopped():
                     break
                 done = merge_layers(
-                    self._qmp, self.target.datastore, by_name[disk], layers, stopped, self.target.keeping.mib_s
+                    self._cutter.qmp, self.target.datastore, by_name[disk], layers, stopped, self.target.keeping.mib_s
                 )
                 if done:
                     desk.note_merged(disk, layers)
@@ -246,89 +206,35 @@ class CheckpointWriter:
 
     def _copy_live(self, desk: Desk, base: bool) -> list[int]:
         """Have all pages copied that are in no whole checkpoint, until few are left. Returns what each round had."""
-        told = list(self._scan())
-        if base:
-            everything = Runs.of([(0, self._memory.pages)])
-            told = list(nonzero(self._memory, everything, Runs.for_pages(self._memory.pages)))
-        else:
-            told = self._unsaved.runs()
+        told = self._cutter.everything() if base else self._cutter.unsaved()
         rounds = [page_count(told)]
         self._copy(desk, told)
-        while len(rounds) < MOST_ROUNDS and self._tracker.scan(self._runs, protect=False).pages > FEW_PAGES:
-            told = list(self._scan())
+        while len(rounds) < MOST_ROUNDS and self._cutter.waiting_pages() > FEW_PAGES:
+            told = self._cutter.written()
             rounds.append(page_count(told))
             self._copy(desk, told)
-            if rounds[-1] > 0.9 * rounds[-2] and len(rounds) > 2:
+            if rounds[-1] > _SHRINKS * rounds[-2] and len(rounds) > 2:
                 break  # the guest writes as fast as we copy: the cut has to take what is left
         return rounds
 
     def _copy(self, desk: Desk, told: list[Run]) -> None:
-        if self._tracker.source is self._memory:
+        if self._cutter.tells_memory:
             desk.copy(told)
             return
-        # What a comparer found is in its own copy alone, whatever the guest has written since.
         for piece in pieces(told, _PIECE_PAGES):
-            self._staging.copy_out(self._tracker.source, Runs.of(piece))
-            desk.put(piece, self._staging.data)
+            desk.put(piece, self._cutter.copy_aside(piece))
 
-    def _scan(self) -> Runs:
-        """The pages written since the last scan, which from now on are ours to save."""
-        runs = self._tracker.scan(self._runs)
-        self._unsaved.add(list(runs))
-        return runs
-
-    def _cut(self, now: list[Drive], nodes: list[str]) -> _Cut:
-        """Stop the guest for as short as can be. However this ends, the guest runs again if it ran before."""
-        commands = [command("query-status"), device_state.STOP]
-        if now:
-            commands.append(snapshot_command(now, nodes))
-        commands.append(device_state.save_command(self.target.scratch))
-        was_running = True
-        failures: list[Failed] = []
-        qmp = self._qmp
-        self._standing.touch()
-        begun = time.monotonic()
-        qmp.write(b"".join(commands), len(commands))
-        try:
-            was_running = qmp.answer(within_s=CUT_S)["status"] == "running"
-            for _ in commands[1:]:
-                try:
-                    qmp.answer(within_s=CUT_S)
-                except QemuRefused as error:
-                    failures.append(error)
-            runs = self._scan()
-            self._staging.copy_out(self._tracker.source, runs)
-        except BaseException:
-            if was_running:
-                with contextlib.suppress(QemuSilent):
-                    qmp.write(device_state.CONTINUE, 1)
-            self.close()  # answers may be on their way that belong to nobody
-            raise
-        if was_running:
-            qmp.write(device_state.CONTINUE, 1)
-            qmp.answer(within_s=CUT_S)
-        pause_ms = (time.monotonic() - begun) * 1000
-        self._standing.unlink()
-        if failures:
-            raise CheckpointFailed("QEMU could not be stopped for a checkpoint as it must.", cause=str(failures[0]))
-        return _Cut(device_state.read_saved(self.target.scratch), list(runs), pause_ms)
-
-    def _put(self, desk: Desk, cut: _Cut) -> None:
+    def _put(self, desk: Desk, cut: Cut) -> None:
         """Write the pages of the cut, a piece at a time."""
-        data = self._staging.data
+        data = self._cutter.data()
         at = 0
         for piece in pieces(cut.pages, _PIECE_PAGES):
             size = page_count(piece) * PAGE_BYTES
             desk.put(piece, data[at : at + size])
             at += size
 
-    def _take_prefix(self) -> float:
-        begun = time.monotonic()
-        self._prefix = device_state.take_prefix(self._qmp, self.target.scratch)
-        return (time.monotonic() - begun) * 1000
-
     def _manifest(
-        self, sequence: int, parent: str | None, now: list[Drive], reason: str, label: str, cut: _Cut
+        self, sequence: int, parent: str | None, now: list[Drive], reason: str, label: str, cut: Cut
     ) -> dict[str, Any]:
         return {
             "format": FORMAT,
@@ -349,9 +255,9 @@ class CheckpointWriter:
         """Clear away what a checkpoint that failed began, as far as that can be now; the next one clears the rest."""
         if nodes:
             with contextlib.suppress(Failed):
-                unplug_layers(self._qmp, nodes)
+                unplug_layers(self._cutter.qmp, nodes)
         with contextlib.suppress(Failed):
-            desk.heads([drive.chain for drive in drives(self._qmp, self.target.datastore, self.target.disks)])
+            desk.heads([drive.chain for drive in drives(self._cutter.qmp, self.target.datastore, self.target.disks)])
             desk.abort()
         desk.close()
         if desk.process.poll() is None:
