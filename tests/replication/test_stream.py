@@ -80,7 +80,7 @@ def test_no_flipped_bit_goes_unnoticed(data: st.DataObject) -> None:
     content[position] ^= 1 << data.draw(st.integers(0, 7))
     whole = [(Kind.EPOCH, b"state" * 9, 5), (Kind.ACKNOWLEDGED, b"", 6)]
     receiver = Receiver(Tape(bytes(content)), REIGN)
-    arrived = []
+    arrived: list[tuple[Kind, bytes, int]] = []
     try:
         while len(arrived) < len(whole):
             message = receiver.receive(1)

@@ -36,6 +36,7 @@ SEEDING, FINAL = 1, 2
 """Flags of EPOCH: a step of the first copy, applied at once; the last epoch of a hand-over."""
 
 CONNECT_S = 5.0
+_THREADS_END_S = 2.0
 PRIMARY_NOTICES_SOONER = 0.75
 """Of the standby's threshold: when a link is cut and both live, the side that serves clients asks the store first."""
 
@@ -107,6 +108,8 @@ class Feed:
         self._sending = threading.Lock()
         self._link: link.Link | None = None
         self._keepalive: KeepAlive | None = None
+        self._datagrams: socket.socket | None = None
+        self._threads: list[threading.Thread] = []
 
     def connect(self) -> None:
         """Connect and be welcomed. Raises LinkBroken, StalePeer, StandbyUnfit."""
@@ -138,6 +141,7 @@ class Feed:
             raise kind("The standby refused this machine.", cause=welcome.reason)
         self.labels = welcome.disks
         datagrams = socket.socket(socket.AF_INET6 if ":" in pair.address else socket.AF_INET, socket.SOCK_DGRAM)
+        self._datagrams = datagrams
         datagrams.connect((pair.address, pair.port))
         self._keepalive = KeepAlive(
             datagrams,
@@ -153,8 +157,12 @@ class Feed:
         """Begin the threads; the prefix of the machine's device states goes out first."""
         assert self._keepalive is not None
         self._keepalive.start()
-        threading.Thread(target=self._send_all, args=(prefix,), name="send", daemon=True).start()
-        threading.Thread(target=self._receive_all, name="acknowledgements", daemon=True).start()
+        self._threads = [
+            threading.Thread(target=self._send_all, args=(prefix,), name="send", daemon=True),
+            threading.Thread(target=self._receive_all, name="acknowledgements", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def lost(self) -> bool:
@@ -177,7 +185,7 @@ class Feed:
         self._steps_wake.set()
 
     def close(self, reason: str = "") -> None:
-        """End it without calling back. reason: told to the standby if the link still takes it."""
+        """End it without calling back; for the thread that made it. reason: told to the standby if it can be."""
         self._lost.set()
         if self._keepalive is not None:
             self._keepalive.stop()
@@ -186,6 +194,12 @@ class Feed:
             if reason:
                 self._say_bye(reason)
             self._link.close()
+            for thread in self._threads:
+                thread.join(_THREADS_END_S)
+            if not any(thread.is_alive() for thread in self._threads):
+                self._link.dispose()
+        if self._datagrams is not None:
+            self._datagrams.close()
 
     def _say_bye(self, reason: str) -> None:
         assert self._link is not None

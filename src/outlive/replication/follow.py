@@ -19,7 +19,7 @@ from outlive.errors import Failed
 from outlive.replication import handshake
 from outlive.replication.comm_config import HotValues
 from outlive.replication.device_state import check as check_state
-from outlive.replication.disk_copy import DiskCopies
+from outlive.replication.disk_copy import DiskCopies, DiskCopyBroken
 from outlive.replication.disk_writes import DiskWrite, unpack
 from outlive.replication.feed import FINAL, SEEDING, SEEDING_SILENCE_S
 from outlive.replication.handshake import Hello, StepHead
@@ -148,6 +148,7 @@ class Following:
         self._threads[0].join(_APPLY_S)
         if any(thread.is_alive() for thread in self._threads):
             raise Failed("The last epoch could not be applied in time.")
+        self._link.dispose()
         if not self.epoch:
             return None
         return Whole(
@@ -186,6 +187,8 @@ class Following:
                 self._take(self._receiver.receive(None))
         except LinkBroken:
             self._lose("end-of-stream", 0.0)
+        except DiskCopyBroken as error:
+            self._lose(f"own disk: {error}", 0.0)
         except Failed as error:
             self._lose(f"garbage: {error}", 0.0)
         except Exception:
@@ -305,7 +308,7 @@ class Following:
                 self._applied += 1
             except Exception as error:
                 self.epoch = 0  # what lies here is no whole epoch: never to be adopted
-                _log.exception("applying.failed")
+                _log.error("applying.failed", because=str(error))
                 self._lose(f"cannot be applied: {error}", 0.0)
                 while self._to_apply.get() is not None:
                     pass

@@ -130,7 +130,10 @@ class KeepAlive:
         counter, newest, progress, progressed_at = 0, -1, -1, boot_s()
         next_at = boot_s()
         while not self._ended.is_set():
-            select.select([self._port], [], [], max(0.0, next_at - boot_s()))
+            try:
+                select.select([self._port], [], [], max(0.0, next_at - boot_s()))
+            except (OSError, ValueError):
+                return  # the port was closed, after `stop`
             for pulse in self._arrived():
                 if pulse.counter > newest:
                     newest = pulse.counter

@@ -109,7 +109,7 @@ class Link:
             return
         self._closed.set()
         os.write(self._wake_write, b"x")
-        # Threads may still look at the descriptors: shut down now, closed when the object goes.
+        # Threads may still look at the descriptors: these are closed by `dispose`.
         try:
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
         except OSError:
@@ -119,16 +119,20 @@ class Link:
     def closed(self) -> bool:
         return self._closed.is_set()
 
+    def dispose(self) -> None:
+        """Give the descriptors back: for the owner, once no thread uses the link any more. May be called twice."""
+        self.close()
+        self._socket.close()
+        if self._wake_read >= 0:
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            self._wake_read = -1
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        self._socket.close()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        self.dispose()
 
     def _read_into(self, target: memoryview, within_s: float | None) -> int:
         count = self._try(lambda: self._socket.recv_into(target), select.POLLIN, within_s)

@@ -102,6 +102,7 @@ class Primary:
     def _turn(self) -> None:
         feed = self._feed
         if feed is not None and feed.lost:
+            feed.close()
             self._machine.journal.unfollow()
             self._feed = None
             self._wake.set()

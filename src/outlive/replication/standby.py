@@ -181,7 +181,12 @@ class Standby:
             except OSError:
                 return
             try:
-                self._admit(accepted(connection, self._config.tls))
+                peer = accepted(connection, self._config.tls)
+                try:
+                    self._admit(peer)
+                except BaseException:
+                    peer.dispose()
+                    raise
             except Failed as error:
                 _log.warning("primary.refused", address=address[0], because=str(error))
 
@@ -198,7 +203,6 @@ class Standby:
             refusal = self._refusal(hello, reign, connection)
             if refusal is not None:
                 sender.send(Kind.WELCOME, [handshake.pack(refusal)], within_s=_WELCOME_S)
-                connection.close()
                 raise Failed("A primary was refused.", cause=refusal.reason)
             self._begin(connection, receiver, sender, hello, reign)
 
