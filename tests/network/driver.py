@@ -152,6 +152,11 @@ class Driver:
         macs = bytes.fromhex((destination + source).replace(":", ""))
         os.write(self.open_taps[tap], macs + OUR_FRAMES + text.encode().ljust(46, b"\0"))
 
+    async def send_many(self, tap: str, source: str, destination: str, count: int, interval_s: float) -> None:
+        for number in range(count):
+            await self.send(tap, source, destination, str(number))
+            await asyncio.sleep(interval_s)
+
     async def heard(self, tap: str, count: int, ethertype: str) -> list[str]:
         """The texts of the frames that came to the machine: so many, waiting long for them, and what else came by then.
 
