@@ -189,6 +189,19 @@ def test_a_machine_beside_a_standby_reaches_the_primary_until_the_takeover(clust
     assert cluster.heard("a", "web", 0) == []
 
 
+def test_a_machine_beside_the_old_primary_reaches_the_new_one_although_the_old_tap_is_still_there(
+    cluster: Cluster,
+) -> None:
+    beside = Whereabouts("db", 1, "a")
+    cluster.update("a", [PAIRED[0], beside])
+    cluster.update("b", [PAIRED[0], beside])
+    cluster.update("b", [TAKEN_OVER[0], beside])
+    cluster.update("a", [TAKEN_OVER[0], beside])
+    cluster.send("a", "db", WEB, "moved")
+    assert cluster.heard("b", "web", 1) == ["moved"]
+    assert cluster.heard("a", "web", 0) == []
+
+
 def test_an_agent_that_starts_again_finds_its_networks_and_mends_them(cluster: Cluster) -> None:
     cluster.everywhere(PAIRED)
     host = cluster.hosts["c"]

@@ -13,7 +13,7 @@ another alias than ours are neither changed nor removed.
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -26,6 +26,7 @@ from outlive.network import fdb
 from outlive.network.bridge import BRIDGE, LIVE, NETWORK_ALIAS, SHADOW
 from outlive.network.forwarding import Age, Ages, Row, steps
 from outlive.network.kernel_links import Device, KernelLinks, Vxlan
+from outlive.network.tap import tap_name
 from outlive.network.workers import Workers
 
 VXLAN_PORT = 4789
@@ -105,7 +106,7 @@ class Overlay:
 
 @dataclass
 class _Made:
-    """A network as it is in the kernel. rows: what its two ends forward."""
+    """A network as it is in the kernel. rows: what its two ends forward. live_cards: taps of what runs here, by MAC."""
 
     name: str
     mtu: int
@@ -113,6 +114,7 @@ class _Made:
     shadow: int | None
     ages: Ages
     rows: frozenset[Row] = frozenset()
+    live_cards: dict[str, str] = field(default_factory=dict)
 
     def serves(self, segment: Segment) -> bool:
         """Whether its devices are those that the segment needs."""
@@ -188,8 +190,9 @@ class _Tables:
         if shadow is not None:
             rows |= {Row(True, mac, address) for mac, address in fdb.rows(shadow)}
         known = self._made.get(network.vni)
-        ages = Ages() if known is None else known.ages
-        return _Made(network.name, network.mtu, live, shadow, ages, frozenset(rows))
+        if known is None:
+            return _Made(network.name, network.mtu, live, shadow, Ages(), frozenset(rows))
+        return _Made(network.name, network.mtu, live, shadow, known.ages, frozenset(rows), known.live_cards)
 
     def _end(self, segment: Segment, prefix: str, bridge: int, devices: dict[str, Device]) -> int:
         """One of the network's VXLAN ends, in its bridge; one that is there is used if it is the same."""
@@ -223,7 +226,15 @@ class _Tables:
         return True
 
     def _forward(self, made: _Made, segment: Segment) -> int:
-        return self._bring(made, made.ages.settle(segment))
+        changes = self._bring(made, made.ages.settle(segment))
+        live = {here.mac: tap_name(here.workload, here.nic) for here in segment.here if here.live}
+        for mac, tap in made.live_cards.items() - live.items():
+            # Until its tap is removed or told to stand by, the bridge would go on giving it what is for elsewhere.
+            device = self._links.device(tap)
+            if device is not None:
+                self._links.unpin(device.index, mac)
+        made.live_cards = live
+        return changes
 
     def _bring(self, made: _Made, rows: frozenset[Row]) -> int:
         """Bring both ends' tables to these rows; how many changes that took."""
