@@ -7,9 +7,11 @@ the machine goes on.
 
 import os
 import select
+import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -107,14 +109,18 @@ class _Talk:
         self._client, self._key, self._terminal, self._streamed = client, key, terminal, streamed
         self._address = f"/v1/workloads/{name}/console/{streamed.header(SESSION_HEADER)}"
         self._over, self._tell = os.pipe()
+        os.set_blocking(self._tell, False)
         self._showing = threading.Thread(target=self._show, daemon=True)
 
     def until_detached(self) -> bool:
         """Whether the user detached; False when the connection ended. Returns when one of both has happened."""
+        # A signal that comes just before we wait would else be noticed only with the next key.
+        before = signal.set_wakeup_fd(self._tell, warn_on_full_buffer=False)
         try:
             self._showing.start()
             return self._type()
         finally:
+            signal.set_wakeup_fd(before)
             self._streamed.abandon()
             if self._showing.ident is not None:
                 self._showing.join(SHOWN_WITHIN_S)
@@ -129,7 +135,8 @@ class _Talk:
         except (ClusterUnreachable, OSError):
             pass
         finally:
-            os.write(self._tell, b"x")
+            with suppress(BlockingIOError):
+                os.write(self._tell, b"x")
 
     def _type(self) -> bool:
         while True:
