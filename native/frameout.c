@@ -154,17 +154,18 @@ int64_t framehold_discard(struct framehold *hold)
 {
     pthread_mutex_lock(&hold->taking);
     pthread_mutex_lock(&hold->sending);
-    (void)tap_send(hold, AT_ONCE);
-    uint64_t head = atomic_load(&hold->out.head);
-    if (atomic_load(&hold->released) != ALL_RELEASED)
-        atomic_store(&hold->released, head);
-    for (uint64_t at = atomic_load(&hold->out.tail); at < head;) {
+    uint64_t head = atomic_load(&hold->out.head), released = atomic_load(&hold->released);
+    /* Released frames that the tap has no room for yet still go out; marks go on growing. */
+    for (uint64_t at = released; at < head;) {
         struct framering_frame frame = framering_at(&hold->out, at);
         if (frame.length > 0)
             COUNT(hold, held_frames, -1);
         at = frame.next;
     }
-    atomic_store(&hold->out.tail, head);
+    if (released < head) {
+        framering_pass_over(&hold->out, released, head);
+        atomic_store(&hold->released, head);
+    }
     hold->told = false;
     event_clear(hold->waiting_fd);
     pthread_mutex_unlock(&hold->sending);

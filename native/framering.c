@@ -22,7 +22,7 @@ int64_t framering_open(struct framering *ring, uint64_t capacity)
     void *bytes;
 
     capacity = (capacity + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
-    if (capacity < RING_LEAST)
+    if (capacity < RING_LEAST || capacity > UINT32_MAX)
         return -EINVAL;
     int64_t result = pages_map(-1, capacity, 1, &bytes);
     if (result < 0)
@@ -83,6 +83,11 @@ void framering_add(struct framering *ring, uint32_t length, uint64_t came_ns)
     record_write(ring, head, (struct record){.length = length, .came_ns = came_ns});
     head += RECORD_BYTES + (length + RECORD_BYTES - 1) / RECORD_BYTES * RECORD_BYTES;
     atomic_store_explicit(&ring->head, head, memory_order_release);
+}
+
+void framering_pass_over(struct framering *ring, uint64_t from, uint64_t to)
+{
+    record_write(ring, from, (struct record){.skipped = (uint32_t)(to - from)});
 }
 
 struct framering_frame framering_at(const struct framering *ring, uint64_t place)

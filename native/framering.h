@@ -33,6 +33,9 @@ bool framering_has_room(const struct framering *ring);
 /* Makes the frame written to that room part of the ring. */
 void framering_add(struct framering *ring, uint32_t length, uint64_t came_ns);
 
+/* Makes one record without a frame of all records between two places; neither side may be at work. */
+void framering_pass_over(struct framering *ring, uint64_t from, uint64_t to);
+
 /* The record at a place that is before the head. */
 struct framering_frame framering_at(const struct framering *ring, uint64_t place);
 

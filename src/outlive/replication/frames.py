@@ -77,7 +77,7 @@ class FrameHold:
         tap_fd:    an open tap (no packet information, no offload header); becomes non-blocking, stays the caller's.
         guest_fd:  our datagram socket, see `guest_socket`; likewise.
         held_bytes, inbound_bytes, copied_bytes: bounds of frames held, kept or waiting for the guest, and copied
-                   for the standby; each at least 256 KiB.
+                   for the standby; each from 256 KiB to 4 GiB.
         Raises KernelFailed.
         """
         handle = ctypes.c_void_p()
