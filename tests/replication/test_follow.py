@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from outlive.replication import handshake, link
 from outlive.replication.comm_config import HotValues, ReplicatedDisk, TlsFiles
@@ -88,7 +89,7 @@ class Pairing:
 
     def end(self, pages: int = 1, writes: int = 1, flags: int = 0, state: bytes = STATE) -> None:
         self.step += 1
-        state = b"" if flags & SEEDING else state
+        state = b"" if flags & SEEDING else zstandard.compress(state)
         head = handshake.pack_head(StepHead(pages, writes, len(state)))
         self.sender.send(Kind.EPOCH, [head, state], epoch=self.step, flags=flags, within_s=5)
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
+import zstandard
 
 from outlive.errors import Failed
 from outlive.replication import handshake, link
@@ -100,6 +101,7 @@ class Feed:
         self.stagings: queue.SimpleQueue[Staging] = queue.SimpleQueue()
         for _ in range(STAGINGS):
             self.stagings.put(Staging(min(STAGING_PAGES, ram_pages)))
+        self._compressor = zstandard.ZstdCompressor(level=1)
         self._steps: deque[Step] = deque()
         self._steps_wake = Wake()
         self._under_way: deque[Step] = deque()
@@ -274,7 +276,7 @@ class Feed:
             self._send(Kind.DISK, parts, epoch=step.number, flags=seeding)
             messages += 1
         step.writes = []
-        state = step.state
+        state = self._compressor.compress(step.state) if step.state else b""
         head = StepHead(pages, messages, len(state), tuple(len(frames) for frames in step.output))
         flags = seeding | (FINAL if step.final else 0)
         self._send(Kind.EPOCH, [handshake.pack_head(head), state, *step.output], epoch=step.number, flags=flags)

@@ -259,7 +259,8 @@ class Following:
         self._acknowledge(message.epoch)
 
     def _end_epoch(self, message: Message) -> None:
-        _, state, output = self._whole_step(message)
+        _, compressed, output = self._whole_step(message)
+        state = handshake.unpack_state(compressed)
         check_state(state)
         if not self._prefix:
             raise StreamGarbage("An epoch came before the prefix.")
@@ -272,7 +273,7 @@ class Following:
             if self._over:
                 return
             # Whole from here on: this very epoch is adopted, and only now the primary is told.
-            self.epoch, self._state = message.epoch, bytes(state)
+            self.epoch, self._state = message.epoch, state
             self._output.append(output)
             self._inbound_before, self._inbound = self._inbound, []
             self._finish_step(message.epoch)

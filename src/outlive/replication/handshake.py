@@ -7,7 +7,9 @@ memory size and disks, has never welcomed a newer reign, and forgets what it hel
 from typing import Literal, TypeVar
 
 import msgspec
+import zstandard
 
+from outlive.replication.device_state import MOST_STATE_BYTES
 from outlive.replication.disk_writes import DiskLabel
 from outlive.replication.stream import StreamGarbage
 
@@ -61,14 +63,25 @@ def unpack(payload: memoryview, kind: type[Words]) -> Words:
 class StepHead(msgspec.Struct, frozen=True, array_like=True):
     """What stands before a step's device state in EPOCH: what must have come before it, and what follows.
 
-    pages, writes: how many PAGES and DISK messages belong to the step. output: the lengths of the frame lists that
-    follow the device state, one a port; a seeding step has neither.
+    pages, writes: how many PAGES and DISK messages belong to the step. state_bytes: of the device state as it follows,
+    compressed (zstd). output: the lengths of the frame lists after it, one a port; a seeding step has neither.
     """
 
     pages: int
     writes: int
     state_bytes: int
     output: tuple[int, ...] = ()
+
+
+def unpack_state(compressed: memoryview) -> bytes:
+    """The device state of a step. Raises StreamGarbage."""
+    try:
+        size = zstandard.frame_content_size(compressed)
+        if not 0 <= size <= MOST_STATE_BYTES:
+            raise StreamGarbage("A device state is too large.", cause=str(size))
+        return zstandard.ZstdDecompressor().decompress(compressed)
+    except zstandard.ZstdError as error:
+        raise StreamGarbage("A device state cannot be decompressed.", cause=str(error)) from error
 
 
 def pack_head(head: StepHead) -> bytes:

@@ -163,10 +163,11 @@ class Machine:
         """
         cut = Cut()
         self.journal.draining(True)
-        begun = time.perf_counter()
         try:
             self.qmp.write(self._save, 3)
             was_running = bool(self.qmp.answer()["running"])
+            # QEMU turns to `stop` only once it has said this.
+            begun = time.perf_counter()
             self._stands = self._stands or was_running
             self.qmp.answer()
             self.qmp.answer()
