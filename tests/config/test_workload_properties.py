@@ -70,8 +70,11 @@ def workloads(draw: st.DrawFn) -> Workload:
     )
     braces = ("host", "workload", "generation", *["data"] * (data_on is not None), *["address"] * bool(virtual_ips))
     names = draw(st.lists(NAMES, min_size=1, max_size=4, unique=True))
+    name = draw(NAMES)
+    sites = draw(st.lists(NAMES, max_size=3, unique=True))
     return Workload(
-        name=draw(NAMES),
+        name=name,
+        after=tuple(draw(st.lists(NAMES.filter(lambda other: other != name), max_size=2, unique=True))),
         modules=tuple(draw(modules(name, names[:place], words(braces), braces)) for place, name in enumerate(names)),
         priority=draw(st.integers(0, 1000)),
         on_isolation=draw(st.sampled_from(OnIsolation)),
@@ -79,9 +82,10 @@ def workloads(draw: st.DrawFn) -> Workload:
         placement=draw(
             st.builds(
                 PlacementRules,
-                st.lists(NAMES, max_size=3, unique=True).map(tuple),
+                st.just(tuple(sites)),
                 st.lists(NAMES, max_size=3, unique=True).map(tuple),
                 LABELS,
+                st.lists(st.sampled_from(sites) if sites else NAMES, max_size=2, unique=True).map(tuple),
             )
         ),
         virtual_ips=tuple(virtual_ips),
@@ -191,6 +195,7 @@ NASTY: list[Any] = [
 ONLY_READING_KNOWS = re.compile(
     r"stands for nothing|but the workload has no|is no module of this file|makes a circle|names its own module"
     r"|names \S+ for the second time|is a relative path|is no regular expression|must not be (above|below)"
+    r"|for a service, only for a vm|is for protection hot|not among the sites|names the workload itself"
     r"|is no IP address|does not begin with an IP address|has no prefix length"
 )
 
