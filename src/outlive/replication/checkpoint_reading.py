@@ -161,6 +161,7 @@ def make_layer(folder: Path, disk: DiskChain, owner: tuple[int, int] | None = No
             f"No layer could be put on disk {disk.name}.", cause=output.decode(errors="replace").strip() or str(error)
         ) from error
     lowest = (datastore / disk.layers[0].path).stat()
+    path.chmod(0o600)
     os.chown(path, *(owner or (lowest.st_uid, lowest.st_gid)))
     fd = open_file(path)
     try:
