@@ -9,6 +9,8 @@ import pytest
 from outlive.cli import main, table
 from outlive.native import outlive_command
 
+DECIDING = ("apply", "run", "start", "stop", "rm", "migrate", "failover", "checkpoint", "resume")
+
 
 def every_command() -> list[list[str]]:
     found = []
@@ -34,14 +36,15 @@ def test_every_commands_help_says_what_it_does_and_what_it_takes(
 
 
 def test_every_command_that_talks_to_a_cluster_can_be_told_which_and_answers_in_json() -> None:
-    for name in ("apply", "run", "start", "stop", "rm", "migrate", "failover", "status", "ps", "logs", "events", "why"):
+    looking = ("status", "ps", "logs", "events", "why", "screenshot", "checkpoints", "verify")
+    for name in (*DECIDING, *looking):
         command = table.load(table.COMMANDS[name])
         options = {option for parameter in command.params for option in parameter.opts}
         assert {"--socket", "--lab", "--json"} <= options, name
 
 
 def test_every_command_that_decides_can_be_tried_out() -> None:
-    for name in ("apply", "run", "start", "stop", "rm", "migrate", "failover"):
+    for name in DECIDING:
         options = {option for parameter in table.load(table.COMMANDS[name]).params for option in parameter.opts}
         assert "--dry-run" in options, name
 

@@ -57,7 +57,7 @@ class Machines:
             case "PUT", _ if path.startswith("/v1/networks/"):
                 return self._make(path.rpartition("/")[2], asked.json)
             case "DELETE", "/v1/networks/office":
-                return 200, {"network": "office", "changed": True}
+                return 200, {"network": "office", "changed": True, "commands": []}
             case "DELETE", _:
                 return problem(409, "network.in-use", "db is on the network lab.", 3)
         return problem(404, "not-found", "There is nothing here.")
@@ -186,6 +186,8 @@ def test_networks_are_made_once_listed_and_removed(run: Run, machines: Machines)
         "db",
     ]
     assert json.loads(run("network", "list", "--json")[1])["networks"][0]["name"] == "office"
+    assert run("network", "rm", "office", "--dry-run")[1].startswith("Nothing would be decided at once")
+    assert run("network", "create", "office", "--dry-run")[1].startswith("Nothing would be decided at once")
     assert run("network", "rm", "office") == (0, "", "The network office is gone.\n")
     code, _, err = run("network", "rm", "lab")
     assert (code, "db is on the network lab." in err) == (3, True)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .connect import cluster_options, named, say
+from .connect import cluster_options, dry_run_option, named, query, say, tell_commands
 from .output import json_option, print_json, stdout_console
 
 if TYPE_CHECKING:
@@ -28,15 +28,21 @@ def command() -> None:
 )
 @click.option("--mtu", type=click.IntRange(576, 9000), metavar="BYTES", help="The largest packet; else what fits.")
 @click.option("--subnet", metavar="ADDRESS/LENGTH", help="The addresses of its machines, for checks.")
+@dry_run_option
 @cluster_options
 @json_option
-def create(client: "Client", name: str, vni: int | None, mtu: int | None, subnet: str | None, as_json: bool) -> None:
+def create(
+    client: "Client", name: str, vni: int | None, mtu: int | None, subnet: str | None, dry_run: bool, as_json: bool
+) -> None:
     """Make the network NAME. One that is there already and is the same is left alone."""
     given = {"vni": vni, "mtu": mtu, "subnet": subnet}
-    answer = client.put(f"/v1/networks/{name}", {key: value for key, value in given.items() if value is not None})
+    asked = {key: value for key, value in given.items() if value is not None}
+    answer = client.put(f"/v1/networks/{name}{query(dry_run)}", asked)
     network = answer["network"]
     if as_json:
         print_json(answer)
+    elif dry_run:
+        tell_commands(answer)
     elif answer["changed"]:
         click.echo(f"Made the network {name}: number {network['vni']}, MTU {network['mtu']}.")
     else:
@@ -73,13 +79,17 @@ def _show(networks: list[dict[str, Any]]) -> None:
 
 @command.command(short_help="Remove networks that no machine is on.")
 @click.argument("names", nargs=-1, required=True, type=NETWORK, metavar="NAME…")
+@dry_run_option
 @cluster_options
 @json_option
-def rm(client: "Client", names: tuple[str, ...], as_json: bool) -> None:
+def rm(client: "Client", names: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
     """Remove networks. One that a machine is on is refused."""
     results = []
     for name in names:
-        results.append(client.delete(f"/v1/networks/{name}"))
-        say(f"The network {name} is gone.")
+        results.append(client.delete(f"/v1/networks/{name}{query(dry_run)}"))
+        if dry_run:
+            tell_commands(results[-1])
+        else:
+            say(f"The network {name} is gone.")
     if as_json:
         print_json({"networks": results})
