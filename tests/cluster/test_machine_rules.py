@@ -20,7 +20,14 @@ from outlive.cluster.machine import (
     NicModel,
     WarmPolicy,
 )
-from outlive.cluster.machine_rules import datastores_of, derived_mac, is_multicast, machine_problem, needs
+from outlive.cluster.machine_rules import (
+    datastores_of,
+    derived_mac,
+    is_multicast,
+    machine_problem,
+    needs,
+    shared_mac,
+)
 from outlive.cluster.workload import Apart, Kind, Module, PlacementRules, Protection, Workload
 
 ROOT = Disk("root", on="shared", size_mib=1024)
@@ -129,3 +136,11 @@ def test_the_datastores_that_a_host_must_reach_are_named_once() -> None:
     warm = replace(COLD, data_on="shared", protection=Protection.WARM, warm=WarmPolicy(on="other"))
     assert datastores_of(warm) == ("shared", "other")
     assert datastores_of(HOT) == ()
+
+
+def test_an_address_that_two_machines_have_is_told_with_the_other() -> None:
+    other = replace(COLD, name="copy")
+    service = Workload("web", (Module("main", ("x",)),))
+    assert shared_mac(COLD, [service, COLD, other]) == (LAN.mac, "copy")
+    assert shared_mac(COLD, [service, COLD, with_machine(other, nics=())]) is None
+    assert shared_mac(service, [COLD]) is None

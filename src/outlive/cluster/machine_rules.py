@@ -6,7 +6,7 @@ numbers that are given here.
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from hashlib import sha256
 
 from .host import NAME, Capacity
@@ -73,6 +73,16 @@ def datastores_of(workload: Workload) -> tuple[str, ...]:
         named += [disk.on for disk in workload.machine.disks if disk.on != LOCAL]
         named += [workload.warm.on] if workload.protection is Protection.WARM and workload.warm.on else []
     return tuple(dict.fromkeys(named))
+
+
+def shared_mac(workload: Workload, others: Iterable[Workload]) -> tuple[str, str] | None:
+    """An address of a card that another workload's card has too, with that workload's name; None if there is none."""
+    own = {nic.mac for nic in workload.machine.nics} if workload.machine else set()
+    for other in others:
+        cards = other.machine.nics if other.machine and other.name != workload.name else ()
+        if shared := own & {nic.mac for nic in cards}:
+            return min(shared), other.name
+    return None
 
 
 def is_multicast(mac: str) -> bool:
