@@ -229,19 +229,44 @@ def test_a_disk_whose_layer_is_missing_or_lies_on_another_is_damage(folder: Path
         verify(folder, whole.name)
 
 
-def test_layers_are_mergeable_as_far_as_everybody_has_them_in_common(folder: Path) -> None:
-    zero = disk(folder)
-    one = make_layer(folder, zero)
-    two = make_layer(folder, one)
-    three = make_layer(folder, two)
-    other = replace(two, layers=(*one.layers, DiskLayer("checkpoints/web/disks/root.9.qcow2", "qcow2")))
-    made(folder, {}, disks=(two,))
-    assert mergeable(folder, [three]) == {"root": two.layers}
-    write_heads(folder, 1, [three])
+def test_only_layers_that_nobody_needs_apart_are_mergeable(folder: Path) -> None:
+    chains = [disk(folder)]
+    for _ in range(5):
+        chains.append(make_layer(folder, chains[-1]))
+    running = chains[5]
+    layers = running.layers
+    other = replace(running, layers=(*layers[:2], DiskLayer("checkpoints/web/disks/root.99.qcow2", "qcow2")))
+    assert mergeable(folder, [running]) == {"root": layers[:5]}
+    write_heads(folder, 1, [running])
+    made(folder, {}, disks=(chains[4],))
+    assert mergeable(folder, [running]) == {"root": layers[:5]}
+    made(folder, {}, disks=(chains[0],))
+    assert mergeable(folder, [running]) == {"root": layers[1:5]}
     made(folder, {}, disks=(other,))
-    assert mergeable(folder, [three]) == {"root": one.layers}
-    made(folder, {}, disks=(zero,))
-    assert mergeable(folder, [three]) == {}
+    assert mergeable(folder, [running]) == {"root": layers[2:5]}
+    note_merged(folder, 1, "root", layers[2:5])
+    told = [entry.checkpoint.disks[0].layers for entry in list_checkpoints(folder) if entry.checkpoint]
+    assert told == [other.layers, layers[:1], layers[:3]]
+    heads = read_heads(folder)
+    assert heads is not None
+    assert heads.disks[0].layers == (*layers[:3], layers[5])
+    assert mergeable(folder, heads.disks) == {}
+
+
+def test_a_named_checkpoint_stays_and_what_lies_between_it_and_the_newest_goes(folder: Path) -> None:
+    one = made(folder, {1: page(1), **{100 + number: os.urandom(4096) for number in range(8)}})
+    named_one = made(folder, {2: page(2)}, one, label="mine")
+    last = named_one
+    for number in range(6):
+        last = made(folder, {3: page(number)}, last)
+        tidy(folder, 1, KEEP_TWO)
+        last = replace(last, memory=list_checkpoints(folder)[0].checkpoint.memory)  # type: ignore[union-attr]
+    before_last, newest = names(folder)[-2:]
+    assert names(folder) == [named_one.name, before_last, newest]
+    assert memory_of(folder, newest)[3] == page(5)
+    assert memory_of(folder, before_last)[3] == page(4)
+    assert 3 not in memory_of(folder, named_one.name)
+    assert verify(folder, "mine").parent is None
 
 
 def test_merged_layers_are_told_everywhere_before_their_files_go(folder: Path) -> None:

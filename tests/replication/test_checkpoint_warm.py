@@ -106,7 +106,10 @@ async def test_a_warm_machine_is_checkpointed_as_asked_and_at_its_interval_and_g
                 assert isinstance(await told(agent, *either), control.Checkpointed)
             first.kill()
             assert isinstance(await told(agent, control.BecameFailed), control.BecameFailed)
-    assert len(list_checkpoints(folder)) <= 4
+    kept = list_checkpoints(folder)
+    assert len(kept) <= 6
+    assert kept[-1].checkpoint is not None
+    assert kept[-1].checkpoint.label == "before-upgrade"
 
     resume = prepare_resume(folder, HARDWARE, generation=2, host="b")
     with guest(tmp_path / "b", resume.disk_files()["root"], "qcow2", incoming=True) as second:

@@ -88,12 +88,13 @@ def merge_layers(
 ) -> bool:
     """Merge the layers into the lowest of them while the guest runs; False when `stopped` became true before.
 
+    The topmost layer of the drive is never among them.
     Raises CheckpointFailed, QemuRefused, QemuSilent. An interrupted merge harms nothing and can be begun again.
     """
-    assert drive.chain.layers[: len(layers)] == tuple(layers)
-    assert len(drive.chain.layers) > len(layers)
+    begin = drive.chain.layers.index(layers[0])
+    assert drive.chain.layers[begin : begin + len(layers)] == tuple(layers)
     nodes = _nodes(qmp, datastore)
-    above = datastore / drive.chain.layers[len(layers)].path
+    above = datastore / drive.chain.layers[begin + len(layers)].path
     job = f"merge-{drive.chain.name}"
     qmp.run(
         "block-commit",

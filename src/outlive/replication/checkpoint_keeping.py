@@ -1,9 +1,9 @@
 """How many checkpoints are kept: merging what is older into a base, and removing what nothing rests on any more.
 
-Memory: the newest `keep` checkpoints stay; once what lies below them is long or large, the oldest of them is given
-all of its memory in one file, and everything older goes. Disks: the layers that every checkpoint and the running
-guest have in common may be merged into the lowest one; that is QEMU's work while it runs, and this file only says
-which (`mergeable`) and what is true afterwards (`note_merged`). At every moment each kept checkpoint is whole: what it
+Memory: the newest checkpoints stay, and those that a person named; once what lies below one of them is long or large,
+it is given all of its memory in one file, and what nothing rests on goes. Disks: layers that nobody needs apart from
+each other may be merged into the lowest of them; that is QEMU's work while it runs, and this file only says which
+(`mergeable`) and what is true afterwards (`note_merged`). At every moment each kept checkpoint is whole: what it
 will need is durable before its manifest changes, and what it needed goes after. All calls block.
 """
 
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 from .checkpoint import MANIFEST, Checkpoint, DiskChain, DiskLayer, order_of, pack
@@ -28,12 +29,14 @@ MERGED = "merged.pages"
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """keep: whole checkpoints that stay.  slack: how many older increments may lie below them before they are merged.
+    """keep: whole checkpoints that stay, the newest.  named: those with a label that stay besides, the newest.
 
+    slack: how many older increments may lie below one that stays before they are merged.
     mib_s: the most that merging reads and writes together; None: as fast as it goes.
     """
 
     keep: int = 4
+    named: int = 4
     slack: int = 8
     mib_s: float | None = 200.0
 
@@ -72,11 +75,12 @@ def tidy(folder: Path, generation: int, keeping: Keeping, progress: Callable[[],
     """Merge and remove as `keeping` says. progress: is called often. Raises GenerationOld, OSError."""
     check_reign(folder, generation)
     listed = [entry.checkpoint for entry in list_checkpoints(folder) if entry.checkpoint]
-    kept = {checkpoint.name: checkpoint for checkpoint in listed[: keeping.keep]}
+    named = [checkpoint for checkpoint in listed if checkpoint.label][: keeping.named]
+    kept = {checkpoint.name: checkpoint for checkpoint in (*listed[: keeping.keep], *named)}
     merged: list[str] = []
     for checkpoint in sorted(kept.values(), key=lambda one: one.order):
         below = _below(checkpoint, listed, kept)
-        if not below or not _worthwhile(below, keeping):
+        if not below or not _worthwhile(below, listed, keeping):
             continue
         try:
             _rebase(folder, checkpoint, generation, _pace(keeping, progress))
@@ -96,7 +100,7 @@ def tidy(folder: Path, generation: int, keeping: Keeping, progress: Callable[[],
 
 
 def mergeable(folder: Path, running: Sequence[DiskChain]) -> dict[str, tuple[DiskLayer, ...]]:
-    """For each disk the layers that can become one, lowest first: those that all who know the disk have in common.
+    """For each disk the most layers that can become one, lowest first: whoever knows one of them knows them all.
 
     running: what QEMU has open now; its topmost layer is never among them. Disks with nothing to merge are left out.
     """
@@ -109,9 +113,11 @@ def mergeable(folder: Path, running: Sequence[DiskChain]) -> dict[str, tuple[Dis
     found: dict[str, tuple[DiskLayer, ...]] = {}
     for disk in running:
         known = [chain.layers for chain in chains if chain.name == disk.name]
-        common = _in_common([*known, disk.layers[:-1]])
-        if len(common) > 1:
-            found[disk.name] = common
+        ends = {0, len(disk.layers) - 1, *(_in_common(layers, disk.layers[:-1]) for layers in known)}
+        parts = [disk.layers[begin:end] for begin, end in pairwise(sorted(ends))]
+        longest = max(parts, key=len, default=())
+        if len(longest) > 1:
+            found[disk.name] = longest
     return found
 
 
@@ -124,8 +130,9 @@ def note_merged(folder: Path, generation: int, disk: str, layers: Sequence[DiskL
     check_reign(folder, generation)
 
     def without(chain: DiskChain) -> DiskChain:
-        is_it = chain.name == disk and chain.layers[: len(layers)] == tuple(layers)
-        return replace(chain, layers=(layers[0], *chain.layers[len(layers) :])) if is_it else chain
+        if chain.name != disk:
+            return chain
+        return replace(chain, layers=tuple(layer for layer in chain.layers if layer not in layers[1:]))
 
     for entry in list_checkpoints(folder):
         if entry.checkpoint:
@@ -148,8 +155,13 @@ def _below(checkpoint: Checkpoint, listed: Sequence[Checkpoint], kept: dict[str,
     return below
 
 
-def _worthwhile(below: Sequence[Checkpoint], keeping: Keeping) -> bool:
-    return len(below) > keeping.slack or sum(one.memory.bytes for one in below[:-1]) > below[-1].memory.bytes
+def _worthwhile(below: Sequence[Checkpoint], listed: Sequence[Checkpoint], keeping: Keeping) -> bool:
+    by_name = {one.name: one for one in listed}
+    base = below[-1]
+    while base.parent is not None and base.parent in by_name:
+        base = by_name[base.parent]
+    increments = sum(one.memory.bytes for one in below if one is not base)
+    return len(below) > keeping.slack or increments > base.memory.bytes
 
 
 def _rebase(folder: Path, checkpoint: Checkpoint, generation: int, pace: Callable[[int], None]) -> None:
@@ -193,12 +205,12 @@ def _is_older(name: str, kept: dict[str, Checkpoint]) -> bool:
     return order is not None and bool(kept) and order < max(one.order for one in kept.values())
 
 
-def _in_common(chains: Sequence[tuple[DiskLayer, ...]]) -> tuple[DiskLayer, ...]:
-    """The layers with which all chains begin."""
+def _in_common(one: Sequence[DiskLayer], other: Sequence[DiskLayer]) -> int:
+    """With how many layers both begin."""
     number = 0
-    while all(len(chain) > number and chain[number] == chains[0][number] for chain in chains):
+    while number < min(len(one), len(other)) and one[number] == other[number]:
         number += 1
-    return chains[0][:number]
+    return number
 
 
 def _layers_in_use(folder: Path, checkpoints: Iterable[Checkpoint]) -> set[str]:

@@ -19,7 +19,8 @@ class WarmValues(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hardware:  what they are taken on; see `outlive.replication.checkpoint_hardware`.
     run_lock:  the workload's lock file on a datastore, whose record refuses what is older; None: not asked.
     user, group: those that QEMU runs as; None: whoever owns the disks.
-    keep, base_every, interval_s: as in the policy.  slack: increments below those kept before they are merged.
+    keep, base_every, interval_s: as in the policy.  named: how many that a person named stay besides.
+    slack:       how many older increments may lie below one that stays before they are merged.
     copy_mib_s:  the most that is copied from the running guest's memory a second; None: no limit.
     merge_mib_s: the most that merging reads and writes a second.
     silent_s:    how long the datastore may keep us waiting before a checkpoint is given up.
@@ -34,6 +35,7 @@ class WarmValues(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     group: int | None = None
     interval_s: float = 60.0
     keep: int = 4
+    named: int = 4
     slack: int = 8
     base_every: int = 32
     copy_mib_s: float | None = None

@@ -250,7 +250,7 @@ def target_of(config: CommConfig, values: WarmValues) -> Target:
         disks=tuple(Plugged(disk.name, disk.device) for disk in values.disks),
         run_lock=Path(values.run_lock) if values.run_lock else None,
         owner=owner,
-        keeping=Keeping(values.keep, values.slack, values.merge_mib_s),
+        keeping=Keeping(values.keep, values.named, values.slack, values.merge_mib_s),
         base_every=values.base_every,
         mib_s=values.copy_mib_s,
         silent_s=values.silent_s,
