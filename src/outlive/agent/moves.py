@@ -118,6 +118,9 @@ async def _send(vm: Vm, route: Route, told: Callable[[Progress], None]) -> Sent:
     disks_at = f"tcp:{route.address}:{route.port + 1}" if route.disks else None
     async with vm.monitored() as monitor:
         uri = f"tcp:{route.address}:{route.port}"
+        # A communication manager leaves memory out of what it saves; a move takes all of it along.
+        whole = [{"capability": "x-ignore-shared", "state": False}]
+        await monitor.call("migrate-set-capabilities", {"capabilities": whole})
         await moving.send(monitor, uri, pace=Pace(), told=told, disks=route.disks, disks_at=disks_at, tls=route.tls)
         return await moving.switch(monitor, SWITCHED_WITHIN_S)
 
