@@ -124,9 +124,8 @@ def machine_on_stage(lab: Lab, folder: Path, wish: machines.Wish) -> Iterator[Ma
             time.sleep(0.2)
         assert not voices.both, voices.both[:5]
     else:
-        with watched(lab, wish.name) as sightings:
-            with _told_on_failure(lab):
-                yield MachineScene(lab, folder, machines.begin(lab, guest, wish))
+        with watched(lab, wish.name) as sightings, _told_on_failure(lab):
+            yield MachineScene(lab, folder, machines.begin(lab, guest, wish))
         assert not sightings.double_run, sightings.both[:5]
 
 
