@@ -30,7 +30,8 @@ class Port:
     ) -> None:
         self.ours, self.theirs = folder / "ours", folder / "theirs"
         self.tap, self.outside = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.guest = guest_socket(self.ours)
+        # Small, so that a guest which takes no frames soon makes itself felt.
+        self.guest = guest_socket(self.ours, buffer_bytes=100_000)
         self.qemu = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.qemu.bind(str(self.theirs))
         if connected:

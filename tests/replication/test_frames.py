@@ -230,7 +230,7 @@ def test_any_course_agrees_with_the_plain_twin(tmp_path_factory: pytest.TempPath
 
 
 def test_a_guest_that_takes_no_frames_loses_none_of_the_taps(port: Port) -> None:
-    sent = frames("in", 600)
+    sent = frames("in", 600, 1500)
     port.outside_sends(*sent)
     wait_for(lambda: port.hold.counts().tap_frames == 600)
     assert port.guest_gets(600) == sent
