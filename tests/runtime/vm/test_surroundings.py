@@ -32,8 +32,7 @@ def test_why_an_emulator_ended() -> None:
 
 def test_a_state_that_is_not_known_is_not_a_bad_one() -> None:
     assert states.from_qmp("something-new") is GuestState.UNKNOWN
-    assert states.is_healthy(GuestState.UNKNOWN)
-    assert not states.is_healthy(states.from_qmp("internal-error"))
+    assert states.from_qmp("internal-error") is GuestState.BROKEN
 
 
 def test_the_consoles_log_stays_short_and_its_end_is_read_across_the_cut(tmp_path: Path) -> None:

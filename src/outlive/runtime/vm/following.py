@@ -190,7 +190,9 @@ class Follower:
             self._halted_at = time.monotonic()
         elif state is GuestState.RUNNING:
             self._halted_at = None
-        if before is not GuestState.UNKNOWN and state in _STATES_NOTED:
+        # A communication manager stops the guest and lets it go on as its daily work.
+        routine = self._seat.comm_qmp is not None and {before, state} == {GuestState.RUNNING, GuestState.PAUSED}
+        if before is not GuestState.UNKNOWN and state in _STATES_NOTED and not routine:
             self._noted(Noted(_STATES_NOTED[state], f"the guest is {state.value} and was {before.value}"))
 
     async def _follow_events(self) -> None:

@@ -46,8 +46,3 @@ _FROM_QMP = {
 def from_qmp(status: str) -> GuestState:
     """Read the `status` of `query-status`."""
     return _FROM_QMP.get(status, GuestState.UNKNOWN)
-
-
-def is_healthy(state: GuestState) -> bool:
-    """Whether a machine in this state may be left as it is: it runs, waits, or stands still by somebody's will."""
-    return state in (GuestState.RUNNING, GuestState.WAITING, GuestState.PAUSED, GuestState.MOVED, GuestState.UNKNOWN)

@@ -169,12 +169,6 @@ class Vm:
         life.follower.ready = life.follower.told_ready = ready
         return {MODULE: ModuleStatus.RUNNING if ready else ModuleStatus.RESTORING}
 
-    async def _abandon_move(self, life: _Life) -> None:
-        """A move that nobody drives any more would leave the guest stopped at its end."""
-        async with life.follower.monitored() as monitor:
-            if await moving.abandon(monitor):
-                log.warning("vm.move_abandoned", workload=self._workload.name, because="its agent ended")
-
     def watch_adopted(self) -> None:
         """Begin to tell of what was adopted: its end is told even when it came before."""
         if self._life is not None:
@@ -234,6 +228,12 @@ class Vm:
         """What its display shows, as PNG. Raises VmFailed, VmUnreachable or ConsoleClosed."""
         async with self.monitored() as monitor:
             return await screenshot(monitor, self._seat.run)
+
+    async def _abandon_move(self, life: _Life) -> None:
+        """A move that nobody drives any more would leave the guest stopped at its end."""
+        async with life.follower.monitored() as monitor:
+            if await moving.abandon(monitor):
+                log.warning("vm.move_abandoned", workload=self._workload.name, because="its agent ended")
 
     def _refuse_in_epochs(self) -> None:
         if self._seat.in_epochs:
