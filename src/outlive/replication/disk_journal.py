@@ -119,6 +119,11 @@ class DiskJournal:
             self._open, self.open_bytes, self._following = [], 0, False
             self._room.notify_all()
 
+    def forget(self) -> None:
+        """Writes may have passed us by: nothing is known of any standby's copy any more."""
+        with self._room:
+            self._basis = None
+
     def draining(self, yes: bool) -> None:
         """Let writers pass however full it is: the machine is being stopped, and waits for them."""
         with self._room:

@@ -6,8 +6,8 @@ stopped. The invariant: a cut that was returned is one moment of the machine: me
 """
 
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,13 +23,15 @@ from outlive.replication.link import boot_s
 from outlive.replication.memory import Memory, Runs
 from outlive.replication.nbd import NbdServer
 from outlive.replication.ports import Ports
-from outlive.replication.qmp_line import QemuRefused, QmpLine, command
+from outlive.replication.qmp_line import QemuRefused, QemuSilent, QmpLine, command
 from outlive.replication.tracking import CompareTracker, Tracker, WriteTracker, read_pagewatch
 
 _STARTING_S = 10.0
 _WATCHED_WITHIN_S = 2.0
 _MIRROR_READY_S = 60.0
 _PREFIX = "device-prefix"
+_MIRROR = "outlive-mirror-"
+_MIRROR_ENDS = {"BLOCK_JOB_ERROR", "BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED"}
 
 _log = structlog.get_logger()
 
@@ -44,6 +46,12 @@ class StandbyLost(Failed):
     """The standby was lost while something was done for it; what follows is decided elsewhere."""
 
     id = "replication.standby_lost"
+
+
+class MirrorBroken(Failed):
+    """QEMU no longer tells what the guest writes to a disk: the standby's copy of it cannot be kept."""
+
+    id = "replication.mirror_broken"
 
 
 @dataclass(slots=True)
@@ -99,7 +107,8 @@ class Machine:
         kept = Path(self.config.state_dir) / f"{_PREFIX}.{self.config.qemu_pid}"
         with suppress(OSError):
             return kept.read_bytes()
-        self.unmirror()
+        if self._nbd is None:
+            self.unmirror()
         prefix = device_state.take_prefix(self.qmp, self._saved)
         for old in kept.parent.glob(f"{_PREFIX}.*"):
             old.unlink()
@@ -135,26 +144,21 @@ class Machine:
                 raise MachineGone("QEMU does not mirror the machine's disks.")
             wait()
 
-    def mirrors_whole(self) -> bool:
-        """Whether every disk's mirror still runs; a broken one means that writes passed us by."""
-        jobs = {job["device"]: job for job in self.qmp.run("query-block-jobs")}
-        return all(
-            _mirror_job(index) in jobs and jobs[_mirror_job(index)].get("io-status") == "ok"
-            for index in range(len(self.config.disks))
-        )
-
     def unmirror(self) -> None:
-        """Take away mirrors that an earlier manager left."""
+        """Take away mirrors that broke, or that an earlier manager left; all blocks count as different then."""
         if self._nbd is not None:
-            return
+            self._nbd.close()
+            self._nbd = None
+        self.journal.forget()
         for job in self.qmp.run("query-block-jobs"):
-            if str(job["device"]).startswith("outlive-mirror-"):
+            if str(job["device"]).startswith(_MIRROR):
                 with suppress(QemuRefused):
                     self.qmp.run("block-job-cancel", {"device": job["device"], "force": True})
         self.qmp.wait(lambda: not self._our_jobs(), within_s=_STARTING_S)
         for index in range(len(self.config.disks)):
             with suppress(QemuRefused):
                 self.qmp.run("blockdev-del", {"node-name": _mirror_node(index)})
+        self._look_for_the_end()
 
     def cut(self, epoch: int, staging: Callable[[], Staging], *, final: bool = False) -> Cut:
         """Stop the guest, take this moment, let it go on (unless final). Raises QemuSilent, MachineGone.
@@ -164,24 +168,28 @@ class Machine:
         cut = Cut()
         self.journal.draining(True)
         try:
-            self.qmp.write(self._save, 3)
-            was_running = bool(self.qmp.answer()["running"])
-            # QEMU turns to `stop` only once it has said this.
-            begun = time.perf_counter()
-            self._stands = self._stands or was_running
-            self.qmp.answer()
-            self.qmp.answer()
-            cut.stop_s = time.perf_counter() - begun
-            self._look_for_the_end()
-            self.ports.cut(epoch)
-            cut.writes = self.journal.cut(epoch)
-            self.copy_written(cut, staging)
-            cut.copy_s = time.perf_counter() - begun - cut.stop_s
-        except StandbyLost:
+            with self._watching_its_end():
+                return self._cut(cut, epoch, staging, final=final)
+        except (StandbyLost, MirrorBroken):
             self.go_on()
             raise
         finally:
             self.journal.draining(False)
+
+    def _cut(self, cut: Cut, epoch: int, staging: Callable[[], Staging], *, final: bool) -> Cut:
+        self.qmp.write(self._save, 3)
+        was_running = bool(self.qmp.answer()["running"])
+        # QEMU turns to `stop` only once it has said this.
+        begun = time.perf_counter()
+        self._stands = self._stands or was_running
+        self.qmp.answer()
+        self.qmp.answer()
+        cut.stop_s = time.perf_counter() - begun
+        self._look_for_the_end()
+        self.ports.cut(epoch)
+        cut.writes = self.journal.cut(epoch)
+        self.copy_written(cut, staging)
+        cut.copy_s = time.perf_counter() - begun - cut.stop_s
         go_on = self._stands and not final
         if go_on:
             self.qmp.write(device_state.CONTINUE, 1)
@@ -216,14 +224,27 @@ class Machine:
 
     def check(self) -> None:
         """Raise MachineGone or QemuSilent when there is no machine any more."""
-        self.qmp.run("query-status")
-        self._look_for_the_end()
+        with self._watching_its_end():
+            self.qmp.run("query-status")
+            self._look_for_the_end()
+
+    @contextmanager
+    def _watching_its_end(self) -> Iterator[None]:
+        try:
+            yield
+        except QemuSilent as error:
+            self.qmp.last_words()
+            self._look_for_the_end()
+            raise MachineGone("QEMU does not answer.", cause=f"qemu-gone: {error}") from error
 
     def _look_for_the_end(self) -> None:
-        ended = any(name == "SHUTDOWN" for name, _ in self.qmp.events)
+        events = list(self.qmp.events)
         self.qmp.events.clear()
-        if ended:
+        if any(name == "SHUTDOWN" for name, _ in events):
             raise MachineGone("The guest ended.", cause="guest-ended")
+        for name, data in events:
+            if name in _MIRROR_ENDS and self._nbd is not None and str(data.get("device")).startswith(_MIRROR):
+                raise MirrorBroken("A disk's writes pass us by.", cause=str(data.get("error", name)))
 
     def close(self) -> None:
         if self._nbd is not None:
@@ -247,7 +268,7 @@ class Machine:
         return WriteTracker(self.config.qemu_pid, region, self.memory)
 
     def _our_jobs(self) -> bool:
-        return any(str(job["device"]).startswith("outlive-mirror-") for job in self.qmp.run("query-block-jobs"))
+        return any(str(job["device"]).startswith(_MIRROR) for job in self.qmp.run("query-block-jobs"))
 
     def _mirrors_ready(self) -> bool:
         jobs = {job["device"]: job for job in self.qmp.run("query-block-jobs")}
@@ -255,8 +276,8 @@ class Machine:
 
 
 def _mirror_node(index: int) -> str:
-    return f"outlive-mirror-node-{index}"
+    return f"{_MIRROR}node-{index}"
 
 
 def _mirror_job(index: int) -> str:
-    return f"outlive-mirror-{index}"
+    return f"{_MIRROR}{index}"

@@ -37,7 +37,7 @@ from outlive.replication.control_server import ControlServer, Wake
 from outlive.replication.feed import STAGING_PAGES, STAGINGS, Callbacks, Feed, Step
 from outlive.replication.kernels import Staging
 from outlive.replication.link import boot_s
-from outlive.replication.machine import Cut, Machine, MachineGone, StandbyLost
+from outlive.replication.machine import Cut, Machine, MachineGone, MirrorBroken, StandbyLost
 from outlive.replication.pace import Pace
 from outlive.replication.ports import Freedom, Ports
 from outlive.replication.precopy import Interrupted, PreCopy, SeedProgress
@@ -298,7 +298,9 @@ class Primary:
 
     def _fail(self, error: Failed) -> None:
         if isinstance(error, StandbyLost):
-            return
+            return None
+        if isinstance(error, MirrorBroken):
+            return self._lose_mirror(error)
         reason = error.cause if isinstance(error, MachineGone) else str(error)
         _log.error("primary.failed", because=str(error))
         with self._output:
@@ -308,6 +310,16 @@ class Primary:
             feed.close(reason)
         self._machine.journal.unfollow()
         self._control.tell(BecameFailed(reason))
+        return None
+
+    def _lose_mirror(self, error: MirrorBroken) -> None:
+        _log.error("mirror.broken", because=str(error))
+        feed, self._feed = self._feed, None
+        if feed is not None:
+            self._on_lost(f"own disk: {error}", 0.0)
+            feed.close("own disk")
+        self._machine.journal.unfollow()
+        self._machine.unmirror()
 
     def _tell_seeding(self, progress: SeedProgress) -> None:
         now = boot_s()

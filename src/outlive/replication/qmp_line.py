@@ -138,6 +138,16 @@ class QmpLine:
                 return data
         return None
 
+    def last_words(self) -> None:
+        """Collect the events that a QEMU which is gone told before."""
+        try:
+            while True:
+                line = self._line(boot_s())
+                if line.event is not None:
+                    self.events.append((line.event, line.data))
+        except QemuSilent:
+            return
+
     def close(self) -> None:
         self._socket.close()
 
