@@ -3,8 +3,8 @@
 Pure. On the old PC everything is on one PCI bus of 32 slots; on Q35 every card has a root port of its own. A guest
 names its cards and finds its disks by these places, and state that was saved is loaded by them, so that adding a disk
 or a card never moves another. (On Q35 a guest numbers buses in the order of their ports; cards come first there, since
-it is cards that are named by that number.) The invariant: the place of a device depends on the board's type, the device's kind and
-its number among its kind, and on nothing else.
+it is cards that are named by that number.) The invariant: the place of a device depends on the board's type, the
+device's kind and its number among its kind, and on nothing else.
 """
 
 from dataclasses import dataclass

@@ -46,7 +46,7 @@ class Noted:
     """Something that happened to a guest beside its module's status.
 
     what: guest.paused, guest.running, guest.waiting, guest.moved, guest.reset, guest.panicked, guest.disk-failed,
-          guest.hung, guest.powered-off, vm.monitor-silent.
+          guest.hung, vm.monitor-silent.
     """
 
     what: str
