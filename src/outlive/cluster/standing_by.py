@@ -42,6 +42,8 @@ def follow(turn: Turn, may_act: bool) -> None:
         entry = turn.state.mirror.placements.get(name)
         if standby.standing is Standing.ENDED and (entry is None or not _names(entry.record, standby, turn.state.me)):
             turn.set(standbys=turn.state.standbys.delete(name))
+        elif entry is None and turn.state.mirror.revision and name not in turn.state.mirror.workloads:
+            discard(turn, standby, "there is no such workload any more", standby.because)
         elif entry is not None and standby.standing is Standing.HELD:
             _follow_held(turn, standby, entry, may_act)
     if may_act:
@@ -81,10 +83,11 @@ def _follow_held(turn: Turn, standby: Standby, entry: Entry[rec.PlacementRecord]
 
 def _begin_new(turn: Turn) -> None:
     me, incarnation = turn.state.me, turn.state.session.incarnation
-    for name, entry in sorted(turn.state.mirror.placements.items()):
-        placed = entry.record
+    placements = (entry.record for entry in turn.state.mirror.placements.values())
+    named = {each.workload: each for each in placements if me in (each.standby, each.moving_to)}
+    for name, placed in sorted(named.items()):
         role = Role.STANDBY if placed.standby == me else Role.INCOMING
-        if me not in (placed.standby, placed.moving_to) or name in turn.state.standbys or placed.host is None:
+        if name in turn.state.standbys or placed.host is None:
             continue
         claim = placed.standby_claim if role is Role.STANDBY else placed.moving_claim
         wanted, reign = turn.state.mirror.workloads.get(name), turn.state.reigns.get(name)

@@ -7,6 +7,7 @@ from .checker import Checker, Violation, runs_whole, wanted
 from .liveness import (
     LeaderReplaced,
     NoRestartStorm,
+    PairableIsPaired,
     PairedGoesOn,
     PlaceableRunsAgain,
     StateStaysBounded,
@@ -33,6 +34,7 @@ ALL: tuple[type[Checker], ...] = (
     PairedGoesOn,
     LeaderReplaced,
     PlaceableRunsAgain,
+    PairableIsPaired,
     StoppedStaysDown,
     NoRestartStorm,
     StateStaysBounded,
@@ -50,6 +52,7 @@ __all__ = [
     "NoDeadWhileSlotFresh",
     "NoRestartStorm",
     "OneVoice",
+    "PairableIsPaired",
     "PairedGoesOn",
     "PlaceableRunsAgain",
     "StateStaysBounded",

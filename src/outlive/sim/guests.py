@@ -84,6 +84,7 @@ class Guest(_Manager):
         self.lost = ""
         self.migrated = False
         self.hands_over = False
+        self._turn = 0
         self._cut()
 
     def _cut(self) -> None:
@@ -106,6 +107,7 @@ class Guest(_Manager):
         self.tell(ev.PeerLost, pairing=self.pairing, role=Role.PRIMARY, reason=reason)
 
     def _enters(self, pairing: int, peer: str) -> None:
+        self._turn += 1
         self.pairing, self.peer, self.heard_at = pairing, peer, self.gate.now
         self.acked, self.lost, self.migrated, self.hands_over = 0, "", False, False
 
@@ -115,10 +117,10 @@ class Guest(_Manager):
             return
         self._enters(pairing, peer)
         self.mode = Mode.SEEDING
-        self.after(self.room.draw(SEEDING_S), self._seeded, pairing)
+        self.after(self.room.draw(SEEDING_S), self._seeded, self._turn)
 
-    def _seeded(self, pairing: int) -> None:
-        if self.mode is Mode.SEEDING and self.pairing == pairing:
+    def _seeded(self, turn: int) -> None:
+        if self.mode is Mode.SEEDING and self._turn == turn:
             self.mode = Mode.HOLDING
 
     def go_alone(self, pairing: int) -> None:
@@ -139,20 +141,20 @@ class Guest(_Manager):
         if pairing <= self.pairing or self.mode is not Mode.FREE:
             return
         self._enters(pairing, target)
-        self.after(self.room.draw(MIGRATION_S), self._migrates, pairing)
+        self.after(self.room.draw(MIGRATION_S), self._migrates, self._turn)
 
-    def _migrates(self, pairing: int) -> None:
-        if self.pairing != pairing or self.migrated or self.mode is not Mode.FREE:
+    def _migrates(self, turn: int) -> None:
+        if self._turn != turn or self.migrated or self.mode is not Mode.FREE:
             return
         self.mode = Mode.STILL
         self.send("all", self.epoch, stretch=self.stretch)
-        self.after(SILENCE_S, self._gives_up, pairing)
+        self.after(SILENCE_S, self._gives_up, self._turn)
 
-    def _gives_up(self, pairing: int) -> None:
-        if self.pairing == pairing and self.mode is Mode.STILL and not self.migrated:
+    def _gives_up(self, turn: int) -> None:
+        if self._turn == turn and self.mode is Mode.STILL and not self.migrated:
             self.mode = Mode.FREE
             self.lost = "the target does not answer"
-            self.tell(ev.MigrationFailed, pairing=pairing, reason=self.lost)
+            self.tell(ev.MigrationFailed, pairing=self.pairing, reason=self.lost)
 
     def hears(self, what: str, number: int, more: dict[str, Any]) -> None:
         """The standby, or the target, says something."""

@@ -8,7 +8,7 @@ from typing import Any
 from outlive.cluster import records as rec
 from outlive.cluster.host import Host
 from outlive.cluster.transaction import KeyValue
-from outlive.cluster.workload import Workload
+from outlive.cluster.workload import Apart, Workload
 
 from .checker import Checker, decoded, runs_whole, spoilt, wanted
 from .parts import Parts
@@ -100,38 +100,78 @@ class PlaceableRunsAgain(Checker):
         return None
 
     def _placeable(self, workload: Workload) -> bool:
-        used: dict[str, Any] = {}
-        for each in self.parts.setup.workloads:
-            if each.workload.name == workload.name:
-                continue
-            placed = decoded(self.parts.store.data.get(rec.PLACEMENTS + each.workload.name))
-            if isinstance(placed, rec.PlacementRecord):
-                taken_on = (placed.host, placed.standby, placed.moving_to)
-                for taken in filter(None, taken_on):
-                    used.setdefault(taken, []).append(each.workload.resources)
         own = decoded(self.parts.store.data.get(rec.PLACEMENTS + workload.name))
+        # Where the disks are that nobody remembers, a person has to say.
+        if workload.keeps_disks and own is None and self._was_placed(workload.name):
+            return False
         disks = own.disk_hosts if isinstance(own, rec.PlacementRecord) and workload.keeps_disks else ()
         if any(not runs_whole(self.parts, before) for before in workload.after):
             return False
-        for name, host in self.parts.hosts.items():
-            member = decoded(self.parts.store.data.get(rec.HOSTS + name))
-            if disks and name not in disks:
+        return any(not disks or name in disks for name in able_hosts(self.parts, workload))
+
+    def _was_placed(self, workload: str) -> bool:
+        return rec.REPORTS + workload in self.parts.store.data or bool(self.parts.ledger.acting.get(workload))
+
+
+def able_hosts(parts: Parts, workload: Workload) -> list[str]:
+    """The hosts that could have it by its rules and by what all other workloads, and their standbys, take."""
+    used: dict[str, Any] = {}
+    for each in parts.setup.workloads:
+        placed = decoded(parts.store.data.get(rec.PLACEMENTS + each.workload.name))
+        if each.workload.name != workload.name and isinstance(placed, rec.PlacementRecord):
+            for taken in filter(None, (placed.host, placed.standby, placed.moving_to)):
+                used.setdefault(taken, []).append(each.workload.resources)
+    able, rules = [], workload.placement
+    for name, host in parts.hosts.items():
+        member = decoded(parts.store.data.get(rec.HOSTS + name))
+        if not host.powered or not isinstance(member, Host) or member.maintenance:
+            continue
+        allowed = (
+            (not rules.hosts or name in rules.hosts)
+            and (not rules.sites or member.site in rules.sites)
+            and all(member.labels.get(label) == value for label, value in rules.labels.items())
+        )
+        free = member.capacity
+        for need in used.get(name, ()):
+            free = free - need
+        if allowed and workload.resources.fits_in(free):
+            able.append(name)
+    return able
+
+
+class PairableIsPaired(Checker):
+    """Once the world is calm, a hot machine that runs, and that some host could follow, is paired within the bound."""
+
+    BOUND_S = 25.0
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._wrong_since: dict[str, float] = {}
+
+    def looked(self) -> str | None:
+        """Compare who could be paired with who is."""
+        now, hosts = self.parts.agenda.now, self.parts.hosts
+        if now < self.parts.setup.calm_at_s:
+            return None
+        for each in self.parts.setup.workloads:
+            name = each.workload.name
+            placed = decoded(self.parts.store.data.get(rec.PLACEMENTS + name)) if each.workload.is_hot else None
+            fine = not isinstance(placed, rec.PlacementRecord) or placed.paired or not runs_whole(self.parts, name)
+            if fine or each.broken or not isinstance(placed, rec.PlacementRecord) or placed.host is None:
+                self._wrong_since.pop(name, None)
                 continue
-            if not host.powered or not isinstance(member, Host) or member.maintenance:
-                continue
-            rules = workload.placement
-            allowed = (
-                (not rules.hosts or name in rules.hosts)
-                and (not rules.sites or member.site in rules.sites)
-                and all(member.labels.get(label) == value for label, value in rules.labels.items())
-                and (workload.data_on is None or workload.data_on in member.datastores)
-            )
-            free = member.capacity
-            for need in used.get(name, ()):
-                free = free - need
-            if allowed and workload.resources.fits_in(free):
-                return True
-        return False
+            here = hosts[placed.host].member()
+            others = [
+                host
+                for host in able_hosts(self.parts, each.workload)
+                if host != placed.host
+                and (each.workload.placement.apart is Apart.HOST or hosts[host].member().site != here.site)
+            ]
+            if not others:
+                self._wrong_since.pop(name, None)
+            elif now - self._wrong_since.setdefault(name, now) > self.BOUND_S:
+                return f"{name} on {placed.host} is not paired, though {' or '.join(others)} could follow it"
+        return None
 
 
 class PairedGoesOn(Checker):
