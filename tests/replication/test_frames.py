@@ -240,8 +240,7 @@ def test_a_guest_that_takes_no_frames_loses_none_of_the_taps(port: Port) -> None
 def test_frames_for_a_qemu_that_is_not_there_are_dropped_and_counted(start: Start) -> None:
     port = start(connected=False)
     port.outside_sends(b"early")
-    while port.hold.counts().deliver_dropped == 0:
-        pass
+    wait_for(lambda: port.hold.counts().deliver_dropped > 0)
     port.guest.connect(str(port.theirs))
     port.outside_sends(b"now")
     assert port.guest_gets(1) == [b"now"]
@@ -425,7 +424,7 @@ def idle() -> bool:
 
 
 REAL_TAP = """
-import fcntl, os, socket, struct, subprocess, sys
+import fcntl, os, socket, struct, subprocess, sys, time
 from pathlib import Path
 from outlive.replication.frames import FrameHold, guest_socket
 folder = Path(sys.argv[1])
@@ -459,10 +458,10 @@ assert host.recvfrom(100) == (b"to the guest", ("10.9.8.2", 6000))
 run("ip link set port0 down")
 qemu.sendto(bytes(60), str(folder / "ours")); hold.release(hold.cut())
 while hold.counts().send_dropped == 0:
-    pass
+    time.sleep(0.005)
 run("ip link delete port0")
 while hold.counts().tap_errno == 0:
-    pass
+    time.sleep(0.005)
 hold.close()
 """
 
