@@ -324,6 +324,38 @@ def test_an_unpaired_machine_waits_for_the_host_that_has_its_disks_and_says_so()
     assert world.runs_on("vm") == [primary]
 
 
+def test_an_operator_may_have_a_machine_started_from_another_hosts_disks_when_its_own_are_lost() -> None:
+    world = SmallWorld("a", "b", "c")
+    world.swallow = lambda name, command: isinstance(command, PrepareStandby)
+    paired(world)
+    primary = str(world.placement("vm").host)
+    world.off.add(primary)
+    world.run(12)
+    assert world.placement("vm").host is None
+    target = world.other_than(primary)
+    kind = rec.OperationKind.FAILOVER
+    world.ask(rec.OperationRecord("op", kind, "vm", target, because="asked"))
+    world.run(3)
+    assert world.runs_on("vm") == [target]
+    assert world.operation("op").state is rec.OperationState.DONE
+    assert world.placement("vm").disk_hosts[0] == target
+
+
+def test_an_operator_may_say_where_the_disks_are_that_nobody_remembers(world: SmallWorld) -> None:
+    primary, standby = follows(world)
+    other = world.other_than(primary, standby)
+    world.off |= {primary, standby}
+    for each in world.hosts.values():
+        each.mirror = replace(each.mirror, placements=each.mirror.placements.delete("vm"))
+    world.store.delete(rec.PLACEMENTS + "vm")
+    world.run(12)
+    assert rec.PLACEMENTS + "vm" not in world.store.keys
+    world.ask(rec.OperationRecord("op", rec.OperationKind.FAILOVER, "vm", other, because="asked"))
+    world.run(3)
+    assert world.runs_on("vm") == [other]
+    assert world.operation("op").state is rec.OperationState.DONE
+
+
 def test_a_paired_machine_whose_standby_does_not_take_over_in_time_is_started_from_its_disk(world: SmallWorld) -> None:
     primary, standby = follows(world)
     world.off.add(primary)

@@ -10,9 +10,11 @@ from dataclasses import replace
 from . import moves
 from . import records as rec
 from .commands import Act
+from .failover import Wait
 from .leader_state import Turn
 from .mirror import Entry
 from .placement import candidates, choose
+from .recovery import recovered
 from .transaction import Delete, Put, unchanged
 from .workload import Protection
 
@@ -43,6 +45,9 @@ def _begin(turn: Turn, entry: Entry[rec.OperationRecord]) -> None:
     placed = mirror.placements.get(asked.workload)
     key = rec.PLACEMENTS + asked.workload
     if turn.is_busy(rec.OPERATIONS + asked.id) or turn.is_busy(key):
+        return
+    if _names_disks(turn, asked, placed):
+        _start_from(turn, entry, placed, asked.target or "")
         return
     refusal = _refusal(turn, asked)
     if refusal is not None or placed is None or placed.record.host is None:
@@ -94,6 +99,44 @@ def _begin(turn: Turn, entry: Entry[rec.OperationRecord]) -> None:
         (Put(key, rec.encode(order)), Put(own, rec.encode(running))),
         cause,
     )
+
+
+def _names_disks(turn: Turn, asked: rec.OperationRecord, placed: Entry[rec.PlacementRecord] | None) -> bool:
+    """Whether an operator forces a machine that waits for its disks to be started from those of another host."""
+    wanted = turn.state.mirror.workloads.get(asked.workload)
+    if asked.kind is not rec.OperationKind.FAILOVER or asked.target is None or wanted is None:
+        return False
+    if asked.target not in turn.state.mirror.hosts or wanted.record.desired is not rec.Desired.RUNNING:
+        return False
+    if placed is None and asked.workload not in turn.state.mirror.reports:
+        return False
+    return wanted.record.workload.keeps_disks and (placed is None or placed.record.host is None)
+
+
+def _start_from(
+    turn: Turn, entry: Entry[rec.OperationRecord], placed: Entry[rec.PlacementRecord] | None, target: str
+) -> None:
+    """Nobody acts for it; from now on its disks are those of this host. What only others have of it is given up."""
+    asked, state = entry.record, turn.state
+    record: rec.PlacementRecord | Wait
+    if placed is not None:
+        record = replace(placed.record, disk_hosts=(target,), copies=())
+    else:
+        version = state.mirror.workloads[asked.workload].record.version
+        record = recovered(asked.workload, version, state.mirror, state.signs, state.timing, state.at, target)
+    if isinstance(record, Wait) or record.host is not None:
+        return
+    about = {"workload": asked.workload, "generation": record.generation, "host": target}
+    cause = turn.note(
+        "disks.chosen", because=asked.because, text=f"its disks are those of {target} from now on", **about
+    )
+    key, own = rec.PLACEMENTS + asked.workload, rec.OPERATIONS + asked.id
+    running = replace(asked, state=rec.OperationState.RUNNING, generation=record.generation, because=cause)
+    record = replace(record, operation=asked.id, because=cause)
+    stood = unchanged(key, placed.mod_revision if placed is not None else 0)
+    turn.set_course(asked.workload, cause=cause, next_try_at=0.0)
+    writes = (Put(key, rec.encode(record)), Put(own, rec.encode(running)))
+    turn.write(Act.PLACE, key, (stood, unchanged(own, entry.mod_revision)), writes, cause)
 
 
 def _ordered(asked: rec.OperationRecord, target: str | None) -> str:
@@ -199,7 +242,8 @@ def _watch(turn: Turn, entry: Entry[rec.OperationRecord]) -> None:
         return
     report = mirror.reports.get(asked.workload)
     if record.host is None:
-        _close(turn, entry, rec.OperationState.FAILED, record.reason, record.because)
+        if record.generation > asked.generation or record.disk_hosts != (asked.target,):
+            _close(turn, entry, rec.OperationState.FAILED, record.reason, record.because)
         return
     if record.order is rec.Order.STOP or report is None or report.record.generation != record.generation:
         return

@@ -29,11 +29,17 @@ def held_generations(signs: Signs, workload: str) -> frozenset[int] | None:
 
 
 def recovered(
-    workload: str, version: int, mirror: Mirror, signs: "Map[str, Signs]", timing: Timing, at: float
+    workload: str,
+    version: int,
+    mirror: Mirror,
+    signs: "Map[str, Signs]",
+    timing: Timing,
+    at: float,
+    disk_host: str | None = None,
 ) -> PlacementRecord | Wait:
     """The placement that must have been, or one that names nobody once it is certain that nobody acts.
 
-    at: seconds on the leader's clock. Raises nothing.
+    at: seconds on the leader's clock.  disk_host: where an operator says that its disks are. Raises nothing.
     """
     holders: list[tuple[int, str, int]] = []
     for host in sorted({*mirror.hosts, *mirror.claims}):
@@ -51,9 +57,12 @@ def recovered(
     # Pairings, like generations, must come out above all that ever were.
     pairing = first_generation(mirror)
     if not holders:
-        if keeps_disks:
+        if keeps_disks and disk_host is None:
             return Wait("its placement is lost, and nobody remembers which host has its disks")
-        return PlacementRecord(workload, first_generation(mirror), None, version=version, pairing=pairing)
+        disk_hosts = (disk_host,) if keeps_disks and disk_host is not None else ()
+        return PlacementRecord(
+            workload, first_generation(mirror), None, version=version, pairing=pairing, disk_hosts=disk_hosts
+        )
     generation, host, incarnation = max(holders)
     disk_hosts = (host,) if keeps_disks else ()
     return PlacementRecord(

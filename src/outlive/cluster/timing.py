@@ -70,5 +70,7 @@ def check(timing: Timing) -> tuple[str, ...]:
         (0 <= timing.give_up_s < timing.claim_ttl_s / 2, "give_up_s must be under half of claim_ttl_s"),
         (0 <= timing.drift_ratio < 0.1, "drift_ratio must be from 0 to 0.1"),
         (timing.guard_late_s > 0, "guard_late_s must be positive"),
+        (timing.take_over_s > 0, "take_over_s must be positive"),
+        (timing.hand_over_s > 0, "hand_over_s must be positive"),
     )
     return tuple(sentence for holds, sentence in rules if not holds)
