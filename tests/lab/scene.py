@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from outlive.lab import demo, hosts, ready
+from outlive.lab import hosts, ready
+from outlive.lab import service_demo as demo
 from outlive.lab.lab import Lab
 from outlive.lab.watching import Counting, Sightings, counting_clients, watched
 

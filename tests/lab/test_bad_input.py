@@ -12,7 +12,8 @@ from pathlib import Path
 from outlive.cluster import records as rec
 from outlive.cluster.heartbeat import Flags, Heartbeat
 from outlive.cluster.transaction import Delete, Put, Transaction
-from outlive.lab import demo, ready
+from outlive.lab import ready
+from outlive.lab import service_demo as demo
 from outlive.lab.lab import Lab
 from outlive.lab.plan import PORT
 from outlive.store.sqlite import SqliteStore

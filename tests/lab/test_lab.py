@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from outlive.errors import RefusedForSafety
-from outlive.lab import demo, hosts, network, ready
+from outlive.lab import hosts, network, ready
+from outlive.lab import service_demo as demo
 from outlive.lab.lab import Lab
 from outlive.lab.plan import LabMissing, LabPlan
 

@@ -93,3 +93,9 @@ def placement(lab: Lab, name: str, *, besides: tuple[str, ...] = ()) -> dict[str
     """The placement that stands in the store."""
     found: dict[str, Any] = ready.any_client(lab, besides=besides).get(f"/v1/workloads/{name}")["placement"]
     return found
+
+
+def progress(lab: Lab, name: str) -> dict[str, Any]:
+    """How replication went in the last second, by the primary's communication manager; empty when it did not tell."""
+    machine = ready.any_client(lab).get(f"/v1/workloads/{name}").get("machine") or {}
+    return dict(machine.get("progress") or {})

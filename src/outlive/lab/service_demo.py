@@ -1,4 +1,4 @@
-"""The demo: a real Redis outlives the host that it runs on, and its clients are lied to about nothing.
+"""The demo of a service: a real Redis outlives the host that it runs on, and its clients are lied to about nothing.
 
 A lab of three hosts, Redis with its append-only file synced always in the datastore under cold protection, clients
 counting through its virtual IP. Then the power of its host is cut. What happened is told as a timeline from
@@ -7,7 +7,6 @@ the cluster's own events and the clients' own clocks, and ends with counts.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from outlive.errors import Failed
@@ -15,6 +14,7 @@ from outlive.errors import Failed
 from . import ready
 from .lab import Lab
 from .plan import FIRST_VIRTUAL, NETWORK_4
+from .timeline import Moment, Story
 from .watching import Counting, Sightings, counting_clients, watched
 
 WORKLOAD = "counter"
@@ -43,25 +43,6 @@ command = ["/usr/bin/redis-cli", "-h", "{{address}}", "-p", "{PORT}", "ping"]
 """
 
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """One line of the timeline: seconds after the power cut, and what happened then."""
-
-    after_s: float
-    what: str
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Story:
-    """What the demo found."""
-
-    primary: str
-    successor: str
-    timeline: tuple[Moment, ...]
-    counts: dict[str, Any]
 
 
 def play(lab: Lab, progress: Progress) -> Story:
@@ -162,6 +143,14 @@ def _last_heartbeat(dead: dict[str, Any] | None, cut_at: float) -> Moment | None
 def kept_its_word(counts: dict[str, Any]) -> bool:
     """Whether nothing acknowledged was lost or came twice, and two hosts never acted at once."""
     return counts.get("lost") == 0 and counts.get("duplicated") == 0 and counts.get("double_run") is False
+
+
+def sentences(counts: dict[str, Any]) -> list[str]:
+    """The counts, for people."""
+    return [
+        f"{counts['acknowledged']} increments were acknowledged; {counts['lost']} of them lost, "
+        f"{counts['duplicated']} counted twice. Two hosts acted at once: {'yes' if counts['double_run'] else 'never'}."
+    ]
 
 
 def reach(counts: dict[str, Any]) -> list[dict[str, Any]]:
