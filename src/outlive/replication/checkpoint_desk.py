@@ -25,13 +25,20 @@ from .checkpoint_scribe import LENGTHS, MOST_FRAME_BYTES, Opening, frame, pack_r
 
 SILENT_S = 20.0
 END_S = 5.0
+KILLED_S = 1.0
+
+_left: "list[subprocess.Popen[bytes]]" = []
+"""Scribes that were killed and that the kernel has not let go of."""
 
 
 class Desk:
     """One scribe at work. Use it as a context manager; it ends with it."""
 
     def __init__(self, opening: Opening, *, silent_s: float = SILENT_S) -> None:
-        """Start it. Raises ScribeSilent, GenerationOld, CheckpointFailed."""
+        """Start it. Raises ScribeSilent, GenerationOld; CheckpointFailed also while an earlier one is held."""
+        _left[:] = [process for process in _left if process.poll() is None]
+        if _left:
+            raise CheckpointFailed("The datastore still holds what an earlier checkpoint wrote.")
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -110,6 +117,10 @@ class Desk:
             self._process.wait(END_S if self._silent_s > 0 else 0.0)
         except subprocess.TimeoutExpired:
             self._process.kill()
+            try:
+                self._process.wait(KILLED_S)
+            except subprocess.TimeoutExpired:
+                _left.append(self._process)
 
     def _ask(self, request: dict[str, Any], blob: bytes = b"", progress: Callable[[int], None] | None = None) -> Any:
         try:

@@ -89,7 +89,9 @@ def verify(folder: Path, name: str, progress: Callable[[int], None] = lambda siz
     return checkpoint
 
 
-def newest_whole(folder: Path, hardware: Hardware) -> tuple[Checkpoint, list[Skipped]]:
+def newest_whole(
+    folder: Path, hardware: Hardware, progress: Callable[[int], None] = lambda size: None
+) -> tuple[Checkpoint, list[Skipped]]:
     """The newest checkpoint that is whole, and the newer ones that are not, with reasons. Nothing is changed.
 
     hardware: what this host would make. Raises HardwareDiffers when the newest whole one was taken on another;
@@ -102,7 +104,7 @@ def newest_whole(folder: Path, hardware: Hardware) -> tuple[Checkpoint, list[Ski
             continue
         _refuse_hardware(entry.checkpoint, hardware)
         try:
-            return verify(folder, entry.name), skipped
+            return verify(folder, entry.name, progress), skipped
         except (CheckpointDamaged, CheckpointMissing) as error:
             skipped.append(Skipped(entry.name, str(error)))
     raise CheckpointMissing(
@@ -119,6 +121,7 @@ def prepare_resume(
     host: str,
     name: str | None = None,
     run_lock: Path | None = None,
+    progress: Callable[[int], None] = lambda size: None,
 ) -> Resume:
     """Make everything ready for a new reign to go on from a checkpoint; the checkpoint itself stays as it is.
 
@@ -126,11 +129,11 @@ def prepare_resume(
     Raises HardwareDiffers, CheckpointMissing, CheckpointDamaged (nothing was changed), GenerationOld, CheckpointFailed.
     """
     if name is None:
-        checkpoint, skipped = newest_whole(folder, hardware)
+        checkpoint, skipped = newest_whole(folder, hardware, progress)
     else:
         name = named(folder, name)
         _refuse_hardware(read_manifest(folder, name), hardware)
-        checkpoint, skipped = verify(folder, name), []
+        checkpoint, skipped = verify(folder, name, progress), []
     try:
         begin_reign(folder, generation, host, run_lock)
         disks = [make_layer(folder, disk) for disk in checkpoint.disks]
