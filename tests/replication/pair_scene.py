@@ -26,6 +26,8 @@ from outlive.replication.comm_config import CommConfig, Held, HotValues, Replica
 from outlive.replication.control import Command, Event, Manager, Pair, Status, command_line
 from outlive.replication.library import pagewatch_path
 
+from .authority import Authority
+
 PATIENCE_S = 50.0
 GUEST = ("10.77.0.10", "10.77.1.10")
 LINK = {"p": "10.88.0.1", "s": "10.88.0.2"}
@@ -48,6 +50,7 @@ class Shape:
     disk_mib: tuple[int, ...] = ()
     hot: HotValues = field(default_factory=lambda: HotValues(silence_ms=400.0))
     watched: bool = True
+    tls: bool = False
 
 
 class Side:
@@ -127,6 +130,7 @@ class Side:
             ),
             hot=shape.hot,
             listen_address=LINK[self.name],
+            tls=self._scene.authority.files(self.name) if shape.tls else None,
         )
 
     def start_comm(self, role: str, generation: int = 1, pairing: int = 0) -> Status:
@@ -192,6 +196,7 @@ class PairScene:
         self._thread.start()
         self._tasks: list[Any] = []
         self.folder = Path(tempfile.mkdtemp(prefix="olp", dir="/tmp"))
+        self.authority = Authority(self.folder / "authority")
         self.memory = Path(tempfile.mkdtemp(prefix="olp", dir="/dev/shm"))
         try:
             self._networks()

@@ -155,8 +155,8 @@ def test_a_stopped_manager_that_wakes_after_the_takeover_lets_nothing_out(tmp_pa
         assert_clean(counting.stop())
 
 
-def test_a_hand_over_loses_nothing_and_the_roles_swap(tmp_path: Path) -> None:
-    with hot_pair() as scene, clients(scene, tmp_path) as counting:
+def test_a_hand_over_by_tls_loses_nothing_and_the_roles_swap(tmp_path: Path) -> None:
+    with hot_pair(Shape(tls=True)) as scene, clients(scene, tmp_path) as counting:
         counting.until_answered(4, 30)
         scene.p.send(HandOver())
         scene.p.wait(HandedOver)
@@ -181,6 +181,28 @@ def test_a_hand_over_loses_nothing_and_the_roles_swap(tmp_path: Path) -> None:
         take_over(scene.p, 3, cut)
         time.sleep(1.0)
         assert_clean(counting.stop())
+
+
+def test_a_guest_that_switches_itself_off_is_said_to_have_ended() -> None:
+    with hot_pair() as scene:
+        with scene.server() as server:
+            server.tell("poweroff")
+        assert scene.p.wait(BecameFailed).reason == "guest-ended"
+        assert scene.s.wait(PeerLost).reason == "guest-ended"
+
+
+def test_a_new_manager_takes_over_a_running_machine_from_one_that_died(tmp_path: Path) -> None:
+    with hot_pair(Shape(disk_mib=(16,))) as scene, clients(scene, tmp_path, request="dw", count=2) as writing:
+        writing.until_answered(2, 30)
+        scene.p.kill(qemu=False)
+        assert scene.s.wait(PeerLost).epoch > 0
+        scene.p.start_comm("primary", 1, 2)
+        scene.pair(scene.p, scene.s, pairing=3)
+        time.sleep(0.5)
+        cut = cut_power(scene.p)
+        take_over(scene.s, 2, cut)
+        time.sleep(1.0)
+        assert_clean(writing.stop())
 
 
 def test_a_slow_standby_slows_the_guest_and_fills_no_memory(tmp_path: Path) -> None:

@@ -153,6 +153,7 @@ class Feed:
             progress=lambda: connection.sent_bytes,
             other_sign=lambda: connection.heard_at,
             judge=self._judge,
+            limit_s=self._silence_limit_s,
         )
 
     def start(self, prefix: bytes) -> None:
@@ -220,17 +221,21 @@ class Feed:
             return
         self._lost.set()
         assert self._link is not None
+        assert self._keepalive is not None
+        self._keepalive.stop()
         self._link.close()
         self._steps_wake.set()
         self._callbacks.lost(reason, silent_s)
         self._wake.set()
 
     def _judge(self, silent_s: float, stuck_s: float) -> None:
-        most_s = self.hot.silence_ms / 1000 * PRIMARY_NOTICES_SOONER if self.whole else SEEDING_SILENCE_S
-        if silent_s >= most_s:
+        if silent_s >= self._silence_limit_s():
             self._lose("silence", silent_s)
         elif stuck_s >= self.hot.progress_s and self._oldest_s() >= self.hot.progress_s:
             self._lose("no-progress", silent_s)
+
+    def _silence_limit_s(self) -> float:
+        return self.hot.silence_ms / 1000 * PRIMARY_NOTICES_SOONER if self.whole else SEEDING_SILENCE_S
 
     def _oldest_s(self) -> float:
         try:

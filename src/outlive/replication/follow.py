@@ -127,6 +127,7 @@ class Following:
             progress=lambda: self._link.received_bytes + self._applied,
             other_sign=lambda: self._link.heard_at,
             judge=self._judge,
+            limit_s=self._silence_limit_s,
         )
 
     def start(self) -> None:
@@ -171,15 +172,19 @@ class Following:
             if self._over:
                 return
             self._over = True
+        self._keepalive.stop()
         self._link.close()
         _log.warning("primary.lost", because=reason, epoch=self.epoch, silent_ms=round(silent_s * 1000))
         self._callbacks.lost(reason, silent_s, self.epoch)
 
     def _judge(self, silent_s: float, stuck_s: float) -> None:
-        if silent_s >= (self._hot.silence_ms / 1000 if self.epoch else SEEDING_SILENCE_S):
+        if silent_s >= self._silence_limit_s():
             self._lose("silence", silent_s)
         elif self.epoch and stuck_s >= self._hot.progress_s:
             self._lose("no-progress", silent_s)
+
+    def _silence_limit_s(self) -> float:
+        return self._hot.silence_ms / 1000 if self.epoch else SEEDING_SILENCE_S
 
     def _receive_all(self) -> None:
         try:

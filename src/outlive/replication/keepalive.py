@@ -27,6 +27,7 @@ _MAGIC = b"OLKA"
 _BODY = struct.Struct("<4sBxxxQQQQQ")
 SIZE = _BODY.size + _TAG_BYTES
 _LATE_S = 0.03
+_LEAST_NAP_S = 0.001
 _MOST_DISCOUNT_S = 1.0
 
 
@@ -95,6 +96,7 @@ class KeepAlive:
     progress:   what we tell of our own, asked each time; must not block.
     other_sign: when else something of the peer came, in seconds on the boot clock: the stream's last byte.
     judge:      called each time with (silence in seconds, seconds without the peer's progress); must not block.
+    limit_s:    how long a silence is going to matter: the thread wakes up just then.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class KeepAlive:
         progress: Callable[[], int],
         other_sign: Callable[[], float],
         judge: Callable[[float, float], None],
+        limit_s: Callable[[], float],
     ) -> None:
         self._port = port
         self._reign = reign
@@ -115,6 +118,7 @@ class KeepAlive:
         self._progress = progress
         self._other_sign = other_sign
         self._judge = judge
+        self._limit_s = limit_s
         self._peer: tuple[str, int] | None = None
         self._ended = threading.Event()
         self.silence = Silence(boot_s())
@@ -136,7 +140,9 @@ class KeepAlive:
         next_at = boot_s()
         while not self._ended.is_set():
             try:
-                select.select([self._port], [], [], max(0.0, next_at - boot_s()))
+                now = boot_s()
+                ripe_s = max(_LEAST_NAP_S, self._limit_s() - self.silence.silent_s(now))
+                select.select([self._port], [], [], max(0.0, min(next_at - now, ripe_s)))
             except (OSError, ValueError):
                 return  # the port was closed, after `stop`
             for pulse in self._arrived():
@@ -146,13 +152,12 @@ class KeepAlive:
                     if pulse.progress != progress:
                         progress, progressed_at = pulse.progress, boot_s()
             now = boot_s()
-            if now < next_at:
-                continue
-            next_at = max(next_at + INTERVAL_S, now)
-            self.silence.tick(now)
             self.silence.heard(self._other_sign())
-            counter += 1
-            self._send(Pulse(self._primary, counter, self._progress()))
+            if now >= next_at:
+                next_at = max(next_at + INTERVAL_S, now)
+                self.silence.tick(now)
+                counter += 1
+                self._send(Pulse(self._primary, counter, self._progress()))
             if not self._ended.is_set():
                 self._judge(self.silence.silent_s(now), now - progressed_at)
 
