@@ -1,8 +1,10 @@
 """The sites' own networks: a subnet each, joined by a router, by which a lab's hosts reach one another.
 
 Each site is a bridge `net-SITE` in the switch's namespace, with the router's address; the switch forwards between them.
-A host's link is `site0`; the client has one too, in the first site. What may not pass is dropped at the switch's port
-to the receiver, by its sender's address: so a cut can have a direction, and can lie between any two.
+A host's link is `site0`. The client has one too, in a subnet of its own: a VXLAN end that learns goes on using the
+route by which it reached a machine's old host, so all hosts must be behind one router for it. What may not pass is
+dropped at the switch's port to the receiver, by its sender's address: so a cut can have a direction, and can lie
+between any two.
 """
 
 from collections.abc import Collection, Iterable
@@ -14,6 +16,7 @@ from .commands import ip, tc
 from .plan import CLIENT_NUMBER, ROUTER_NUMBER, UNDERLAY, LabPlan, site_address
 
 CLIENT = "client"
+CLIENT_SUBNET = 100
 OVERHEAD = 50
 
 _DIVIDED, _ONE_WAY = 1, 1000
@@ -25,14 +28,20 @@ _PASS, _DROP = 0xFFFFFFFF, 2
 
 def make(lab: LabPlan) -> None:
     """Make the sites' networks, the router between them, and each host's link."""
-    for site in lab.sites:
-        ip("-n", lab.switch, "link", "add", "name", _bridge(site), "type", "bridge", "mcast_snooping", "0")
-        ip("-n", lab.switch, "addr", "add", f"{site_address(site, ROUTER_NUMBER)}/24", "dev", _bridge(site))
-        ip("-n", lab.switch, "link", "set", "dev", _bridge(site), "up")
+    for name, router in _subnets(lab).items():
+        ip("-n", lab.switch, "link", "add", "name", _bridge(name), "type", "bridge", "mcast_snooping", "0")
+        ip("-n", lab.switch, "addr", "add", f"{router}/24", "dev", _bridge(name))
+        ip("-n", lab.switch, "link", "set", "dev", _bridge(name), "up")
     ip("netns", "exec", lab.switch, "sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
     for host in lab.hosts:
-        _link(lab, host.namespace, port(host.name), host.site, host.number)
-    _link(lab, lab.client, port(CLIENT), lab.sites[0], CLIENT_NUMBER)
+        _link(lab, host.namespace, port(host.name), host.site, host.address)
+    _link(lab, lab.client, port(CLIENT), CLIENT, client_address(lab))
+
+
+def _subnets(lab: LabPlan) -> dict[str, str]:
+    """The router's address in each site's network and the client's."""
+    routers = {site: site_address(site, ROUTER_NUMBER) for site in lab.sites}
+    return {**routers, CLIENT: f"{UNDERLAY}.{CLIENT_SUBNET}.{ROUTER_NUMBER}"}
 
 
 def port(name: str) -> str:
@@ -42,19 +51,19 @@ def port(name: str) -> str:
 
 def client_address(lab: LabPlan) -> str:
     """The client's address among the hosts' own."""
-    return site_address(lab.sites[0], CLIENT_NUMBER)
+    return f"{UNDERLAY}.{CLIENT_SUBNET}.{CLIENT_NUMBER}"
 
 
 def _bridge(site: str) -> str:
     return f"net-{site}"
 
 
-def _link(lab: LabPlan, namespace: str, end: str, site: str, number: int) -> None:
+def _link(lab: LabPlan, namespace: str, end: str, subnet: str, address: str) -> None:
     ip("-n", lab.switch, "link", "add", "name", end, "type", "veth", "peer", "name", "site0", "netns", namespace)
-    ip("-n", lab.switch, "link", "set", "dev", end, "master", _bridge(site), "up")
-    ip("-n", namespace, "addr", "add", f"{site_address(site, number)}/24", "dev", "site0")
+    ip("-n", lab.switch, "link", "set", "dev", end, "master", _bridge(subnet), "up")
+    ip("-n", namespace, "addr", "add", f"{address}/24", "dev", "site0")
     ip("-n", namespace, "link", "set", "dev", "site0", "up")
-    ip("-n", namespace, "route", "add", f"{UNDERLAY}.0.0/16", "via", site_address(site, ROUTER_NUMBER))
+    ip("-n", namespace, "route", "add", f"{UNDERLAY}.0.0/16", "via", _subnets(lab)[subnet])
     tc(lab.switch, [f"qdisc add dev {end} clsact"])
 
 
