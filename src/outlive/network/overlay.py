@@ -115,6 +115,7 @@ class _Made:
     ages: Ages
     rows: frozenset[Row] = frozenset()
     live_cards: dict[str, str] = field(default_factory=dict)
+    shadow_sends: bool = True
 
     def serves(self, segment: Segment) -> bool:
         """Whether its devices are those that the segment needs."""
@@ -241,12 +242,23 @@ class _Tables:
         if made.shadow is None:
             rows = frozenset(row for row in rows if not row.shadow)
         changes = steps(made.rows, rows)
+        shadows = any(row.shadow for row in rows)
+        if shadows:
+            self._shadow_sends(made, True)
         if changes:
             removed = [fdb.Change(False, self._index(made, row), row.mac, row.address) for row in changes.remove]
             put = [fdb.Change(True, self._index(made, row), row.mac, row.address) for row in changes.put]
             fdb.change([*removed, *put])
+        if not shadows:
+            self._shadow_sends(made, False)
         made.rows = rows
         return len(changes)
+
+    def _shadow_sends(self, made: _Made, sends: bool) -> None:
+        """Let the bridge give frames to the shadow only while there are some that it would send."""
+        if made.shadow is not None and made.shadow_sends is not sends:
+            self._links.port(made.shadow, learning=False, flood=sends, everybody=False, apart=True)
+            made.shadow_sends = sends
 
     def _index(self, made: _Made, row: Row) -> int:
         index = made.shadow if row.shadow else made.live
