@@ -1,7 +1,7 @@
 """A virtual machine's file becomes the machine that it says, or one error with every mistake, its line and its fix."""
 
 import os
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,10 @@ from outlive.cluster.machine import (
 )
 from outlive.cluster.machine_rules import derived_mac, machine_problem, needs
 from outlive.cluster.workload import Apart, Kind, Module, PlacementRules, Protection, Workload
+from outlive.config.guest_shape import HOT, WARM, WATCH
+from outlive.config.machine_shape import BOOT, DISK, MACHINE, NIC
 from outlive.config.problems import Problem
+from outlive.config.tables import Table
 from outlive.config.toml_writer import toml_text
 from outlive.config.workload_file import (
     WorkloadFileError,
@@ -34,6 +37,7 @@ from outlive.config.workload_file import (
     to_document,
     workload_from_document,
 )
+from outlive.config.workload_shape import PLACEMENT
 
 EVERYTHING = """
 name = "db"
@@ -604,3 +608,21 @@ def test_what_a_machine_needs_follows_its_protection_unless_it_is_said() -> None
     said = replace(read, resources=Capacity(0.5, 600))
     assert to_document(said)["resources"] == {"cpus": 0.5, "memory_mib": 600}
     assert workload_from_document(to_document(said)) == said
+
+
+@pytest.mark.parametrize(
+    ("noun", "table", "named_otherwise"),
+    [
+        (Machine, MACHINE, {"disks": "disk", "nics": "nic"}),
+        (Disk, DISK, {}),
+        (Nic, NIC, {}),
+        (KernelBoot, BOOT, {}),
+        (GuestWatch, WATCH, {}),
+        (WarmPolicy, WARM, {}),
+        (HotPolicy, HOT, {}),
+        (PlacementRules, PLACEMENT, {}),
+    ],
+)
+def test_every_field_can_be_written(noun: type, table: Table, named_otherwise: dict[str, str]) -> None:
+    names = {named_otherwise.get(field.name, field.name) for field in fields(noun)}
+    assert {key.name for key in table.keys} == names

@@ -202,9 +202,9 @@ def test_schema_reader_and_store_agree_on_what_a_machine_may_be(workload: Worklo
         if change == "remove":
             del container[key]
         elif change == "add" and isinstance(container, dict):
-            container[data.draw(ADDED)] = data.draw(st.sampled_from(MORE_NASTY))
+            container[data.draw(ADDED)] = copy.deepcopy(data.draw(st.sampled_from(MORE_NASTY)))
         else:
-            container[key] = data.draw(st.sampled_from(MORE_NASTY))
+            container[key] = copy.deepcopy(data.draw(st.sampled_from(MORE_NASTY)))
         if not document:
             break
     refused = refusal(lambda: workload_from_document(document))

@@ -222,7 +222,7 @@ def test_the_schema_refuses_what_the_reader_refuses_and_nothing_else(workload: W
         elif change == "add" and isinstance(container, dict):
             container[data.draw(st.sampled_from(["x", "port", "path", "command", "A B", "cpus", "kind"]))] = "x"
         else:
-            container[key] = data.draw(st.sampled_from(NASTY))
+            container[key] = copy.deepcopy(data.draw(st.sampled_from(NASTY)))
         if not document:
             break
     refused = refusal(lambda: workload_from_document(document))
