@@ -25,8 +25,7 @@ from outlive.cluster.machine import (
 )
 from outlive.cluster.machine_rules import derived_mac, machine_problem, needs
 from outlive.cluster.workload import Apart, Kind, Module, PlacementRules, Protection, Workload
-from outlive.config.guest_shape import HOT, WARM, WATCH
-from outlive.config.machine_shape import BOOT, DISK, MACHINE, NIC
+from outlive.config import guest_shape, machine_shape
 from outlive.config.problems import Problem
 from outlive.config.tables import Table
 from outlive.config.toml_writer import toml_text
@@ -613,13 +612,13 @@ def test_what_a_machine_needs_follows_its_protection_unless_it_is_said() -> None
 @pytest.mark.parametrize(
     ("noun", "table", "named_otherwise"),
     [
-        (Machine, MACHINE, {"disks": "disk", "nics": "nic"}),
-        (Disk, DISK, {}),
-        (Nic, NIC, {}),
-        (KernelBoot, BOOT, {}),
-        (GuestWatch, WATCH, {}),
-        (WarmPolicy, WARM, {}),
-        (HotPolicy, HOT, {}),
+        (Machine, machine_shape.MACHINE, {"disks": "disk", "nics": "nic"}),
+        (Disk, machine_shape.DISK, {}),
+        (Nic, machine_shape.NIC, {}),
+        (KernelBoot, machine_shape.BOOT, {}),
+        (GuestWatch, guest_shape.WATCH, {}),
+        (WarmPolicy, guest_shape.WARM, {}),
+        (HotPolicy, guest_shape.HOT, {}),
         (PlacementRules, PLACEMENT, {}),
     ],
 )
