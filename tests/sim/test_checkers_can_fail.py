@@ -35,9 +35,10 @@ from outlive.cluster.leader_state import LeaderState
 from outlive.cluster.node_state import NodeState, Phase
 from outlive.cluster.signs import Signs
 from outlive.cluster.transaction import Put, Transaction
-from outlive.sim import checkers, guests
+from outlive.sim import checkers
 from outlive.sim.chance import draw
 from outlive.sim.guard import Guard
+from outlive.sim.guest import Guest, Mode
 from outlive.sim.parts import Machines
 from outlive.sim.world import MACHINES_RAISE_NOTHING, World
 
@@ -158,20 +159,20 @@ LINKS = ("link", "stall managers")
 
 
 def test_one_voice_finds_a_primary_that_lets_its_output_out_without_asking(monkeypatch: pytest.MonkeyPatch) -> None:
-    def never_holds(guest: guests.Guest, reason: str) -> None:
-        guest.lost, guest.mode = reason, guests.Mode.FREE
+    def never_holds(guest: Guest, reason: str) -> None:
+        guest.lost, guest.mode = reason, Mode.FREE
 
-    monkeypatch.setattr(guests.Guest, "_lose", never_holds)
+    monkeypatch.setattr(Guest, "_lose", never_holds)
     assert "epoch" in finds(checkers.OneVoice, kinds=LINKS)
 
 
 def test_one_voice_finds_output_that_leaves_before_it_is_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
-    def hasty(guest: guests.Guest, turn: int) -> None:
+    def hasty(guest: Guest, turn: int) -> None:
         # The first epoch is sent, and output goes on leaving as if there were no standby.
         guest.send("epoch", guest.epoch, stretch=guest.stretch)
         guest.after(0.1, guest._seeded, turn)
 
-    monkeypatch.setattr(guests.Guest, "_seeded", hasty)
+    monkeypatch.setattr(Guest, "_seeded", hasty)
     assert "epoch" in finds(checkers.OneVoice, kinds=LINKS)
 
 

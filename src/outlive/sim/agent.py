@@ -17,7 +17,7 @@ from outlive.cluster.mirror import snapshot as mirror_snapshot
 from outlive.cluster.transaction import KeyValue, TransactionResult
 
 from .gate import Gate
-from .guests import Guest
+from .guest import Guest
 from .parts import LEADER, NODE, Parts
 from .setup import CLUSTER_ID
 from .store import Changes, Door

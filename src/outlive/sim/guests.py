@@ -1,273 +1,24 @@
-"""Virtual machines of one host, as primary and as standby: epochs, held output, links that fall silent, adoption.
+"""The virtual machines of one host, those that run and those that follow: the agent's hands, and a new agent's eyes.
 
-The simulator's twin of communication managers. Epochs are coarse, and a message says how far the sender is, so that one
-that was lost is made up for by the next, as in a stream. They live until their host loses power or they are
-killed; the agent tells them what to do, and they tell it what they notice. All goes through the host's gate and, since
-they can be stalled alone, through one of their own.
+The simulator's twin of what the agent does with communication managers. They outlive the agent, and end with their
+host's power or by its guard.
 """
 
 from collections.abc import Callable
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from outlive.cluster import events as ev
 from outlive.cluster.commands import Role
 from outlive.cluster.workload import Workload
 
-from .gate import Gate
+from .follower import Follower
+from .guest import Guest
+from .manager import Manager
 from .voices import Stretch
 
 if TYPE_CHECKING:
     from .host import SimHost
     from .runtime import Program
-
-EPOCH_S = (0.08, 0.16)
-SILENCE_S = 0.3
-SEEDING_S = (0.1, 1.5)
-MIGRATION_S = (0.2, 2.0)
-ADOPTION_S = (0.005, 0.08)
-PORT = 4000
-
-
-class Mode(Enum):
-    """FREE: output leaves as it comes. HOLDING: once acknowledged. LOST: not at all. STILL: the guest stands still."""
-
-    FREE = "free"
-    SEEDING = "seeding"
-    HOLDING = "holding"
-    LOST = "lost"
-    STILL = "still"
-
-
-class _Manager:
-    """What both sides have: who they are, their gates, and the silence of the other side."""
-
-    def __init__(self, room: "Guests", workload: Workload, generation: int) -> None:
-        self.room = room
-        self.workload = workload
-        self.name = workload.name
-        self.generation = generation
-        self.pairing = 0
-        self.peer = ""
-        self.heard_at = 0.0
-        self.gate = Gate(room.host.parts.agenda)
-
-    def after(self, delay_s: float, act: Callable[..., None], *args: Any) -> None:
-        """Do it later, unless the process is gone or stalled then."""
-        self.room.host.gate.after(delay_s, self.gate.enter, act, *args)
-
-    def tell(self, kind: Callable[..., ev.Event], **fields: Any) -> None:
-        """Tell the agent, if there is one."""
-        self.room.host.tell(kind, workload=self.name, generation=self.generation, **fields)
-
-    def send(self, what: str, number: int, **more: Any) -> None:
-        """Say something to the other side; it arrives unless a way is cut."""
-        parts, me = self.room.host.parts, self.room.host.name
-        if parts.network.passes(me, self.peer):
-            about = (self.name, self.generation, self.pairing, what, number, more)
-            parts.links.send(me, self.peer, parts.hosts[self.peer].guests_hear, me, *about)
-
-    def is_silent(self) -> bool:
-        """Whether the other side has said nothing for too long."""
-        return self.gate.now - self.heard_at > SILENCE_S
-
-
-class Guest(_Manager):
-    """The primary's side: a guest that runs here. epoch: the one in which it lives now; acked: the newest whole one."""
-
-    def __init__(self, room: "Guests", workload: Workload, generation: int, stretch: Stretch, epoch: int = 0) -> None:
-        super().__init__(room, workload, generation)
-        self.stretch = stretch
-        self.epoch = epoch
-        self.acked = 0
-        self.mode = Mode.FREE
-        self.lost = ""
-        self.migrated = False
-        self.hands_over = False
-        self._turn = 0
-        self._cut()
-
-    def _cut(self) -> None:
-        """An epoch ends: its output leaves, or is held; the other side is told."""
-        if self.mode is not Mode.STILL:
-            self.epoch += 1
-        if self.mode in (Mode.FREE, Mode.SEEDING):
-            self.room.host.parts.voices.releases(self.stretch, self.epoch)
-        if self.mode is Mode.SEEDING:
-            self.send("seed", 0)
-        elif self.mode is Mode.HOLDING or (self.mode is Mode.STILL and self.hands_over):
-            self.send("epoch", self.epoch, stretch=self.stretch, final=self.hands_over)
-        if self.mode in (Mode.SEEDING, Mode.HOLDING) and self.is_silent():
-            self._lose("silent")
-        self.after(self.room.draw(EPOCH_S), self._cut)
-
-    def _lose(self, reason: str) -> None:
-        self.lost = reason
-        self.mode = Mode.FREE if self.mode is Mode.SEEDING else Mode.LOST
-        self.tell(ev.PeerLost, pairing=self.pairing, role=Role.PRIMARY, reason=reason)
-
-    def _enters(self, pairing: int, peer: str) -> None:
-        self._turn += 1
-        self.pairing, self.peer, self.heard_at = pairing, peer, self.gate.now
-        self.acked, self.lost, self.migrated, self.hands_over = 0, "", False, False
-
-    def pair(self, pairing: int, peer: str) -> None:
-        """Seed a standby, then hold."""
-        if pairing <= self.pairing or self.mode is not Mode.FREE:
-            return
-        self._enters(pairing, peer)
-        self.mode = Mode.SEEDING
-        self.after(self.room.draw(SEEDING_S), self._seeded, self._turn)
-
-    def _seeded(self, turn: int) -> None:
-        if self.mode is Mode.SEEDING and self._turn == turn:
-            self.mode = Mode.HOLDING
-
-    def go_alone(self, pairing: int) -> None:
-        """Every pairing below this one is over."""
-        if self.pairing >= pairing:
-            return
-        self._enters(pairing - 1, "")
-        self.mode = Mode.FREE
-
-    def hand_over(self, pairing: int) -> None:
-        """A last epoch, and stand still."""
-        if self.pairing == pairing and self.mode is Mode.HOLDING:
-            self.hands_over = True
-            self.mode = Mode.STILL
-
-    def migrate(self, pairing: int, target: str) -> None:
-        """Send everything while the guest runs; stop it at the end."""
-        if pairing <= self.pairing or self.mode is not Mode.FREE:
-            return
-        self._enters(pairing, target)
-        self.after(self.room.draw(MIGRATION_S), self._migrates, self._turn)
-
-    def _migrates(self, turn: int) -> None:
-        if self._turn != turn or self.migrated or self.mode is not Mode.FREE:
-            return
-        self.mode = Mode.STILL
-        self.send("all", self.epoch, stretch=self.stretch)
-        self.after(SILENCE_S, self._gives_up, self._turn)
-
-    def _gives_up(self, turn: int) -> None:
-        if self._turn == turn and self.mode is Mode.STILL and not self.migrated:
-            self.mode = Mode.FREE
-            self.lost = "the target does not answer"
-            self.tell(ev.MigrationFailed, pairing=self.pairing, reason=self.lost)
-
-    def hears(self, what: str, number: int, more: dict[str, Any]) -> None:
-        """The standby, or the target, says something."""
-        self.heard_at = self.gate.now
-        if what == "all-here" and self.mode is Mode.STILL and not self.migrated:
-            self.migrated = True
-            self.tell(ev.Migrated, pairing=self.pairing)
-        elif what == "acknowledge" and (self.mode is Mode.HOLDING or self.hands_over):
-            if self.acked == 0:
-                self.tell(ev.Paired, pairing=self.pairing)
-            self.acked = max(self.acked, number)
-            self.room.host.parts.voices.releases(self.stretch, min(self.acked, self.epoch))
-
-    def retell(self) -> None:
-        """A new agent asks how it is."""
-        if self.acked:
-            self.tell(ev.Paired, pairing=self.pairing)
-        if self.lost and self.migrated is False:
-            self.tell(ev.PeerLost, pairing=self.pairing, role=Role.PRIMARY, reason=self.lost)
-        if self.migrated:
-            self.tell(ev.Migrated, pairing=self.pairing)
-
-
-class Follower(_Manager):
-    """The standby's side, or the target of a migration. whole: the newest whole epoch it holds; stretch: of what."""
-
-    def __init__(self, room: "Guests", workload: Workload, generation: int, pairing: int, role: Role) -> None:
-        super().__init__(room, workload, generation)
-        self.pairing = pairing
-        self.role = role
-        self.whole = 0
-        self.stretch: Stretch | None = None
-        self.listens = False
-        self.seeding = False
-        self.lost = ""
-        self.adopting = False
-        self.after(room.draw(room.host.parts.setup.delays.prepare_s), self._listen)
-
-    def _listen(self) -> None:
-        if self.room.cannot_prepare(self.name):
-            self.fail("its disk cannot be made")
-            return
-        self.listens = True
-        self.tell(ev.StandbyListening, pairing=self.pairing, address=f"at-{self.room.host.name}", port=PORT)
-        self._watch()
-
-    def fail(self, reason: str) -> None:
-        """It is of no use any more."""
-        self.gate.shut()
-        self.listens = False
-        self.tell(ev.StandbyFailed, pairing=self.pairing, reason=reason)
-
-    def _watch(self) -> None:
-        if self.adopting:
-            return
-        if self.seeding and not self.lost and self.is_silent():
-            self._lose("silent")
-        self.after(SILENCE_S / 3, self._watch)
-
-    def _lose(self, reason: str) -> None:
-        self.lost = reason
-        self._tell_lost()
-
-    def _tell_lost(self) -> None:
-        whole = self.whole > 0
-        self.tell(ev.PeerLost, pairing=self.pairing, role=Role.STANDBY, reason=self.lost, whole=whole)
-
-    def hears(self, sender: str, what: str, number: int, more: dict[str, Any]) -> None:
-        """The primary says how far it is; nothing is acknowledged any more from when this one adopts."""
-        if not self.listens or self.adopting:
-            return
-        self.peer, self.heard_at = sender, self.gate.now
-        if not self.seeding:
-            self.seeding = True
-            self.tell(ev.StandbySeeding, pairing=self.pairing)
-        if what == "seed":
-            self.send("acknowledge-seed", 0)
-            return
-        if number > self.whole:
-            first, self.whole, self.stretch = self.whole == 0, number, more["stretch"]
-            if first and what == "epoch":
-                self.tell(ev.StandbyWhole, pairing=self.pairing)
-        self.send("all-here" if what == "all" else "acknowledge", self.whole)
-        if more.get("final") and not self.lost:
-            self._lose("handed over")
-
-    def take_over(self, to_generation: int) -> None:
-        """Adopt the newest whole epoch."""
-        if self.adopting:
-            return
-        if not self.listens or self.stretch is None or not self.room.host.guard.allows():
-            self.room.host.tell(
-                ev.TakeOverFailed, workload=self.name, generation=to_generation, reason="it holds nothing whole"
-            )
-            return
-        self.adopting = True
-        here, voices = self.room.host.name, self.room.host.parts.voices
-        stretch = voices.adopts(self.stretch, self.whole, here, to_generation)
-        self.after(self.room.draw(ADOPTION_S), self._adopted, stretch, to_generation)
-
-    def _adopted(self, stretch: Stretch, to_generation: int) -> None:
-        self.room.becomes_primary(self, stretch, to_generation)
-
-    def retell(self) -> None:
-        """A new agent asks how it is."""
-        if self.listens:
-            self.tell(ev.StandbyListening, pairing=self.pairing, address=f"at-{self.room.host.name}", port=PORT)
-        if self.seeding:
-            self.tell(ev.StandbySeeding, pairing=self.pairing)
-        if self.whole and self.role is Role.STANDBY:
-            self.tell(ev.StandbyWhole, pairing=self.pairing)
-        if self.lost:
-            self._tell_lost()
 
 
 class Guests:
@@ -386,7 +137,7 @@ class Guests:
 
     def stall(self) -> Callable[[], None]:
         """All communication managers here stand still; returns how to let them go on."""
-        stalled: list[_Manager] = [*self.running.values(), *self.followers.values()]
+        stalled: list[Manager] = [*self.running.values(), *self.followers.values()]
         for each in stalled:
             each.gate.close()
 
