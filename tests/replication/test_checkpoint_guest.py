@@ -19,6 +19,7 @@ from outlive.replication.checkpoint_errors import CheckpointFailed, HardwareDiff
 from outlive.replication.checkpoint_folder import folder_of, list_checkpoints, names, read_heads
 from outlive.replication.checkpoint_keeping import Keeping
 from outlive.replication.checkpoint_reading import Resume, fill_memory, load_devices, prepare_resume, verify
+from outlive.replication.tracking import CompareTracker
 
 from .checkpoint_scene import HARDWARE, Guest, guest, ledger, make_disk, newest_number
 
@@ -283,6 +284,26 @@ def test_a_manager_killed_at_any_step_leaves_what_was_whole_and_the_next_one_men
         assert set(names(writer.folder)) == {entry.name for entry in list_checkpoints(writer.folder)}
     finally:
         writer.close()
+
+
+def test_without_the_kernels_tracking_written_pages_are_found_by_comparing(
+    busy: tuple[Guest, Path], tmp_path: Path
+) -> None:
+    running, datastore = busy
+    memory, tracker = running.memory_and_tracker()
+    tracker.close()
+    target = running.target(datastore, generation=6)
+    writer = checkpoint_writer.CheckpointWriter(target, running.qmp, memory, CompareTracker(memory))
+    try:
+        base = writer.write("test")
+        time.sleep(0.3)
+        increment = writer.write("test")
+        assert increment.parent == base.name
+        assert increment.memory.bytes < base.memory.bytes / 5
+        paused(writer, running, tmp_path, exact=True)
+    finally:
+        writer.close()
+    goes_on(running)
 
 
 def test_a_full_datastore_costs_that_checkpoint_alone(tmp_path: Path, mount_tmpfs: Path) -> None:
