@@ -120,8 +120,16 @@ def test_no_two_devices_of_the_largest_machine_are_in_one_place(board: MachineTy
     places += [addresses.nic(board, number) for number in range(MOST_NICS)]
     places += [addresses.disk(board, number) for number in range(MOST_DISKS)]
     assert len({(place.bus, place.addr) for place in places}) == len(places)
-    ports = [place.port for place in places if place.port is not None]
-    assert len({port.addr for port in ports}) == len({port.chassis for port in ports}) == len(ports)
+    own = {0, 1} if board is MachineType.PC else {0, 31}
+    slots = {int(place.addr, 16) for place in places}
+    assert slots == set(range(32)) - own
+
+
+def test_only_the_old_pc_has_the_old_virtio() -> None:
+    for board, old in ((MachineType.PC, True), (MachineType.Q35, False)):
+        cards = [one for one in devices(words(replace(MACHINE, type=board))) if one["driver"].startswith("virtio-")]
+        assert len(cards) == 6
+        assert {"disable-modern" in card for card in cards} == {old}
 
 
 def test_another_disk_or_card_moves_no_device() -> None:
