@@ -48,7 +48,7 @@ async def serving(files: Files, answer: bytes) -> AsyncIterator[int]:
 
 async def asked(files: Files, port: int) -> list[bytes]:
     async with asyncio.timeout(30):
-        return [line async for line in peers.lines(peers.trusting(files), "b", "127.0.0.1", port, "/v1/x")]
+        return [line async for line in peers.lines(peers.trusting(files), peers.Peer("b", "127.0.0.1", port), "/v1/x")]
 
 
 async def test_a_members_lines_come_whole_and_half_a_line_is_left_out(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ from .exclusive import alone_in
 from .ground import Ground
 from .holdings import Holdings
 from .log import AgentLog
+from .machine_view import LocalMachines
 from .neighbours import Neighbours
 from .observe import Ticker
 from .parts import Parts
@@ -303,6 +304,7 @@ class Agent:
             parts.premises.logs,
             boot_time_s,
             parts.config.tls,
+            LocalMachines(self._holdings, parts.datastores, parts.floor),
         )
 
 

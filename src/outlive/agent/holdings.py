@@ -25,6 +25,7 @@ from .clearing import clear
 from .durable import JournalKeeper
 from .ground import Ground
 from .holding import Holding, PreparationFailed
+from .machine import MachineRuntime
 from .machine_orders import MachineOrders
 from .observe import Tell
 
@@ -80,6 +81,11 @@ class Holdings:
     def names(self) -> set[str]:
         """The workloads of which anything is here."""
         return set(self._held)
+
+    def machine(self, workload: str) -> MachineRuntime | None:
+        """A workload's machine here, in whatever role; None when it is none, or nothing of it is here."""
+        holding = self._held.get(workload)
+        return holding.machine if holding is not None else None
 
     # What was left by an earlier agent.
 

@@ -24,6 +24,7 @@ from outlive.runtime import logs
 from outlive.store.base import Store
 
 from . import peers
+from .machine_view import LocalMachines
 from .observe import Clock, StoreWatcher
 from .record import EventBook, Recorder
 
@@ -53,8 +54,10 @@ class AgentView:
         logs_folder: Path,
         clock: Clock,
         tls: peers.Credentials | None,
+        local: LocalMachines,
     ) -> None:
         self.host = host
+        self.local = local
         self.book = book
         self._run = run
         self._machines = machines
@@ -127,6 +130,18 @@ class AgentView:
         self, host: str, workload: str, modules: Sequence[str], lines: int, follow: bool
     ) -> AsyncIterator[bytes]:
         """The same of another host, asked over TLS. Raises ClusterUnreachable when it cannot be asked."""
+        context, peer = await self._peer(host)
+        options = urlencode({"modules": ",".join(modules), "lines": lines, "follow": int(follow)})
+        return peers.lines(context, peer, f"/v1/hosts/{quote(host)}/logs/{quote(workload)}?{options}")
+
+    async def ask_peer(
+        self, host: str, method: str, path: str, body: bytes = b"", *, answer_s: float = peers.ANSWER_S
+    ) -> peers.Answer:
+        """Ask another host's agent; its answer is closed by whoever has it. Raises ClusterUnreachable."""
+        context, peer = await self._peer(host)
+        return await peers.ask(context, peer, peers.Request(method, path, body, answer_s))
+
+    async def _peer(self, host: str) -> tuple[ssl.SSLContext, peers.Peer]:
         member = self.mirror.hosts.get(host)
         if self._tls is None or member is None:
             raise ClusterUnreachable(
@@ -136,6 +151,4 @@ class AgentView:
             )
         if self._context is None:
             self._context = await asyncio.to_thread(peers.trusting, self._tls)
-        options = urlencode({"modules": ",".join(modules), "lines": lines, "follow": int(follow)})
-        path = f"/v1/hosts/{quote(host)}/logs/{quote(workload)}?{options}"
-        return peers.lines(self._context, host, member.record.address, member.record.peer_port, path)
+        return self._context, peers.Peer(host, member.record.address, member.record.peer_port)
