@@ -10,6 +10,7 @@ import pytest
 
 from outlive.cli import main
 
+from ..one_host import OneHost
 from .pretended_agent import Answer, Asked, Pieces, pretended, problem
 
 PNG = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 640, 480) + b"\x08\x02\x00\x00\x00"
@@ -30,7 +31,6 @@ class Machines:
         self.state, self.reason = state, reason
         self.checkpoints = [checkpoint("g1-2", label="before-upgrade", parent="g1-1"), checkpoint("g1-1")]
         self.checked = [{"name": "g1-2", "whole": True, "problem": ""}, {"name": "g1-1", "whole": True, "problem": ""}]
-        self.networks: dict[str, dict[str, Any]] = {}
         self.picture = PNG
 
     def __call__(self, asked: Asked) -> Answer:
@@ -52,25 +52,7 @@ class Machines:
                 }
             case "GET", "/v1/operations/op-1":
                 return 200, {"id": "op-1", "state": self.state, "reason": self.reason}
-            case "GET", "/v1/networks":
-                return 200, {"networks": [{**each, "workloads": ["db"]} for each in self.networks.values()]}
-            case "PUT", _ if path.startswith("/v1/networks/"):
-                return self._make(path.rpartition("/")[2], asked.json)
-            case "DELETE", "/v1/networks/office":
-                return 200, {"network": "office", "changed": True, "commands": []}
-            case "DELETE", _:
-                return problem(409, "network.in-use", "db is on the network lab.", 3)
         return problem(404, "not-found", "There is nothing here.")
-
-    def _make(self, name: str, given: dict[str, Any]) -> Answer:
-        changed = name not in self.networks
-        made = {
-            "name": name,
-            "vni": given.get("vni", 1),
-            "mtu": given.get("mtu", 1450),
-            "subnet": given.get("subnet", ""),
-        }
-        return 200, {"network": self.networks.setdefault(name, made), "changed": changed}
 
 
 Run = Callable[..., tuple[int, str, str]]
@@ -174,23 +156,21 @@ def test_what_cannot_name_a_checkpoint_is_not_asked_for(run: Run, words: tuple[s
     assert (code, "cannot name a checkpoint" in err) == (2, True)
 
 
-def test_networks_are_made_once_listed_and_removed(run: Run, machines: Machines) -> None:
-    code, out, _ = run("network", "create", "office", "--vni", "7", "--subnet", "10.9.0.0/24")
-    assert (code, out) == (0, "Made the network office: number 7, MTU 1450.\n")
-    assert run("network", "create", "office")[1:] == ("", "The network office is there already: number 7, MTU 1450.\n")
-    listed = run("network", "list")[1]
-    assert [word for word in listed.split() if word in ("office", "7", "10.9.0.0/24", "db")] == [
-        "office",
-        "7",
-        "10.9.0.0/24",
-        "db",
-    ]
-    assert json.loads(run("network", "list", "--json")[1])["networks"][0]["name"] == "office"
-    assert run("network", "rm", "office", "--dry-run")[1].startswith("Nothing would be decided at once")
-    assert run("network", "create", "office", "--dry-run")[1].startswith("Nothing would be decided at once")
-    assert run("network", "rm", "office") == (0, "", "The network office is gone.\n")
-    code, _, err = run("network", "rm", "lab")
-    assert (code, "db is on the network lab." in err) == (3, True)
-    machines.networks = {}
-    assert "There are no networks yet" in run("network", "list")[2]
-    assert run("network", "create", "Bad_Name")[0] == 2
+def test_networks_are_made_once_changed_listed_and_removed(one_host: OneHost) -> None:
+    run = one_host.run
+    made = run("network", "create", "lab-a", "--vni", "1", "--subnet", "10.9.0.0/24")
+    assert (made.code, made.out) == (0, "Made the network lab-a: number 1, MTU 1450.\n")
+    assert run("network", "create", "lab-b", "--json").json["network"]["vni"] == 2, "the next free number"
+    again = run("network", "create", "lab-a")
+    assert (again.code, again.out) == (0, "")
+    assert "The network lab-a is there already: number 1, MTU 1450.\n" in again.err
+    assert run("network", "create", "lab-a", "--mtu", "1400").out == "Changed the network lab-a: number 1, MTU 1400.\n"
+    [row] = [line.split() for line in run("network", "list").out.splitlines() if "lab-a" in line]
+    assert row == ["lab-a", "1", "1400", "10.9.0.0/24"]
+    assert [each["name"] for each in run("network", "list", "--json").json["networks"]] == ["lab-a", "lab-b"]
+    assert run("network", "create", "lab-c", "--vni", "1").code == 2
+    removed = run("network", "rm", "lab-a", "lab-b")
+    assert (removed.code, removed.err) == (0, "The network lab-a is gone.\nThe network lab-b is gone.\n")
+    assert run("network", "rm", "lab-a").code == 1
+    assert "There are no networks yet" in run("network", "list").err
+    assert run("network", "create", "Bad_Name").code == 2

@@ -4,13 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .connect import cluster_options, dry_run_option, named, query, say, tell_commands
+from .connect import cluster_options, named, say
 from .output import json_option, print_json, stdout_console
 
 if TYPE_CHECKING:
     from outlive.client import Client
 
 NETWORK = named("network")
+MOST_VNI = 0xFFFFFF
 
 
 @click.group()
@@ -24,29 +25,33 @@ def command() -> None:
 @command.command(short_help="Make a network.")
 @click.argument("name", type=NETWORK)
 @click.option(
-    "--vni", type=click.IntRange(1, 0xFFFFFF), metavar="NUMBER", help="Its number on the wire; else a free one."
+    "--vni", type=click.IntRange(1, MOST_VNI), metavar="NUMBER", help="Its number on the wire; else a free one."
 )
 @click.option("--mtu", type=click.IntRange(576, 9000), metavar="BYTES", help="The largest packet; else what fits.")
 @click.option("--subnet", metavar="ADDRESS/LENGTH", help="The addresses of its machines, for checks.")
-@dry_run_option
 @cluster_options
 @json_option
-def create(
-    client: "Client", name: str, vni: int | None, mtu: int | None, subnet: str | None, dry_run: bool, as_json: bool
-) -> None:
-    """Make the network NAME. One that is there already and is the same is left alone."""
-    given = {"vni": vni, "mtu": mtu, "subnet": subnet}
-    asked = {key: value for key, value in given.items() if value is not None}
-    answer = client.put(f"/v1/networks/{name}{query(dry_run)}", asked)
+def create(client: "Client", name: str, vni: int | None, mtu: int | None, subnet: str | None, as_json: bool) -> None:
+    """Make the network NAME, or change the one that is there to what the options say."""
+    there = client.get("/v1/networks")["networks"]
+    stands: dict[str, Any] = next((each for each in there if each["name"] == name), {})
+    kept: dict[str, Any] = {key: stands[key] for key in ("mtu", "subnet", "outside") if key in stands}
+    given: dict[str, Any] = {key: value for key, value in (("mtu", mtu), ("subnet", subnet)) if value is not None}
+    number = vni or stands.get("vni") or _free(there)
+    answer = client.put(f"/v1/networks/{name}", {"vni": number, **kept, **given})
     network = answer["network"]
     if as_json:
         print_json(answer)
-    elif dry_run:
-        tell_commands(answer)
     elif answer["changed"]:
-        click.echo(f"Made the network {name}: number {network['vni']}, MTU {network['mtu']}.")
+        click.echo(f"{'Changed' if stands else 'Made'} the network {name}: number {number}, MTU {network['mtu']}.")
     else:
-        say(f"The network {name} is there already: number {network['vni']}, MTU {network['mtu']}.")
+        say(f"The network {name} is there already: number {number}, MTU {network['mtu']}.")
+
+
+def _free(there: list[dict[str, Any]]) -> int:
+    """The smallest number that no network has."""
+    taken = {each["vni"] for each in there}
+    return next(number for number in range(1, MOST_VNI) if number not in taken)
 
 
 @command.command("list", short_help="List networks and their machines.")
@@ -79,17 +84,13 @@ def _show(networks: list[dict[str, Any]]) -> None:
 
 @command.command(short_help="Remove networks that no machine is on.")
 @click.argument("names", nargs=-1, required=True, type=NETWORK, metavar="NAME…")
-@dry_run_option
 @cluster_options
 @json_option
-def rm(client: "Client", names: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+def rm(client: "Client", names: tuple[str, ...], as_json: bool) -> None:
     """Remove networks. One that a machine is on is refused."""
     results = []
     for name in names:
-        results.append(client.delete(f"/v1/networks/{name}{query(dry_run)}"))
-        if dry_run:
-            tell_commands(results[-1])
-        else:
-            say(f"The network {name} is gone.")
+        results.append(client.delete(f"/v1/networks/{name}"))
+        say(f"The network {name} is gone.")
     if as_json:
         print_json({"networks": results})
