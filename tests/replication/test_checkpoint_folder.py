@@ -206,6 +206,15 @@ def test_a_resumed_checkpoint_stays_as_it_is_and_can_be_resumed_again(folder: Pa
     assert subprocess.run(["qemu-img", "check", "-q", str(files.pop())], check=False).returncode == 0
 
 
+def test_the_layers_are_given_to_the_user_that_reads_them_here(folder: Path) -> None:
+    layered = make_layer(folder, disk(folder))
+    made(folder, {}, disks=(layered,))
+    resume = prepare_resume(folder, HARDWARE, generation=2, host="b", owner=(65534, 65534))
+    paths = [folder.parent.parent / layer.path for layer in resume.disks[0].layers]
+    assert len(paths) == 3
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in paths} == {(65534, 65534)}
+
+
 def test_a_named_checkpoint_that_is_damaged_is_refused_and_not_replaced(folder: Path) -> None:
     made(folder, {1: page(1)})
     two = made(folder, {1: page(2)}, label="mine")

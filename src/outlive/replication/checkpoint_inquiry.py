@@ -88,12 +88,13 @@ async def prepared(
     host: str,
     name: str | None = None,
     run_lock: Path | None = None,
+    owner: tuple[int, int] | None = None,
     silent_s: float = SILENT_S,
 ) -> reading.Resume:
     """Make everything ready for this reign to go on from a checkpoint: see `checkpoint_reading.prepare_resume`."""
     told = await _ask(
         _Found, silent_s, None, call="prepare", folder=str(folder), hardware=msgspec.to_builtins(hardware),
-        generation=generation, host=host, name=name, run_lock=str(run_lock) if run_lock else None,
+        generation=generation, host=host, name=name, run_lock=str(run_lock) if run_lock else None, owner=owner,
     )  # fmt: skip
     return reading.Resume(folder, told.checkpoint, told.disks, tuple(told.skipped))
 
@@ -163,11 +164,15 @@ def answer(request: dict[str, Any], progress: Progress) -> Any:
         case "prepare":
             resume = reading.prepare_resume(
                 folder, msgspec.convert(request["hardware"], Hardware), generation=request["generation"],
-                host=request["host"], name=request["name"],
+                host=request["host"], name=request["name"], owner=_pair(request["owner"]),
                 run_lock=Path(request["run_lock"]) if request["run_lock"] else None, progress=progress,
             )  # fmt: skip
             return _Found(resume.checkpoint, list(resume.skipped), resume.disks)
     raise ValueError(f"nothing is called {request['call']!r}")
+
+
+def _pair(told: list[int] | None) -> tuple[int, int] | None:
+    return (told[0], told[1]) if told else None
 
 
 def main() -> None:

@@ -34,8 +34,8 @@ from .checkpoint_pages import read_blocks
 from .qmp_line import QmpLine, memory_file
 
 __all__ = [
-    "Heads", "Listed", "Resume", "Skipped", "fill_memory", "folder_of", "list_checkpoints", "load_devices",
-    "make_layer", "named", "newest_whole", "prepare_resume", "read_heads", "verify",
+    "Heads", "Listed", "Resume", "Skipped", "fill_memory", "folder_of", "give_layers", "list_checkpoints",
+    "load_devices", "make_layer", "named", "newest_whole", "prepare_resume", "read_heads", "verify",
 ]  # fmt: skip
 
 MAKE_LAYER_S = 30.0
@@ -121,11 +121,13 @@ def prepare_resume(
     host: str,
     name: str | None = None,
     run_lock: Path | None = None,
+    owner: tuple[int, int] | None = None,
     progress: Callable[[int], None] = lambda size: None,
 ) -> Resume:
     """Make everything ready for a new reign to go on from a checkpoint; the checkpoint itself stays as it is.
 
-    name: which, by its name or label; None: the newest whole one. A named one that is damaged is refused.
+    name:  which, by its name or label; None: the newest whole one. A named one that is damaged is refused.
+    owner: user and group that QEMU runs as here, who has to read all layers; None: as they are.
     Raises HardwareDiffers, CheckpointMissing, CheckpointDamaged (nothing was changed), GenerationOld, CheckpointFailed.
     """
     if name is None:
@@ -136,7 +138,9 @@ def prepare_resume(
         checkpoint, skipped = verify(folder, name, progress), []
     try:
         begin_reign(folder, generation, host, run_lock)
-        disks = [make_layer(folder, disk) for disk in checkpoint.disks]
+        if owner is not None:
+            give_layers(folder, checkpoint.disks, owner)
+        disks = [make_layer(folder, disk, owner) for disk in checkpoint.disks]
         write_heads(folder, generation, disks)
     except OSError as error:
         raise CheckpointFailed("The disks of a checkpoint could not be made ready.", cause=str(error)) from error
@@ -173,6 +177,14 @@ def make_layer(folder: Path, disk: DiskChain, owner: tuple[int, int] | None = No
         os.close(fd)
     sync_folder(path.parent)
     return replace(disk, layers=(*disk.layers, layer_of(datastore, path, "qcow2")))
+
+
+def give_layers(folder: Path, disks: Sequence[DiskChain], owner: tuple[int, int]) -> None:
+    """Make all layers of disks those of a user and group, since hosts need not have the same ones. Raises OSError."""
+    for path in {datastore_of(folder) / layer.path for disk in disks for layer in disk.layers}:
+        found = path.stat()
+        if (found.st_uid, found.st_gid) != owner:
+            os.chown(path, *owner, follow_symlinks=False)
 
 
 def fill_memory(resume: Resume, ram: Path, progress: Callable[[int], None] = lambda size: None) -> None:

@@ -83,7 +83,7 @@ class WarmKeeper:
                     return
                 asked = self._waiting.popleft() if self._waiting else None
                 if isinstance(asked, control.Checkpoint):
-                    due_s = self._asked(asked, told)
+                    due_s = self._asked(asked, told) or due_s
                 elif asked is not None:
                     self._answer(asked, told)
                 elif boot_s() >= due_s and not self._retired:
@@ -111,11 +111,14 @@ class WarmKeeper:
         elif not isinstance(command, control.AskStatus):
             told.tell(control.Refused(type(command).__name__, "this machine is only checkpointed: nobody follows it"))
 
-    def _asked(self, asked: control.Checkpoint, told: Control) -> float:
-        """Take a checkpoint that somebody asked for, unless one of that name is whole. Returns when the next is due."""
+    def _asked(self, asked: control.Checkpoint, told: Control) -> float | None:
+        """Take a checkpoint that somebody asked for, unless one of that name is whole.
+
+        Returns when the next is due; None when nothing was tried that changes it.
+        """
         if not is_label(asked.name):
             told.tell(control.CheckpointFailed(asked.name, "no checkpoint can have this name"))
-            return boot_s() + self._values.interval_s
+            return None
         try:
             there = self._writer_now().find_labelled(asked.name)
         except (OutliveError, OSError) as error:
@@ -123,7 +126,7 @@ class WarmKeeper:
             return self._next_s(failed=True)
         if there:
             told.tell(control.Checkpointed(asked.name, 0, 0.0, 0.0))
-            return boot_s() + self._values.interval_s
+            return None
         return self._take(told, asked.reason or "request", asked.name, asked.name)
 
     def _take(self, told: Control, reason: str, label: str, name: str) -> float:
