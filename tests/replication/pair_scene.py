@@ -29,6 +29,7 @@ from outlive.replication.library import pagewatch_path
 from .authority import Authority
 
 PATIENCE_S = 50.0
+NOBODY = 65534
 GUEST = ("10.77.0.10", "10.77.1.10")
 LINK = {"p": "10.88.0.1", "s": "10.88.0.2"}
 MAC = ("52:54:00:77:00:10", "52:54:00:77:01:10")
@@ -61,6 +62,7 @@ class Side:
         self.namespace = f"{scene.tag}-{name}"
         self.folder = scene.folder / name
         self.folder.mkdir()
+        os.chown(self.folder, NOBODY, NOBODY)
         self.ram = scene.memory / f"{name}.ram"
         self.qemu: subprocess.Popen[bytes] | None = None
         self.comm: subprocess.Popen[bytes] | None = None
@@ -77,10 +79,12 @@ class Side:
         watch = self.folder / "pagewatch"
         watch.unlink(missing_ok=True)
         words = ["ip", "netns", "exec", self.namespace]
+        words += ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
         if shape.watched:
+            # By `env`, behind the others: the library takes its variables out of whatever it is loaded into.
             words += ["env", f"LD_PRELOAD={pagewatch_path()}", f"OUTLIVE_PAGEWATCH_TO={watch}"]
             words += [f"OUTLIVE_PAGEWATCH_BYTES={shape.memory_mib << 20}"]
-        words += ["qemu-system-x86_64", "-accel", "tcg", "-nodefaults"]
+        words += ["qemu-system-x86_64", "-accel", "tcg", "-nodefaults", "-device", "VGA"]
         words += ["-display", "none", "-M", f"{shape.machine},memory-backend=ram0", "-m", str(shape.memory_mib)]
         words += ["-smp", str(shape.cpus), "-kernel", str(guest.kernel), "-initrd", str(guest.initrd)]
         words += ["-append", guest.append_for(*(f"{address}/24" for address in GUEST[: shape.nics]))]
@@ -96,8 +100,13 @@ class Side:
             if not self.disk(index).exists():
                 self.disk(index).touch()
                 os.truncate(self.disk(index), size_mib << 20)
+                os.chown(self.disk(index), NOBODY, NOBODY)
             words += ["-blockdev", f"driver=raw,node-name=d{index},file.driver=file,file.filename={self.disk(index)}"]
             words += ["-device", f"virtio-blk-pci,id=v{index},drive=d{index}"]
+        self.ram.unlink(missing_ok=True)
+        self.ram.touch()
+        os.truncate(self.ram, shape.memory_mib << 20)
+        os.chown(self.ram, NOBODY, NOBODY)
         if incoming:
             words += ["-incoming", "defer"]
         with (self.folder / "qemu.log").open("ab") as log:
@@ -196,8 +205,10 @@ class PairScene:
         self._thread.start()
         self._tasks: list[Any] = []
         self.folder = Path(tempfile.mkdtemp(prefix="olp", dir="/tmp"))
+        self.folder.chmod(0o711)
         self.authority = Authority(self.folder / "authority")
         self.memory = Path(tempfile.mkdtemp(prefix="olp", dir="/dev/shm"))
+        self.memory.chmod(0o711)
         try:
             self._networks()
             self.p, self.s = Side("p", self), Side("s", self)
@@ -225,6 +236,7 @@ class PairScene:
         port = self.port_of(standby)
         primary.send(Pair(standby.name, LINK[standby.name], port, generation, pairing))
         primary.wait(Paired, after=began)
+        assert ("tracking.by_comparing" in primary.log()) is not self.shape.watched
 
     def port_of(self, side: Side) -> int:
         assert side._manager is not None

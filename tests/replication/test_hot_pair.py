@@ -205,6 +205,20 @@ def test_a_new_manager_takes_over_a_running_machine_from_one_that_died(tmp_path:
         assert_clean(writing.stop())
 
 
+def test_a_primary_that_lives_but_gets_nowhere_is_lost_too(tmp_path: Path) -> None:
+    hot = HotValues(silence_ms=400.0, progress_s=2.0)
+    with hot_pair(Shape(hot=hot, watched=False)) as scene, clients(scene, tmp_path) as counting:
+        counting.until_answered(4, 30)
+        assert scene.p.qemu is not None
+        hung = time.monotonic()
+        scene.p.qemu.send_signal(signal.SIGSTOP)
+        lost, _ = take_over(scene.s, 2, hung)
+        assert lost.reason == "no-progress"
+        time.sleep(0.5)
+        scene.p.kill()
+        assert_clean(counting.stop())
+
+
 def test_a_slow_standby_slows_the_guest_and_fills_no_memory(tmp_path: Path) -> None:
     hot = HotValues(silence_ms=400.0, bandwidth_mib_s=24.0, progress_s=60.0)
     with hot_pair(Shape(memory_mib=256, hot=hot)) as scene:

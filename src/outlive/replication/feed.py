@@ -29,7 +29,7 @@ from outlive.replication.keepalive import KEY_BYTES, KeepAlive
 from outlive.replication.kernels import Packer, Staging
 from outlive.replication.link import Bandwidth, LinkBroken, boot_s
 from outlive.replication.ports import Ports
-from outlive.replication.stream import Bytes, Kind, Receiver, Reign, Sender, StalePeer
+from outlive.replication.stream import HEADER_BYTES, Bytes, Kind, Receiver, Reign, Sender, StalePeer
 
 STAGING_PAGES = 4096
 STAGINGS = 6
@@ -97,6 +97,7 @@ class Feed:
         self._wake = wake
         ram_pages = config.ram_bytes // 4096
         shadow = min(config.ram_bytes, self.hot.shadow_mib << 20)
+        self._inbound_bytes = 0
         self._packer = Packer(ram_pages, shadow_bytes=shadow, room_pages=STAGING_PAGES)
         self.stagings: queue.SimpleQueue[Staging] = queue.SimpleQueue()
         for _ in range(STAGINGS):
@@ -150,7 +151,8 @@ class Feed:
             self.reign,
             key,
             primary=True,
-            progress=lambda: connection.sent_bytes,
+            # A hung machine still takes frames in: copies of these are no progress.
+            progress=lambda: max(0, connection.sent_bytes - self._inbound_bytes),
             other_sign=lambda: connection.heard_at,
             judge=self._judge,
             limit_s=self._silence_limit_s,
@@ -266,6 +268,7 @@ class Feed:
 
     def _send_inbound(self) -> None:
         for port, frames in self._ports.take_copied():
+            self._inbound_bytes += HEADER_BYTES + 4 + len(frames)
             self._send(Kind.INPUT, [port.to_bytes(4, "little"), frames])
 
     def _send_step(self, step: Step) -> None:

@@ -149,7 +149,7 @@ class KeepAlive:
                 if pulse.counter > newest:
                     newest = pulse.counter
                     self.silence.heard(boot_s())
-                    if pulse.progress != progress:
+                    if pulse.progress > progress:
                         progress, progressed_at = pulse.progress, boot_s()
             now = boot_s()
             self.silence.heard(self._other_sign())

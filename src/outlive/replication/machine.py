@@ -5,6 +5,7 @@ commands written at once, a scan, a copy, the ports' and the journal's cut. A gu
 stopped. The invariant: a cut that was returned is one moment of the machine: memory, devices, disks and output.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -30,6 +31,7 @@ _STARTING_S = 10.0
 _WATCHED_WITHIN_S = 2.0
 _MIRROR_READY_S = 60.0
 _PREFIX = "device-prefix"
+_NBD = "nbd.sock"
 _MIRROR = "outlive-mirror-"
 _MIRROR_ENDS = {"BLOCK_JOB_ERROR", "BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED"}
 
@@ -93,6 +95,7 @@ class Machine:
         self.journal = DiskJournal(config.disks, grown)
         self._nbd: NbdServer | None = None
         self._saved = Path(config.ram_path).with_name(f"{Path(config.ram_path).name}.devices")
+        _make_writable(self._saved, qemu_owner(config.qemu_pid))
         self._save = command("query-status") + device_state.STOP + device_state.save_command(self._saved)
 
     @property
@@ -120,8 +123,9 @@ class Machine:
         if not self.config.disks or self._nbd is not None:
             return
         self.unmirror()
-        path = Path(self.config.state_dir) / "nbd.sock"
-        self._nbd = NbdServer(path, self.journal.exports())
+        # Beside QEMU's own sockets, since the manager's folder is closed to QEMU's user.
+        path = Path(self.config.qmp).with_name(_NBD)
+        self._nbd = NbdServer(path, self.journal.exports(), qemu_owner(self.config.qemu_pid))
         for index, disk in enumerate(self.config.disks):
             server = {"type": "unix", "path": str(path)}
             self.qmp.run(
@@ -281,3 +285,24 @@ def _mirror_node(index: int) -> str:
 
 def _mirror_job(index: int) -> str:
     return f"{_MIRROR}{index}"
+
+
+def qemu_owner(pid: int) -> tuple[int, int] | None:
+    """The user and group that a process runs as; None when it is ours, or cannot be told."""
+    with suppress(OSError, ValueError, IndexError):
+        text = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+        fields = {line.split(":")[0]: line.split()[1:] for line in text.splitlines() if ":" in line}
+        owner = (int(fields["Uid"][1]), int(fields["Gid"][1]))
+        return None if owner == (os.geteuid(), os.getegid()) else owner
+    return None
+
+
+def _make_writable(path: Path, owner: tuple[int, int] | None) -> None:
+    """Make an empty file that QEMU may write, whatever it may do in the folder."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        if owner is not None:
+            os.fchown(descriptor, *owner)
+    finally:
+        os.close(descriptor)

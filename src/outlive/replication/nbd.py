@@ -57,7 +57,8 @@ class Export(Protocol):
 class NbdServer:
     """Serves exports at a Unix socket until closed."""
 
-    def __init__(self, path: Path, exports: Mapping[str, Export]) -> None:
+    def __init__(self, path: Path, exports: Mapping[str, Export], owner: tuple[int, int] | None = None) -> None:
+        """owner: the user and group that QEMU runs as, who alone may connect besides us; None: ours."""
         self.path = path
         self._exports = dict(exports)
         self._open: set[socket.socket] = set()
@@ -66,8 +67,9 @@ class NbdServer:
             path.unlink()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(path))
-        # QEMU may run as a user of its own; the folder decides who may come here.
-        os.chmod(path, 0o666)  # noqa: S103
+        path.chmod(0o600)
+        if owner is not None:
+            os.chown(path, *owner)
         self._listener.listen(16)
         threading.Thread(target=self._accept, name="nbd-accept", daemon=True).start()
 

@@ -37,8 +37,11 @@ class Freedom(Enum):
 class Ports:
     """The ports of one machine, in the order of its configuration. Methods may be called from several threads."""
 
-    def __init__(self, nics: Sequence[Held], *, collect: bool) -> None:
-        """Open taps and sockets. collect: keep incoming frames, as a standby does. Raises KernelFailed."""
+    def __init__(self, nics: Sequence[Held], *, collect: bool, owner: tuple[int, int] | None = None) -> None:
+        """Open taps and sockets. collect: keep incoming frames, as a standby does. Raises KernelFailed.
+
+        owner: the user and group that QEMU runs as, who may send to our sockets; None: ours.
+        """
         self._nics = tuple(nics)
         self._taps: list[int] = []
         self._sockets: list[socket.socket] = []
@@ -54,6 +57,8 @@ class Ports:
             for nic in nics:
                 self._taps.append(_open_tap(nic.tap))
                 self._sockets.append(guest_socket(Path(nic.local_socket)))
+                if owner is not None:
+                    os.chown(nic.local_socket, *owner)
                 self._holds.append(FrameHold(self._taps[-1], self._sockets[-1].fileno(), collect=collect))
         except BaseException:
             self.close()

@@ -47,6 +47,7 @@ _TELL_S = 1.0
 _SEEDING_TELL_S = 0.25
 _NO_ROOM_S = 0.02
 _BRAKE_PAGES = STAGING_PAGES * (STAGINGS - 1)
+_HOLDING = ("paired", "lost", "handed-over")
 
 _log = structlog.get_logger()
 
@@ -254,7 +255,7 @@ class Primary:
         return None
 
     def _go_alone(self, alone: Alone) -> None:
-        if alone.pairing < self._pairing or (self._phase in ("paired", "lost") and alone.pairing == self._pairing):
+        if alone.pairing < self._pairing or (self._phase in _HOLDING and alone.pairing == self._pairing):
             return self._refuse(alone, f"pairing {self._pairing} is not older")
         with self._output:
             feed, self._feed = self._feed, None

@@ -19,7 +19,7 @@ from outlive.errors import OutliveError
 from outlive.replication.comm_config import CommConfig, read_config
 from outlive.replication.control import Status
 from outlive.replication.control_server import ControlServer, Wake
-from outlive.replication.machine import Machine
+from outlive.replication.machine import Machine, qemu_owner
 from outlive.replication.ports import Ports
 from outlive.replication.primary import Primary
 from outlive.replication.standby import Standby, TookOver
@@ -69,7 +69,7 @@ def _run(config: CommConfig) -> None:
 
     wake = Wake()
     Path(config.state_dir).mkdir(parents=True, exist_ok=True, mode=0o700)
-    ports = Ports(config.nics, collect=config.role == "standby")
+    ports = Ports(config.nics, collect=config.role == "standby", owner=qemu_owner(config.qemu_pid))
     control = ControlServer(config.control_socket, status, wake)
     try:
         took_over: TookOver | None = None

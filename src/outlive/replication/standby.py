@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,7 @@ _HELLO_S = 5.0
 _WELCOME_S = 5.0
 _IDLE_S = 1.0
 _QEMU_STARTS_S = 20.0
+_RELEASE_S = 10.0
 
 _log = structlog.get_logger()
 
@@ -158,17 +160,24 @@ class Standby:
         )
 
     def _become(self, whole: Whole) -> tuple[float, int]:
-        self._disks.release()
-        began = time.perf_counter()
-        device_state.load(self._qmp, whole.prefix, whole.state)
-        load_s = time.perf_counter() - began
+        # The disks' log must be gone for good before the guest writes, not before its devices are loaded.
+        with ThreadPoolExecutor(1, "release") as beside:
+            released = beside.submit(self._disks.release)
+            began = time.perf_counter()
+            device_state.load(self._qmp, whole.prefix, whole.state)
+            load_s = time.perf_counter() - began
+            released.result(_RELEASE_S)
         if self._qmp.run("query-status")["status"] != "running":
             self._qmp.run("cont")
         self._ports.connect()
         # Switches learn the way from the first of these; peers need not wait for their retransmission timers.
         self._ports.announce()
         self._ports.free(Freedom.TOOK_OVER)
-        replayed = self._ports.replay(whole.inbound, whole.output)
+        replayed = 0
+        try:
+            replayed = self._ports.replay(whole.inbound, whole.output)
+        except Failed as error:
+            _log.warning("replay.failed", because=str(error))  # peers' own timers will do what it is for
         announced = {"initial": 50, "max": 550, "rounds": 5, "step": 100}
         self._qmp.run("announce-self", announced)
         _keep_prefix(self._config, whole.prefix)
