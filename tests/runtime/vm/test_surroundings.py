@@ -6,11 +6,12 @@ import json
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from outlive.cluster.machine import Machine
+from outlive.cluster.machine import KernelBoot, Machine
 from outlive.runtime.runner import Account, Exit
 from outlive.runtime.vm import console, guest_agent, preparing, seat, states
 from outlive.runtime.vm.evidence import disk_counters, received_frames
@@ -140,3 +141,18 @@ def test_counters_are_read() -> None:
     assert (counters["/x/d rd_operations"], counters["/x/d wr_operations"]) == (3, 4)
     text = "Inter-| Receive\n face |bytes\n  tap0: 100 7 0 0 0 0 0 0 200 9 0 0 0 0 0 0\n    lo: 1 1 0 0\n"
     assert received_frames(text) == {"tap0": 7, "lo": 1}
+
+
+def test_what_is_closed_to_its_own_user_is_named(tmp_path: Path) -> None:
+    account = Account(65534, 65534)
+    shut = tmp_path / "shut"
+    shut.mkdir(mode=0o700)
+    kernel = tmp_path / "kernel"
+    kernel.touch(0o600)
+    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        folder.chmod(0o711)
+    open_seat = seat.Seat(tmp_path / "vm", tmp_path / "run")
+    assert preparing.closed_to(account, Machine(), open_seat) == ""
+    assert preparing.closed_to(account, Machine(), replace(open_seat, run=shut / "run")) == f"{shut} is closed to it"
+    booted = Machine(boot=KernelBoot(str(kernel)))
+    assert preparing.closed_to(account, booted, open_seat) == f"{kernel} cannot be read by it"

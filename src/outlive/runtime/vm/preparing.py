@@ -17,8 +17,10 @@ from outlive.runtime.runner import Account
 
 from .command_line import nvram_path
 from .host import HostFacts
-from .seat import Held, Seat, SharedMemory
+from .seat import Held, Seat, SharedMemory, Tap
 from .seed import seed, seed_path
+
+_TAPS = Path("/dev/net/tun")
 
 
 class NotPrepared(Failed):
@@ -82,6 +84,8 @@ def closed_to(account: Account, machine: Machine, seat: Seat) -> str:
     for path in booted:
         if not _allows(path, account, stat.S_IROTH):
             return f"{path} cannot be read by it"
+    if any(isinstance(end, Tap) for end in seat.nics.values()) and not _allows(_TAPS, account, stat.S_IWOTH):
+        return f"{_TAPS} is closed to it"
     return ""
 
 

@@ -23,7 +23,8 @@ GUEST_AGENT = "guest-agent.sock"
 class Tap:
     """A network card whose frames go straight to a tap, which exists, is up, and is in its bridge.
 
-    name: of the tap, in the network namespace that the emulator is started in.
+    name: of the tap, in the network namespace that the emulator is started in; owned by the user that the emulator runs
+          as (`HostFacts.account`) or by nobody, since only its owner and root may open it.
     """
 
     name: str
