@@ -20,7 +20,9 @@ from outlive.cluster import (
     leader,
     leader_state,
     node,
+    pairing,
     pairs,
+    placement,
     placing,
     records,
     reigns,
@@ -230,6 +232,23 @@ def test_one_voice_finds_a_machine_that_is_restored_while_its_standby_may_take_o
 
     monkeypatch.setattr(reigns, "_follow_known", restores)
     assert finds(checkers.OneVoice, kinds=("crash module", "link", "stall managers"))
+
+
+def test_disks_are_newest_finds_a_leader_that_starts_a_machine_wherever_there_is_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(placing, "choose", lambda *about: placement.choose(*about[:4]))
+    assert "disks" in finds(checkers.DisksAreNewest, kinds=("crash",))
+
+
+def test_disks_are_newest_finds_a_primary_that_goes_on_alone_and_does_not_say_that_its_standby_falls_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    alone = pairing._alone
+    monkeypatch.setattr(
+        pairing, "_alone", lambda placed, me, link: replace(alone(placed, me, link), disk_hosts=placed.disk_hosts)
+    )
+    assert "had said all up to" in finds(checkers.DisksAreNewest, kinds=("crash", "link", "two crash"))
 
 
 def test_paired_goes_on_finds_a_standby_that_never_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:

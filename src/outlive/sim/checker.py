@@ -13,7 +13,7 @@ from outlive.cluster.transaction import KeyValue, Transaction
 from .parts import Parts
 from .runtime import Life
 from .store import Changes
-from .voices import Stretch
+from .voices import Disk, Stretch
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,9 @@ class Checker:
 
     def recorded(self, host: str, record: EventRecord) -> str | None:
         """A machine recorded an event."""
+
+    def begins(self, workload: str, host: str, before: Stretch | None, disk: Disk | None) -> str | None:
+        """A guest is about to start from nothing but its disks."""
 
     def speaks(self, stretch: Stretch, epoch: int) -> str | None:
         """The output of a guest up to that epoch is about to leave."""

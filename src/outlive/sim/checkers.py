@@ -15,6 +15,7 @@ from .liveness import (
 )
 from .safety import (
     ClaimsNeverOverlap,
+    DisksAreNewest,
     EndedStaysEnded,
     GenerationsOnlyGrow,
     LeadersWriteInTheirTerm,
@@ -31,6 +32,7 @@ ALL: tuple[type[Checker], ...] = (
     NoDeadWhileSlotFresh,
     LeadersWriteInTheirTerm,
     OneVoice,
+    DisksAreNewest,
     PairedGoesOn,
     LeaderReplaced,
     PlaceableRunsAgain,
@@ -44,6 +46,7 @@ __all__ = [
     "ALL",
     "Checker",
     "ClaimsNeverOverlap",
+    "DisksAreNewest",
     "EndedStaysEnded",
     "GenerationsOnlyGrow",
     "LeaderReplaced",

@@ -70,11 +70,14 @@ class Follower(Manager):
         if not self.seeding:
             self.seeding = True
             self.tell(ev.StandbySeeding, pairing=self.pairing)
+        voices = self.room.host.parts.voices
         if what == "seed":
+            voices.keeps(self.name, self.room.host.name, None, 0)
             self.send("acknowledge-seed", 0)
             return
         if number > self.whole:
             first, self.whole, self.stretch = self.whole == 0, number, more["stretch"]
+            voices.keeps(self.name, self.room.host.name, self.stretch, number)
             if first and what == "epoch":
                 self.tell(ev.StandbyWhole, pairing=self.pairing)
         self.send("all-here" if what == "all" else "acknowledge", self.whole)

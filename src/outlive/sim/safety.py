@@ -12,7 +12,7 @@ from .checker import Checker, decoded
 from .operators import BY_HAND, OPERATOR
 from .parts import Parts
 from .store import Changes
-from .voices import Stretch
+from .voices import Disk, Stretch
 
 
 class NeverTwo(Checker):
@@ -223,5 +223,36 @@ class OneVoice(Checker):
             return (
                 f"{host} goes on with {before.workload} at epoch {epoch}, but {before.host} had said all "
                 f"up to {before.released}"
+            )
+        return None
+
+
+class DisksAreNewest(Checker):
+    """A machine is started only from disks that hold all that it has ever said; unless an operator chose others."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._keep = {each.workload.name for each in parts.setup.workloads if each.workload.keeps_disks}
+        self._chosen: set[str] = set()
+
+    def recorded(self, host: str, record: EventRecord) -> str | None:
+        """Note where an operator gave up what only others have."""
+        if record.kind == "disks.chosen":
+            self._chosen.add(record.workload)
+        return None
+
+    def begins(self, workload: str, host: str, before: Stretch | None, disk: Disk | None) -> str | None:
+        """Compare what is on the disks with what was said."""
+        chosen = workload in self._chosen
+        self._chosen.discard(workload)
+        if before is None or chosen or workload not in self._keep:
+            return None
+        if disk is None:
+            return f"{host} starts {workload}, none of whose disks it has"
+        stretch, epoch = disk
+        if stretch is not before or epoch < before.released:
+            return (
+                f"{host} starts {workload} from disks of generation {stretch.generation} at epoch {epoch}, "
+                f"but {before.host} had said all up to {before.released} at generation {before.generation}"
             )
         return None

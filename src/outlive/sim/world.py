@@ -12,7 +12,7 @@ from typing import Any
 
 from outlive.cluster import records as rec
 from outlive.cluster.records import EventRecord
-from outlive.cluster.transaction import Put, Transaction
+from outlive.cluster.transaction import Delete, Put, Transaction
 
 from .agenda import Agenda
 from .checkers import ALL, Checker, Violation
@@ -120,6 +120,7 @@ class World:
                 "writes",
                 "changed",
                 "recorded",
+                "begins",
                 "speaks",
                 "adopts",
                 "looked",
@@ -129,6 +130,7 @@ class World:
         parts.ledger.on_begin.append(lambda *about: self._ask("acts", *about))
         parts.ledger.on_end.append(lambda *about: self._ask("ceases", *about))
         parts.ledger.on_start.append(lambda *about: self._ask("started", *about))
+        parts.voices.on_begin = lambda *about: self._ask("begins", *about)
         parts.voices.on_release = lambda *about: self._ask("speaks", *about)
         parts.voices.on_adopt = lambda *about: self._ask("adopts", *about)
         parts.store.audit = self._audit
@@ -151,6 +153,9 @@ class World:
         self._ask("writes", origin, transaction)
 
     def _changed(self, origin: str, changes: Changes) -> None:
+        for change in changes:
+            if isinstance(change, Delete) and change.key.startswith(rec.WORKLOADS):
+                self.parts.voices.forgets(rec.name_in(change.key))
         if any(change.key.startswith((rec.PLACEMENTS, rec.LEADER)) for change in changes):
             self._ask("changed", origin, changes)
 
