@@ -27,7 +27,7 @@ def test_a_network_is_made_listed_changed_and_removed(one_host: OneHost) -> None
         (b'{"vni": 5, "subnet": "here"}', "subnet"),
         (b'{"vni": 5, "outside": [{"address": "nowhere"}]}', "outside"),
         (b'{"vni": "five"}', "expected"),
-        (b"{}", "vni"),
+        (b'{"mtu": []}', "mtu"),
         (b"[", "body"),
     ],
 )

@@ -8,7 +8,7 @@ that hangs costs whoever asked, and nobody else.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ from outlive.runtime.vm.vm import Vm
 
 from .holdings import Holdings
 from .seating import Floor
+
+Looks = AsyncGenerator[dict[str, Any], None]
+"""What is found as checkpoints are looked at, and how far that is."""
 
 MOST_VERIFIED_AT_ONCE = 2
 PROGRESS_S = 0.5
@@ -126,7 +129,7 @@ class LocalMachines:
         """A workload's checkpoints, the newest first. Raises CheckpointFailed, also when storage does not answer."""
         return [_listed(each) for each in await inquiry.listed(self._folder(datastore, workload))]
 
-    async def verify(self, datastore: str, workload: str, checkpoint: str) -> AsyncIterator[dict[str, Any]] | None:
+    async def verify(self, datastore: str, workload: str, checkpoint: str) -> Looks | None:
         """Look at all of a workload's checkpoints, or at one by its name or label; None when it is not there.
 
         Each is told as {name, whole, problem}, after any number of {name, done_bytes, total_bytes}.
@@ -141,9 +144,7 @@ class LocalMachines:
                 return None
         return self._verified(folder, chosen, listed)
 
-    async def _verified(
-        self, folder: Path, chosen: Sequence[Listed], listed: Sequence[Listed]
-    ) -> AsyncIterator[dict[str, Any]]:
+    async def _verified(self, folder: Path, chosen: Sequence[Listed], listed: Sequence[Listed]) -> Looks:
         async with self._verifying:
             silent = ""
             for entry in chosen:
@@ -161,7 +162,7 @@ class LocalMachines:
         return folder_of(self._datastores[datastore].path, workload)
 
 
-async def _verified(folder: Path, entry: Listed, listed: Sequence[Listed]) -> AsyncIterator[dict[str, Any]]:
+async def _verified(folder: Path, entry: Listed, listed: Sequence[Listed]) -> Looks:
     """Look at one. Raises CheckpointFailed when storage does not answer."""
     seen: deque[int] = deque([0], maxlen=1)
     for _ in range(TRIES):

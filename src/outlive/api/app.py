@@ -18,11 +18,16 @@ from starlette.routing import Route
 from outlive import __version__
 from outlive.cluster import outlook
 from outlive.cluster import records as rec
+from outlive.cluster.workload import Protection
 from outlive.config.workload_file import parse_workload
 from outlive.errors import OutliveError, UsageInvalid
 
 from . import streams, wishes
 from .bodies import body, decoded, flag, number
+from .checkpoints import Checkpoints, checked_checkpoint, checked_label
+from .following import Following
+from .machine_wishes import ABOUT_CHECKPOINTS
+from .machines import Machines
 from .networks import Networks
 from .problems import Encoded, NotFound, on_http_exception, on_mistake, on_outlive_error
 from .view import View
@@ -31,11 +36,14 @@ MOST_WAIT_S = 30.0
 
 
 def application(view: View, *, peers_only: bool = False) -> Starlette:
-    """The API of one agent. peers_only: just what other agents need (logs and health), for the TLS port."""
-    api = Api(view)
+    """The API of one agent. peers_only: just what other agents need of this host, for the TLS port."""
+    machines, checkpoints = Machines(view), Checkpoints(view)
+    api = Api(view, checkpoints)
     shared = [
         Route("/healthz", api.health),
         Route("/v1/hosts/{name}/logs/{workload}", api.host_logs),
+        *machines.host_routes(),
+        *checkpoints.host_routes(),
     ]
     local = [
         Route("/v1/cluster", api.cluster),
@@ -50,9 +58,12 @@ def application(view: View, *, peers_only: bool = False) -> Starlette:
         Route("/v1/workloads/{name}/logs", api.logs),
         Route("/v1/operations", api.operations, methods=["GET"]),
         Route("/v1/operations", api.operate, methods=["POST"]),
-        Route("/v1/operations/{id}", api.operation),
+        Route("/v1/operations/{id}", api.operation, methods=["GET"]),
+        Route("/v1/operations/{id}", api.cancel, methods=["DELETE"]),
         Route("/v1/events", api.events),
         *Networks(view).routes(),
+        *machines.routes(),
+        *checkpoints.routes(),
     ]
     handlers: dict[Any, Any] = {
         OutliveError: on_outlive_error,
@@ -67,8 +78,10 @@ def application(view: View, *, peers_only: bool = False) -> Starlette:
 class Api:
     """The handlers, around one agent's view."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, checkpoints: Checkpoints) -> None:
         self.view = view
+        self._checkpoints = checkpoints
+        self._following = Following(view)
 
     async def health(self, request: Request) -> Response:
         """Alive, and which host and version this is."""
@@ -94,7 +107,10 @@ class Api:
         return Encoded({"workloads": self._look().workloads})
 
     async def workload(self, request: Request) -> Response:
-        """One workload: how it stands, what was asked, where it is placed and what its host reports."""
+        """One workload: how it stands, what was asked, where it is placed and what its host reports.
+
+        Of a machine also how it and its replica stand, as the host where it runs tells within a second.
+        """
         stands = self._one(self._look().workloads, request, "workload")
         name, picture = stands.name, self.view.mirror
         placed, report = picture.placements.get(name), picture.reports.get(name)
@@ -104,6 +120,7 @@ class Api:
                 "record": picture.workloads[name].record,
                 "placement": placed.record if placed else None,
                 "report": report.record if report else None,
+                **await self._following.of(name),
             }
         )
 
@@ -140,11 +157,29 @@ class Api:
         return Encoded({"operations": [entry.record for _, entry in sorted(self.view.mirror.operations.items())]})
 
     async def operate(self, request: Request) -> Response:
-        """Ask for a migration or failover."""
+        """Ask for a migration, a failover, a checkpoint, or to go on from one."""
         asked = decoded(await body(request), _Operate)
-        kind = rec.OperationKind(asked.kind)
-        result = await wishes.operate(self.view, kind, asked.workload, asked.target, dry_run=flag(request, "dry_run"))
-        return Encoded(result, status_code=200 if flag(request, "dry_run") else 202)
+        kind, checkpoint, dry_run = rec.OperationKind(asked.kind), asked.checkpoint, flag(request, "dry_run")
+        if checkpoint and kind is rec.OperationKind.CHECKPOINT:
+            checkpoint = checked_label(checkpoint)
+        elif checkpoint:
+            checkpoint = checked_checkpoint(checkpoint)
+        if kind is rec.OperationKind.RESUME and self._keeps_checkpoints(asked.workload):
+            checkpoint = await self._checkpoints.to_resume(asked.workload, checkpoint)
+        result = await wishes.operate(
+            self.view, kind, asked.workload, asked.target, checkpoint=checkpoint, dry_run=dry_run
+        )
+        return Encoded(result, status_code=200 if dry_run else 202)
+
+    def _keeps_checkpoints(self, name: str) -> bool:
+        """What keeps none is refused by the leader, with its reason."""
+        entry = self.view.mirror.workloads.get(name)
+        return entry is not None and entry.record.workload.protection is Protection.WARM
+
+    async def cancel(self, request: Request) -> Response:
+        """Cancel an operation that can still be taken back."""
+        name = request.path_params["id"]
+        return Encoded(await wishes.cancel(self.view, name, dry_run=flag(request, "dry_run")))
 
     async def operation(self, request: Request) -> Response:
         """One operation; with ?wait_s=N the answer comes when it has ended, or after that time."""
@@ -215,10 +250,15 @@ class _Operate(msgspec.Struct, forbid_unknown_fields=True):
     kind: str
     workload: str
     target: str | None = None
+    checkpoint: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in tuple(rec.OperationKind):
-            raise ValueError("kind is migrate or failover")
+            raise ValueError("kind is migrate, failover, checkpoint or resume")
+        if self.checkpoint and self.kind not in ABOUT_CHECKPOINTS:
+            raise ValueError(f"a {self.kind} has no checkpoint")
+        if self.target is not None and self.kind == rec.OperationKind.CHECKPOINT:
+            raise ValueError("a checkpoint has no target: it is made where the machine runs")
 
 
 def _log_options(request: Request) -> tuple[list[str], int, bool]:

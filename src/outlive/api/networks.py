@@ -4,20 +4,23 @@ A network is one record in the store that every host follows. What cannot be is 
 network that a machine is on is not taken from under it.
 """
 
+from collections.abc import Collection
+from hashlib import sha256
+
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from outlive.cluster import records as rec
-from outlive.cluster.overlay import MTU, Network, Outside, problem_with
+from outlive.cluster.overlay import MOST_VNI, Network, Outside, problem_with
 from outlive.cluster.transaction import Delete, Put, Transaction, unchanged
 from outlive.errors import UsageInvalid
 
-from .bodies import body, decoded
+from .bodies import body, decoded, flag
 from .problems import Conflict, Encoded, NotFound
 from .view import View
-from .wishes import seen
+from .wishes import commands_for, seen
 
 
 class _Outside(msgspec.Struct, forbid_unknown_fields=True):
@@ -26,10 +29,30 @@ class _Outside(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Network(msgspec.Struct, forbid_unknown_fields=True):
-    vni: int
-    mtu: int = MTU
-    subnet: str = ""
-    outside: list[_Outside] = []
+    vni: int | None = None
+    mtu: int | None = None
+    subnet: str | None = None
+    outside: list[_Outside] | None = None
+
+    def network(self, name: str, stands: Network | None, free: int) -> Network:
+        """What is asked for. What is left out stays as it stands; `free` is the number of one that is new."""
+        before = stands or Network(name, free)
+        outside = before.outside
+        if self.outside is not None:
+            outside = tuple(Outside(each.address, tuple(each.macs)) for each in self.outside)
+        return Network(
+            name,
+            before.vni if self.vni is None else self.vni,
+            before.mtu if self.mtu is None else self.mtu,
+            before.subnet if self.subnet is None else self.subnet,
+            outside,
+        )
+
+
+def free_number(name: str, taken: Collection[int]) -> int:
+    """The number of a network that was given none: always the same for the same name, and none of those taken."""
+    first = int.from_bytes(sha256(name.encode()).digest()[:4], "big")
+    return next(vni for step in range(len(taken) + 1) if (vni := (first + step) % MOST_VNI + 1) not in taken)
 
 
 class Networks:
@@ -55,22 +78,25 @@ class Networks:
         return Encoded({"networks": shown})
 
     async def put(self, request: Request) -> Response:
-        """Make a network, or change one: the body has vni, and perhaps mtu, subnet and outside."""
+        """Make a network, or change one: the body may have vni, mtu, subnet and outside."""
         name, picture = request.path_params["name"], self.view.mirror
         asked = decoded(await body(request), _Network)
-        outside = tuple(Outside(each.address, tuple(each.macs)) for each in asked.outside)
-        network = Network(name, asked.vni, asked.mtu, asked.subnet, outside)
+        stands = picture.networks.get(name)
+        taken = {entry.record.vni for entry in picture.networks.values()}
+        network = asked.network(name, stands.record if stands else None, free_number(name, taken))
         if problem := problem_with(network):
             raise UsageInvalid(f"There can be no such network {name[:80]}.", cause=problem)
         for other, entry in picture.networks.items():
             if other != name and entry.record.vni == network.vni:
                 raise UsageInvalid(f"The number {network.vni} is {other}'s already.", remedy="choose another")
-        stands = picture.networks.get(name)
         if stands is not None and stands.record == network:
             return Encoded({"network": network, "changed": False})
         if stands is not None and stands.record.vni != network.vni and self._users(name):
             raise Conflict(f"Machines are on {name}; its number cannot be changed under them.")
         key = rec.NETWORKS + name
+        if flag(request, "dry_run"):
+            commands = commands_for(self.view, key, rec.encode(network))
+            return Encoded({"network": network, "changed": True, "commands": commands})
         compare = unchanged(key, picture.bad[key][0] if key in picture.bad else stands.mod_revision if stands else 0)
         await self._write(Transaction((compare,), (Put(key, rec.encode(network)),)), name)
         self.view.record("network.applied", text=f"{name}: VNI {network.vni}")
@@ -81,12 +107,15 @@ class Networks:
         name = request.path_params["name"]
         stands = self.view.mirror.networks.get(name)
         if stands is None:
-            raise NotFound(f"There is no network {name}.", remedy="see `outlive network list`")
+            raise NotFound(f"There is no network {name[:80]}.", remedy="see `outlive network list`")
         if users := self._users(name):
             raise Conflict(
                 f"The network {name} is in use.", cause=f"{', '.join(users)} is on it", remedy="remove that first"
             )
         key = rec.NETWORKS + name
+        if flag(request, "dry_run"):
+            commands = commands_for(self.view, key, None)
+            return Encoded({"network": stands.record, "changed": True, "commands": commands})
         await self._write(Transaction((unchanged(key, stands.mod_revision),), (Delete(key),)), name)
         self.view.record("network.removed", text=name)
         return Encoded({"network": stands.record, "changed": True})

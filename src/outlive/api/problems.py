@@ -12,12 +12,6 @@ from starlette.responses import JSONResponse, Response
 
 from outlive.errors import ClusterUnreachable, Failed, OutliveError, RefusedForSafety, UsageInvalid
 
-STATUSES: tuple[tuple[type[OutliveError], HTTPStatus], ...] = (
-    (ClusterUnreachable, HTTPStatus.SERVICE_UNAVAILABLE),
-    (RefusedForSafety, HTTPStatus.CONFLICT),
-    (UsageInvalid, HTTPStatus.UNPROCESSABLE_ENTITY),
-)
-
 
 class NotFound(Failed):
     """There is nothing of that name."""
@@ -31,6 +25,21 @@ class Conflict(RefusedForSafety):
     id = "conflict"
 
 
+class NotRunning(Failed):
+    """A machine is asked for what only one that runs has."""
+
+    id = "machine.not-running"
+
+
+STATUSES: tuple[tuple[type[OutliveError], HTTPStatus], ...] = (
+    (NotFound, HTTPStatus.NOT_FOUND),
+    (NotRunning, HTTPStatus.CONFLICT),
+    (ClusterUnreachable, HTTPStatus.SERVICE_UNAVAILABLE),
+    (RefusedForSafety, HTTPStatus.CONFLICT),
+    (UsageInvalid, HTTPStatus.UNPROCESSABLE_ENTITY),
+)
+
+
 class Encoded(JSONResponse):
     """JSON made by msgspec, which knows dataclasses and enums."""
 
@@ -42,10 +51,7 @@ async def on_outlive_error(request: Request, error: Exception) -> Response:
     """Answer with the error's problem object."""
     assert isinstance(error, OutliveError)
     status = HTTPStatus.INTERNAL_SERVER_ERROR
-    if isinstance(error, NotFound):
-        status = HTTPStatus.NOT_FOUND
-    else:
-        status = next((status for kind, status in STATUSES if isinstance(error, kind)), status)
+    status = next((status for kind, status in STATUSES if isinstance(error, kind)), status)
     return Encoded(error.problem(), status_code=status, media_type="application/problem+json")
 
 

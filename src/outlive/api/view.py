@@ -1,16 +1,20 @@
-"""What the API needs of its agent: values to show, the store to write wishes to, and logs to read.
+"""What the API needs of its agent: values to show, the store to write wishes to, logs, machines, and other agents.
 
 The agent implements this; nothing here does anything.
 """
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from outlive.cluster.leader_state import LeaderState
+from outlive.cluster.machine import MachineType
 from outlive.cluster.mirror import Mirror
 from outlive.cluster.node_state import NodeState
 from outlive.cluster.records import EventRecord
 from outlive.cluster.transaction import Transaction, TransactionResult
+
+Looks = AsyncGenerator[dict[str, Any], None]
+"""What is found as checkpoints are looked at, and how far that is."""
 
 Arrival = tuple[int, str]
 """Where an event stands in the order of arrival: the store's revision, and its key."""
@@ -32,11 +36,85 @@ class Book(Protocol):
         ...
 
 
+class ConsoleUse(Protocol):
+    """One use of a machine's console."""
+
+    async def read(self) -> bytes:
+        """What it wrote, as soon as there is any, the replay first; b"" when it has ended."""
+        ...
+
+    async def type(self, keys: bytes) -> None:
+        """Send to the guest. Raises an OutliveError when it takes nothing in."""
+        ...
+
+    async def close(self) -> None:
+        """Use it no longer."""
+        ...
+
+
+class LocalMachines(Protocol):
+    """The virtual machines of this host, and the checkpoints on the datastores that it reaches."""
+
+    def board(self, kind: MachineType) -> str | None:
+        """The newest version of a board that this host can make; None without an emulator."""
+        ...
+
+    def told(self, workload: str) -> dict[str, Any] | None:
+        """How a machine stands on this host; None when nothing of it is here."""
+        ...
+
+    async def screenshot(self, workload: str) -> bytes | None:
+        """What its display shows, as PNG; None when it does not run here. Raises an OutliveError."""
+        ...
+
+    async def console(self, workload: str, replay_bytes: int) -> ConsoleUse | None:
+        """Begin to use its console; None when it does not run here. Raises an OutliveError."""
+        ...
+
+    def reaches(self, datastore: str) -> bool:
+        """Whether this host has a datastore that answers."""
+        ...
+
+    async def checkpoints(self, datastore: str, workload: str) -> list[dict[str, Any]]:
+        """A workload's checkpoints, the newest first. Raises an OutliveError, also when storage does not answer."""
+        ...
+
+    async def verify(self, datastore: str, workload: str, checkpoint: str) -> Looks | None:
+        """Look at all checkpoints, or at one; None when it is not there. Raises an OutliveError.
+
+        Each is told as {name, whole, problem}, after any number of {name, done_bytes, total_bytes}.
+        """
+        ...
+
+
+class PeerAnswer(Protocol):
+    """What another agent answers. headers: by their names in lower case. Whoever has it closes it."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    async def piece(self) -> bytes:
+        """The next piece, as soon as there is any; b"" at the end. Raises ClusterUnreachable when it breaks off."""
+        ...
+
+    async def whole(self, most_bytes: int, within_s: float) -> bytes:
+        """All of it. Raises ClusterUnreachable when it breaks off, is larger or takes longer than that."""
+        ...
+
+    def close(self) -> None:
+        """Be done with it, read or not."""
+        ...
+
+
 class View(Protocol):
     """One agent as its API sees it."""
 
     @property
     def host(self) -> str: ...
+    @property
+    def local(self) -> LocalMachines: ...
     @property
     def mirror(self) -> Mirror: ...
     @property
@@ -73,4 +151,10 @@ class View(Protocol):
         self, host: str, workload: str, modules: Sequence[str], lines: int, follow: bool
     ) -> AsyncIterator[bytes]:
         """The same of another host, from its own API."""
+        ...
+
+    async def ask_peer(
+        self, host: str, method: str, path: str, body: bytes = b"", *, answer_s: float = ...
+    ) -> PeerAnswer:
+        """Ask another host's agent. Raises ClusterUnreachable. answer_s: until the head of its answer is there."""
         ...

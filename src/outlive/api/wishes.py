@@ -18,10 +18,11 @@ from outlive.cluster import records as rec
 from outlive.cluster.commands import Command, RecordEvent, Transact
 from outlive.cluster.events import StoreMoved, Tick
 from outlive.cluster.mirror import Mirror
-from outlive.cluster.transaction import KeyValue, Put, Transaction, absent, unchanged
+from outlive.cluster.transaction import Delete, KeyValue, Put, Transaction, absent, unchanged
 from outlive.cluster.workload import Workload
 from outlive.errors import UsageInvalid
 
+from .machine_wishes import cancelled, check_machine, completed
 from .problems import Conflict, NotFound
 from .view import View
 
@@ -37,16 +38,18 @@ async def apply(view: View, workload: Workload, *, dry_run: bool) -> dict[str, A
     """Have the cluster keep `workload` as given; returns what changed."""
 
     def change(stands: rec.WorkloadRecord | None) -> rec.WorkloadRecord | None:
+        wanted = completed(view, workload, stands.workload if stands is not None else None)
         if stands is None:
-            return rec.WorkloadRecord(workload)
+            return rec.WorkloadRecord(wanted)
         if stands.desired is rec.Desired.REMOVED:
-            raise Conflict(f"{workload.name} is being removed.", remedy="apply it again once it is gone")
-        if stands.workload == workload and stands.desired is rec.Desired.RUNNING:
+            raise Conflict(f"{wanted.name} is being removed.", remedy="apply it again once it is gone")
+        if stands.workload == wanted and stands.desired is rec.Desired.RUNNING:
             return None
-        version = stands.version + (stands.workload != workload)
-        return replace(stands, workload=workload, desired=rec.Desired.RUNNING, version=version)
+        version = stands.version + (stands.workload != wanted)
+        return replace(stands, workload=wanted, desired=rec.Desired.RUNNING, version=version)
 
     check_addresses(view.mirror, workload)
+    check_machine(view.mirror, workload)
     return await _change(view, workload.name, "workload.applied", change, dry_run)
 
 
@@ -117,32 +120,53 @@ def _revision(picture: Mirror, key: str, known: int) -> int:
 
 
 async def operate(
-    view: View, kind: rec.OperationKind, workload: str, target: str | None, *, dry_run: bool
+    view: View, kind: rec.OperationKind, workload: str, target: str | None, *, checkpoint: str = "", dry_run: bool
 ) -> dict[str, Any]:
-    """Ask for a migration or a failover; the leader begins it, and `operation` tells how far it is."""
+    """Ask for a long action; the leader begins it, and `operation` tells how far it is."""
     if workload not in view.mirror.workloads:
         raise NotFound(f"There is no workload {workload}.", remedy="see `outlive ps`")
     if target is not None and target not in view.mirror.hosts:
         raise NotFound(f"There is no host {target}.", remedy="see `outlive status`")
-    operation = rec.OperationRecord(f"{kind}-{secrets.token_hex(4)}", kind, workload, target)
+    operation = rec.OperationRecord(f"{kind}-{secrets.token_hex(4)}", kind, workload, target, checkpoint)
     key = rec.OPERATIONS + operation.id
     if dry_run:
         return {"operation": operation, "commands": commands_for(view, key, rec.encode(operation))}
-    cause = view.record(f"{kind}.asked", workload=workload, host=target or "")
+    cause = view.record(f"{kind}.asked", workload=workload, host=target or "", text=checkpoint)
     operation = replace(operation, because=cause.id)
     done = await view.transact(Transaction((absent(key),), (Put(key, rec.encode(operation)),)))
     await seen(view, done.revision)
     return {"operation": operation, "event": cause.id}
 
 
-def commands_for(view: View, key: str, value: bytes) -> list[dict[str, Any]]:
-    """The very commands that the leader's decision gives if `key` had `value`; nothing is written.
+async def cancel(view: View, name: str, *, dry_run: bool) -> dict[str, Any]:
+    """Cancel an operation; what it has begun is undone by the leader. Raises NotFound, Conflict."""
+    key = rec.OPERATIONS + name
+    for _ in range(TRIES):
+        entry = view.mirror.operations.get(name)
+        if entry is None:
+            raise NotFound(f"There is no operation {name[:80]}.")
+        ended = cancelled(view.mirror, entry.record)
+        if dry_run:
+            return {"operation": ended, "commands": commands_for(view, key, rec.encode(ended))}
+        cause = view.record("operation.cancelled", workload=ended.workload, text=name, because=ended.because)
+        ended = replace(ended, because=cause.id)
+        done = await view.transact(Transaction((unchanged(key, entry.mod_revision),), (Put(key, rec.encode(ended)),)))
+        if done.succeeded:
+            await seen(view, done.revision)
+            return {"operation": ended, "event": cause.id}
+        await asyncio.sleep(RETRY_PAUSE_S)
+    raise Conflict(f"Operation {name} was changed each time it was tried.", remedy="look at it, and try again")
+
+
+def commands_for(view: View, key: str, value: bytes | None) -> list[dict[str, Any]]:
+    """The very commands that the leader's decision gives if `key` had `value`, or were gone; nothing is written.
 
     This host decides as if it led, on its own signs of life; the true leader may know more.
     """
     picture = view.mirror
     revision = picture.revision + 1
-    supposed = mirror.changed(picture, revision, [KeyValue(key, value, revision, revision)], view.now())
+    change = Delete(key) if value is None else KeyValue(key, value, revision, revision)
+    supposed = mirror.changed(picture, revision, [change], view.now())
     if supposed.leader is None:
         supposed = replace(supposed, leader=mirror.Entry(rec.LeaderRecord(view.host), revision, revision))
     verdicts = {name: entry.record.verdict for name, entry in supposed.verdicts.items()}

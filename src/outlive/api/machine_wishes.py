@@ -1,0 +1,69 @@
+"""What is asked of virtual machines, before it is written: files completed or refused, operations cancelled.
+
+What a file leaves to be agreed on is settled here, once, so that every host makes the same hardware of it. Nothing is
+written here.
+"""
+
+from dataclasses import replace
+
+from outlive.cluster import records as rec
+from outlive.cluster.machine_rules import shared_mac
+from outlive.cluster.mirror import Mirror
+from outlive.cluster.workload import Workload
+from outlive.errors import UsageInvalid
+
+from .problems import Conflict
+from .view import View
+
+ABOUT_CHECKPOINTS = (rec.OperationKind.CHECKPOINT, rec.OperationKind.RESUME)
+
+
+def completed(view: View, workload: Workload, stands: Workload | None) -> Workload:
+    """The workload with the exact version of its board, as it stands, or the newest that this host makes.
+
+    A machine keeps the board that it has, whatever newer one there is: the same file applied again changes nothing.
+    """
+    machine = workload.machine
+    if machine is None or machine.version is not None:
+        return workload
+    before = stands.machine if stands is not None else None
+    if before is not None and before.type is machine.type:
+        version = before.version
+    else:
+        version = view.local.board(machine.type)
+    return replace(workload, machine=replace(machine, version=version))
+
+
+def check_machine(picture: Mirror, workload: Workload) -> None:
+    """Refuse a machine on a network that is not there, or with another's address on a card. Raises UsageInvalid."""
+    for nic in workload.machine.nics if workload.machine is not None else ():
+        if nic.network is not None and nic.network not in picture.networks:
+            raise UsageInvalid(
+                f"Card {nic.name} of {workload.name} is on the network {nic.network}, which does not exist.",
+                remedy=f"make it first: outlive network create {nic.network}",
+                id="network.missing",
+            )
+    shared = shared_mac(workload, (entry.record.workload for entry in picture.workloads.values()))
+    if shared is not None:
+        raise UsageInvalid(
+            f"A card of {workload.name} has the address {shared[0]}, which is one of {shared[1]}'s.",
+            remedy="give each card an address of its own, or leave it out: then one is made up",
+            id="network.mac-taken",
+        )
+
+
+def cancelled(picture: Mirror, asked: rec.OperationRecord) -> rec.OperationRecord:
+    """The operation as cancelled. Raises Conflict where it has ended, or cannot be taken back any more."""
+    if asked.state in rec.ENDED:
+        raise Conflict(f"Operation {asked.id} has ended already: it is {asked.state}.", cause=asked.reason)
+    begun = asked.state is rec.OperationState.RUNNING and asked.kind is not rec.OperationKind.CHECKPOINT
+    placed = picture.placements.get(asked.workload)
+    if begun and placed is not None and placed.record.operation == asked.id:
+        record = placed.record
+        if record.order is rec.Order.STOP or record.generation != asked.generation:
+            raise Conflict(
+                f"Operation {asked.id} is too far to be cancelled.",
+                cause=f"{asked.workload} was told to stop, and goes on from there",
+                remedy=f"wait for its end, then move it where you want it: outlive migrate {asked.workload}",
+            )
+    return replace(asked, state=rec.OperationState.CANCELLED, reason="an operator cancelled it")
