@@ -153,6 +153,10 @@ def test_memory_is_exact_after_checkpoints_that_failed_and_merges(busy: tuple[Gu
         assert max(map(len, chains)) <= 6
         heads = read_heads(writer.folder)
         assert heads is not None
+        line = running.agents_line()
+        nodes = [node["node-name"] for node in line.run("query-named-block-nodes", {"flat": True})]
+        line.close()
+        assert len([node for node in nodes if node.startswith("layer-")]) < len(heads.disks[0].layers)
         used = {Path(layer.path).name for chain in [*chains, heads.disks[0].layers] for layer in chain} - {"root.raw"}
         assert set(os.listdir(writer.folder / "disks")) == used
     finally:

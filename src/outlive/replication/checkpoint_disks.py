@@ -4,6 +4,7 @@ Over a monitor line of our own. The guest is never stopped for any of this but t
 command of the cut. Which layers may be merged is said by `checkpoint_keeping`.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -14,11 +15,12 @@ from typing import Any
 from .checkpoint import MOST_CHAIN, DiskChain, DiskLayer
 from .checkpoint_errors import CheckpointFailed
 from .checkpoint_files import backing_name, layer_of
-from .qmp_line import QmpLine, command
+from .qmp_line import QemuRefused, QmpLine, command
 
 MERGE_S = 3600.0
 POLL_S = 0.2
 _MOST_NODE_CHARACTERS = 31
+_FORMATS = ("raw", "qcow2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,21 @@ def unplug_layers(qmp: QmpLine, nodes: Sequence[str]) -> None:
         qmp.run("blockdev-del", {"node-name": node})
 
 
+def drop_unused(qmp: QmpLine, datastore: Path, drives: Sequence[Drive]) -> None:
+    """Let QEMU close layers that no disk lies on any more. Raises QemuSilent.
+
+    It does not do so by itself for what was added by name; and what it kept open would still lie on other layers, and
+    be asked for when these are merged. What a device uses is refused by QEMU and stays.
+    """
+    used = {layer.path for drive in drives for layer in drive.chain.layers}
+    for kinds in (_FORMATS, ("file",)):
+        named = _named(qmp, datastore, kinds)
+        for path, node in reversed(named):
+            if path not in used and not node.startswith("#"):
+                with contextlib.suppress(QemuRefused):
+                    qmp.run("blockdev-del", {"node-name": node})
+
+
 def snapshot_command(drives: Sequence[Drive], nodes: Sequence[str]) -> bytes:
     """The command after which the guest writes to the new layers: all of them, or, when it fails, none."""
     actions = [
@@ -93,7 +110,7 @@ def merge_layers(
     """
     begin = drive.chain.layers.index(layers[0])
     assert drive.chain.layers[begin : begin + len(layers)] == tuple(layers)
-    nodes = _nodes(qmp, datastore)
+    nodes = dict(_named(qmp, datastore, _FORMATS))
     above = datastore / drive.chain.layers[begin + len(layers)].path
     job = f"merge-{drive.chain.name}"
     qmp.run(
@@ -155,11 +172,11 @@ def _file_of(name: str) -> Path:
     return Path(told["filename"])
 
 
-def _nodes(qmp: QmpLine, datastore: Path) -> dict[str, str]:
-    """The format nodes by the path of their file, below the datastore."""
-    found: dict[str, str] = {}
+def _named(qmp: QmpLine, datastore: Path, kinds: Sequence[str]) -> list[tuple[str, str]]:
+    """The nodes of these drivers that have a file on the datastore: its path below that, and the node's name."""
+    found: list[tuple[str, str]] = []
     for node in qmp.run("query-named-block-nodes", {"flat": True}):
         path = Path(os.path.normpath(_file_of(node["file"])))
-        if node["drv"] in ("raw", "qcow2") and path.is_relative_to(os.path.normpath(datastore)):
-            found[layer_of(datastore, path, node["drv"]).path] = node["node-name"]
+        if node["drv"] in kinds and path.is_relative_to(os.path.normpath(datastore)):
+            found.append((layer_of(datastore, path, node["drv"]).path, node["node-name"]))
     return found

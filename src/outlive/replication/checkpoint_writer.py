@@ -24,7 +24,7 @@ from outlive.errors import Failed
 from .checkpoint import FORMAT, PAGE_BYTES, Checkpoint, Hardware
 from .checkpoint_cut import Cut, Cutter
 from .checkpoint_desk import SILENT_S, Desk
-from .checkpoint_disks import Drive, Plugged, drives, merge_layers, plug_layers, unplug_layers
+from .checkpoint_disks import Drive, Plugged, drives, drop_unused, merge_layers, plug_layers, unplug_layers
 from .checkpoint_errors import CheckpointFailed
 from .checkpoint_folder import folder_of
 from .checkpoint_keeping import Keeping, Kept
@@ -122,7 +122,7 @@ class CheckpointWriter:
             sequence = desk.begin()[1]
             parent = self._parent if self._increments < self.target.base_every else None
             prefix_ms = self._cutter.take_prefix() if parent is None else 0.0
-            now = drives(self._cutter.qmp, self.target.datastore, self.target.disks)
+            now = self._drives()
             self._step("layers")
             layered = desk.layers([drive.chain for drive in now]) if now else []
             nodes = plug_layers(self._cutter.qmp, self.target.datastore, layered)
@@ -164,10 +164,12 @@ class CheckpointWriter:
         with self._open() as desk:
             return desk.labelled(label)
 
-    def tidy(self, stopped: Callable[[], bool] = lambda: False) -> Kept:
+    def tidy(self, stopped: Callable[[], bool] = lambda: False, enough: Callable[[], bool] = lambda: False) -> Kept:
         """Merge and remove what is older than the policy keeps, while the guest runs.
 
-        stopped: asked now and then; true leaves the rest for the next time. Raises CheckpointFailed, GenerationOld.
+        stopped: asked now and then; true gives up a merge of disks that is under way.
+        enough:  asked between two; true leaves the rest for the next time.
+        Raises CheckpointFailed, GenerationOld, QemuSilent, QemuRefused.
         """
         with self._open() as desk:
             kept = desk.tidy(self.target.keeping)
@@ -176,17 +178,33 @@ class CheckpointWriter:
             if kept.merged:
                 self._increments = min(self._increments, self.target.keeping.keep)
             self._damage = kept.damaged
-            now = drives(self._cutter.qmp, self.target.datastore, self.target.disks)
-            by_name = {drive.chain.name: drive for drive in now}
-            for disk, layers in desk.mergeable([drive.chain for drive in now]).items():
-                if stopped():
-                    break
-                done = merge_layers(
-                    self._cutter.qmp, self.target.datastore, by_name[disk], layers, stopped, self.target.keeping.mib_s
-                )
-                if done:
-                    desk.note_merged(disk, layers)
+            while self._merge_two(desk, stopped) and not enough():
+                pass
         return kept
+
+    def _merge_two(self, desk: Desk, stopped: Callable[[], bool]) -> bool:
+        """Merge one layer of each disk into the one below it, where that may be; whether there was anything to merge.
+
+        Two at a time, so that each merge is as short as the writes of one interval.
+        """
+        now = self._drives()
+        by_name = {drive.chain.name: drive for drive in now}
+        merged = False
+        for disk, layers in desk.mergeable([drive.chain for drive in now]).items():
+            pair = layers[:2]
+            if stopped() or not merge_layers(
+                self._cutter.qmp, self.target.datastore, by_name[disk], pair, stopped, self.target.keeping.mib_s
+            ):
+                return False
+            desk.note_merged(disk, pair)
+            merged = True
+        return merged
+
+    def _drives(self) -> list[Drive]:
+        """The disks as they are now, and nothing else of them open."""
+        now = drives(self._cutter.qmp, self.target.datastore, self.target.disks)
+        drop_unused(self._cutter.qmp, self.target.datastore, now)
+        return now
 
     def start_anew(self) -> None:
         """Make the next checkpoint a base."""

@@ -143,7 +143,7 @@ class WarmKeeper:
             return self._next_s(failed=True)
         self._note(told, checkpoint, name, (boot_s() - begun_s) * 1000)
         try:
-            writer.tidy(lambda: self._is_wanted(told))
+            writer.tidy(lambda: self._is_wanted(told), lambda: boot_s() > begun_s + self._values.interval_s)
         except (OutliveError, OSError) as error:
             _log.warning("checkpoint.not_tidied", workload=self._config.workload, because=str(error))
         return max(begun_s + self._values.interval_s, boot_s())
