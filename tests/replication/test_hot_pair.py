@@ -231,6 +231,7 @@ def test_a_slow_standby_slows_the_guest_and_fills_no_memory(tmp_path: Path) -> N
             assert resident_mib(scene.p.comm.pid) - before < 500
             told = scene.p.wait(Progress, after=time.monotonic())
             assert told.unacknowledged <= hot.unacknowledged
+            assert told.epochs > 1
             server.ask("dirty 0 0", timeout_s=90.0)
             assert_clean(counting.stop())
         assert not [event for _, event in scene.p.events if isinstance(event, (PeerLost, BecameFailed))]

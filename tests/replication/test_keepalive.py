@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from outlive.replication.comm_config import HotValues
 from outlive.replication.keepalive import SIZE, Pulse, Silence, pack, unpack
-from outlive.replication.pace import Pace
+from outlive.replication.pace import Ahead, Pace
 from outlive.replication.stream import Reign
 
 KEY = b"k" * 32
@@ -76,3 +76,12 @@ def test_the_guest_runs_as_long_as_the_policy_says(pause_s: float, overhead: flo
         pace.cut(now, pause_s, 0)
     assert paused / now <= overhead * 1.2 + 0.02
     assert pace.tell().pages == 0
+
+
+def test_pages_are_copied_ahead_when_there_are_many_and_few_are_written_again() -> None:
+    ahead = Ahead()
+    told = []
+    for before, standing in [(0, 70), (0, 4000), (4000, 100), (4000, 3900), *[(0, 4000)] * 50]:
+        ahead.learn(before, standing)
+        told.append(ahead.worthwhile)
+    assert told == [False, True, True, *[False] * 50, True]

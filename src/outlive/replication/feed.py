@@ -55,13 +55,17 @@ class StandbyUnfit(Failed):
 
 @dataclass(slots=True)
 class Step:
-    """What one step changes. pages: stagings to be sent and given back. state: empty while seeding."""
+    """What one step changes. pages: stagings to be sent and given back. state: empty while seeding.
+
+    part: pages of a step whose end is still to come.
+    """
 
     number: int
     pages: list[Staging] = field(default_factory=list)
     writes: list[DiskWrite] = field(default_factory=list)
     state: bytes = b""
     output: list[bytes] = field(default_factory=list)
+    part: bool = False
     seeding: bool = False
     final: bool = False
     sent_at: float = 0.0
@@ -98,6 +102,7 @@ class Feed:
         ram_pages = config.ram_bytes // 4096
         shadow = min(config.ram_bytes, self.hot.shadow_mib << 20)
         self._inbound_bytes = 0
+        self._page_messages = 0
         self._packer = Packer(ram_pages, shadow_bytes=shadow, room_pages=STAGING_PAGES)
         self.stagings: queue.SimpleQueue[Staging] = queue.SimpleQueue()
         for _ in range(STAGINGS):
@@ -189,6 +194,11 @@ class Feed:
         self._steps.append(step)
         self._steps_wake.set()
 
+    def put_pages(self, number: int, pages: list[Staging]) -> None:
+        """Hand over pages of the next step ahead of its end; they mean nothing to the standby before that."""
+        self._steps.append(Step(number, pages, part=True))
+        self._steps_wake.set()
+
     def close(self, reason: str = "") -> None:
         """End it without calling back; for the thread that made it. reason: told to the standby if it can be."""
         self._lost.set()
@@ -273,19 +283,22 @@ class Feed:
 
     def _send_step(self, step: Step) -> None:
         seeding = SEEDING if step.seeding else 0
-        pages = len(step.pages)
+        self._page_messages += len(step.pages)
         while step.pages:
             staging = step.pages[0]
             self._send(Kind.PAGES, [self._packer.encode(staging)], epoch=step.number, flags=seeding)
             step.pages.pop(0)
             self.stagings.put(staging)
+        if step.part:
+            return
         messages = 0
         for parts in pack(step.writes):
             self._send(Kind.DISK, parts, epoch=step.number, flags=seeding)
             messages += 1
         step.writes = []
         state = self._compressor.compress(step.state) if step.state else b""
-        head = StepHead(pages, messages, len(state), tuple(len(frames) for frames in step.output))
+        head = StepHead(self._page_messages, messages, len(state), tuple(len(frames) for frames in step.output))
+        self._page_messages = 0
         flags = seeding | (FINAL if step.final else 0)
         self._send(Kind.EPOCH, [handshake.pack_head(head), state, *step.output], epoch=step.number, flags=flags)
         step.output, step.state = [], b""

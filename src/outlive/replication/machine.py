@@ -23,6 +23,7 @@ from outlive.replication.kernels import Staging
 from outlive.replication.link import boot_s
 from outlive.replication.memory import Memory, Runs
 from outlive.replication.nbd import NbdServer
+from outlive.replication.pace import Ahead
 from outlive.replication.ports import Ports
 from outlive.replication.qmp_line import QemuRefused, QemuSilent, QmpLine, command
 from outlive.replication.tracking import CompareTracker, Tracker, WriteTracker, read_pagewatch
@@ -88,6 +89,7 @@ class Machine:
         self.config = config
         self.ports = ports
         self._stands = False
+        self._ahead = Ahead()
         self.qmp = qmp or QmpLine(config.qmp)
         self.memory = memory or Memory.map_file(Path(config.ram_path), config.ram_bytes, writable=False)
         self.runs = Runs.for_pages(self.memory.pages)
@@ -164,23 +166,30 @@ class Machine:
                 self.qmp.run("blockdev-del", {"node-name": _mirror_node(index)})
         self._look_for_the_end()
 
-    def cut(self, epoch: int, staging: Callable[[], Staging], *, final: bool = False) -> Cut:
+    def cut(self, epoch: int, staging: Callable[[list[Staging]], Staging], *, final: bool = False) -> Cut:
         """Stop the guest, take this moment, let it go on (unless final). Raises QemuSilent, MachineGone.
 
-        staging: gives room for pages; may wait, and the guest with it. What it raises as StandbyLost passes.
+        staging: gives room for pages, and may take those that it is shown; may wait, and the guest with it. What it
+                 raises as StandbyLost passes.
         """
         cut = Cut()
+        if self._ahead.worthwhile and not self._stands:
+            # Most of what was written is copied while the guest still runs; what it writes again is copied again.
+            self.copy_written(cut, staging)
+        ahead = cut.page_count
         self.journal.draining(True)
         try:
             with self._watching_its_end():
-                return self._cut(cut, epoch, staging, final=final)
+                self._cut(cut, epoch, staging, final=final)
+            self._ahead.learn(ahead, cut.page_count - ahead)
+            return cut
         except (StandbyLost, MirrorBroken):
             self.go_on()
             raise
         finally:
             self.journal.draining(False)
 
-    def _cut(self, cut: Cut, epoch: int, staging: Callable[[], Staging], *, final: bool) -> Cut:
+    def _cut(self, cut: Cut, epoch: int, staging: Callable[[list[Staging]], Staging], *, final: bool) -> None:
         self.qmp.write(self._save, 3)
         was_running = bool(self.qmp.answer()["running"])
         # QEMU turns to `stop` only once it has said this.
@@ -202,15 +211,14 @@ class Machine:
             self.qmp.answer()
             self._stands = False
         cut.pause_s = time.perf_counter() - begun
-        return cut
 
-    def copy_written(self, cut: Cut, staging: Callable[[], Staging]) -> None:
+    def copy_written(self, cut: Cut, staging: Callable[[list[Staging]], Staging]) -> None:
         """Scan, and copy every page written since the last scan."""
         runs = self.tracker.scan(self.runs)
-        cut.page_count = runs.pages
+        cut.page_count += runs.pages
         copied = 0
         while copied < runs.pages:
-            room = staging()
+            room = staging(cut.pages)
             copied += room.copy_out(self.tracker.source, runs, copied)
             cut.pages.append(room)
 

@@ -1,4 +1,4 @@
-"""When to cut the next epoch: at once when somebody waits for what the guest said, seldom when nobody does.
+"""When to cut the next epoch, and how: at once when somebody waits for what the guest said, seldom when nobody does.
 
 Never sooner after the last one than the floor, nor than the guest needs to have run so that its pauses stay within the
 policy's share of time. Pure: times are arguments, in seconds on one clock.
@@ -11,6 +11,9 @@ from outlive.replication.comm_config import HotValues
 
 _REMEMBERED = 4096
 _SMOOTHING = 0.2
+_MANY_PAGES = 1000
+_WRITTEN_AGAIN = 0.4
+_EPOCHS_UNTIL_TRIED_AGAIN = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +65,26 @@ class Pace:
         self._pauses.clear()
         p99 = pauses[min(len(pauses) - 1, int(len(pauses) * 0.99))]
         return Told(pauses[len(pauses) // 2] * 1000, p99 * 1000, pages[len(pages) // 2])
+
+
+class Ahead:
+    """Whether an epoch's pages are worth copying in two goes, the first of which the guest does not wait for.
+
+    They are when there are many and few of them are written again meanwhile. After it was not worth while it is tried
+    again only some epochs later.
+    """
+
+    def __init__(self) -> None:
+        self._many = False
+        self._not_for = 0
+
+    @property
+    def worthwhile(self) -> bool:
+        return self._many and not self._not_for
+
+    def learn(self, ahead: int, standing: int) -> None:
+        """An epoch was cut. ahead, standing: pages copied while the guest ran, and while it stood."""
+        self._not_for = max(0, self._not_for - 1)
+        if ahead and standing > ahead * _WRITTEN_AGAIN:
+            self._not_for = _EPOCHS_UNTIL_TRIED_AGAIN
+        self._many = max(ahead, standing) >= _MANY_PAGES

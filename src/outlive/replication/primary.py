@@ -137,14 +137,19 @@ class Primary:
     def _epoch(self, feed: Feed, *, final: bool = False) -> Cut:
         self._number += 1
         number = self._number
-        cut = self._machine.cut(number, lambda: self._staging(feed), final=final)
+        cut = self._machine.cut(number, lambda pages: self._staging(feed, number, pages), final=final)
         self._pace.cut(boot_s(), cut.pause_s, cut.page_count)
         feed.put(Step(number, cut.pages, cut.writes, cut.state, self._ports.output(number), final=final))
         return cut
 
-    def _staging(self, feed: Feed) -> Staging:
+    def _staging(self, feed: Feed, number: int, pages: list[Staging]) -> Staging:
         # The guest stands while we wait here: a standby that cannot keep up slows it, and nothing piles up.
         while True:
+            with suppress(queue.Empty):
+                return feed.stagings.get_nowait()
+            if pages:
+                feed.put_pages(number, pages.copy())
+                pages.clear()
             with suppress(queue.Empty):
                 return feed.stagings.get(timeout=_NO_ROOM_S)
             if feed.lost:
