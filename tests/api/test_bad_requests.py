@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from outlive.api.bodies import MOST_BODY_BYTES
+from outlive.api.machines import MOST_TYPED_BYTES
 from outlive.client.connection import Answered
 
 from ..one_host import OneHost, workload
@@ -21,6 +22,13 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
     max_leaves=10,
 )
+KINDS = ("migrate", "failover", "checkpoint", "resume")
+PATHS = (
+    "/v1/workloads/{}", "/v1/workloads/{}/why", "/v1/hosts/{}", "/v1/operations/{}", "/v1/workloads/{}/screenshot",
+    "/v1/workloads/{}/console", "/v1/workloads/{}/checkpoints", "/v1/workloads/{}/checkpoints/verify",
+    "/v1/hosts/one/machines/{}", "/v1/hosts/one/machines/{}/screenshot", "/v1/hosts/one/machines/{}/console",
+    "/v1/hosts/one/machines/{}/checkpoints", "/v1/hosts/one/machines/{}/checkpoints/verify", "/v1/hosts/{}/machines/x",
+)  # fmt: skip
 FORMS = [("PUT", "/v1/workloads/garbled"), ("PUT", "/v1/workloads/garbled/desired"), ("POST", "/v1/operations")]
 
 
@@ -77,8 +85,8 @@ def test_bodies_of_another_shape_are_problems(one_host: OneHost, form: tuple[str
 @few
 @given(
     body=st.fixed_dictionaries(
-        {"kind": st.sampled_from(["migrate", "failover", "x"]) | json_values, "workload": st.text(max_size=80)},
-        optional={"target": json_values, "more": json_values},
+        {"kind": st.sampled_from([*KINDS, "x"]) | json_values, "workload": st.text(max_size=80)},
+        optional={"target": json_values, "checkpoint": json_values | st.text(max_size=220), "more": json_values},
     )
 )
 def test_operations_on_whatever_name_are_problems(one_host: OneHost, body: object) -> None:
@@ -90,9 +98,58 @@ def test_operations_on_whatever_name_are_problems(one_host: OneHost, body: objec
 def test_any_name_in_a_path_is_found_or_not(one_host: OneHost, name: str) -> None:
     from urllib.parse import quote
 
-    for path in ("/v1/workloads/{}", "/v1/workloads/{}/why", "/v1/hosts/{}", "/v1/operations/{}"):
+    for path in PATHS:
         status, answer = ask(one_host, "GET", path.format(quote(name, safe="")), b"")
         assert is_problem(status, answer), (path, status)
+
+
+@few
+@given(name=st.text(min_size=1, max_size=40), session=st.text(min_size=1, max_size=60), keys=st.binary(max_size=100))
+def test_what_is_typed_at_no_console_is_a_problem(one_host: OneHost, name: str, session: str, keys: bytes) -> None:
+    from urllib.parse import quote
+
+    for at in ("/v1/workloads", "/v1/hosts/one/machines", "/v1/hosts/two/machines"):
+        for which in (session, f"one.{session}", f"two.{session}"):
+            path = f"{at}/{quote(name, safe='')}/console/{quote(which, safe='')}"
+            assert is_problem(*ask(one_host, "POST", path, keys))
+
+
+@pytest.mark.parametrize("path", ["/v1/workloads/x/console/one.y", "/v1/hosts/one/machines/x/console/one.y"])
+def test_too_much_to_type_at_once_is_refused(one_host: OneHost, path: str) -> None:
+    status, answer = ask(one_host, "POST", path, b"k" * (MOST_TYPED_BYTES + 1))
+    assert (status, json.loads(answer)["title"]) == (422, "That is too much to type at once.")
+
+
+@pytest.mark.parametrize("query", ["replay=-1", "replay=x", "replay=nan", "replay=1e99"])
+def test_a_replay_that_makes_no_sense_is_refused(one_host: OneHost, query: str) -> None:
+    for at in ("/v1/workloads/x/console", "/v1/hosts/one/machines/x/console"):
+        status, answer = ask(one_host, "GET", f"{at}?{query}", b"")
+        assert (status, is_problem(status, answer)) == (422, True)
+
+
+@few
+@given(name=st.text(max_size=250).filter(lambda text: text.strip() != ""))
+def test_whatever_is_called_a_checkpoint_is_found_or_not(one_host: OneHost, name: str) -> None:
+    from urllib.parse import quote
+
+    for at in ("/v1/workloads/x", "/v1/hosts/one/machines/x"):
+        assert is_problem(*ask(one_host, "GET", f"{at}/checkpoints/verify?checkpoint={quote(name, safe='')}", b""))
+
+
+@few
+@given(body=json_values)
+def test_networks_of_another_shape_are_problems(one_host: OneHost, body: object) -> None:
+    if body != {}:
+        assert is_problem(*ask(one_host, "PUT", "/v1/networks/Garbled", json.dumps(body).encode()))
+    assert is_problem(*ask(one_host, "PUT", "/v1/networks/Garbled", b"{}"))
+
+
+def test_a_method_that_is_not_had_is_a_problem(one_host: OneHost) -> None:
+    for method, path in (
+        ("POST", "/v1/workloads/x/screenshot"), ("DELETE", "/v1/workloads/x/console"), ("PUT", "/v1/operations/x"),
+        ("POST", "/v1/hosts/one/machines/x"), ("GET", "/v1/workloads/x/console/y"), ("DELETE", "/v1/operations/x"),
+    ):  # fmt: skip
+        assert is_problem(*ask(one_host, method, path, b""))
 
 
 @few

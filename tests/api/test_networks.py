@@ -2,6 +2,8 @@
 
 import pytest
 
+from outlive.api.networks import free_number
+from outlive.cluster.overlay import MOST_VNI
 from outlive.errors import OutliveError
 
 from ..one_host import OneHost
@@ -45,3 +47,23 @@ def test_a_number_belongs_to_one_network(one_host: OneHost) -> None:
     with pytest.raises(OutliveError, match="no network two"):
         one_host.client.delete("/v1/networks/two")
     one_host.client.delete("/v1/networks/one")
+
+
+def test_a_network_without_a_number_is_given_a_free_one_that_its_name_leads_to(one_host: OneHost) -> None:
+    client = one_host.client
+    foretold = client.put("/v1/networks/free?dry_run=1", b"{}")
+    assert (foretold["changed"], client.get("/v1/networks")["networks"]) == (True, [])
+    made = client.put("/v1/networks/free", b'{"subnet": "10.9.0.0/24"}')["network"]
+    assert made["vni"] == foretold["network"]["vni"] == free_number("free", ())
+    assert client.put("/v1/networks/free", b"{}") == {"network": made, "changed": False}
+    assert client.put("/v1/networks/free", b'{"mtu": 1400}')["network"] == {**made, "mtu": 1400}
+    assert client.delete("/v1/networks/free?dry_run=1")["changed"]
+    assert [each["name"] for each in client.get("/v1/networks")["networks"]] == ["free"]
+    client.delete("/v1/networks/free")
+
+
+def test_a_number_that_is_taken_is_passed_over() -> None:
+    first = free_number("office", ())
+    assert free_number("office", {first}) == first % MOST_VNI + 1
+    assert free_number("office", {first, first % MOST_VNI + 1}) not in {first, first % MOST_VNI + 1}
+    assert all(1 <= free_number(f"n{each}", ()) <= MOST_VNI for each in range(500))
