@@ -9,6 +9,7 @@ invariant: a disk whose label says whole, after the replay, is exactly the disk 
 import contextlib
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from outlive.replication.stream import StreamGarbage
 LABELS = "disk-labels.json"
 LOG = "disk-log"
 MOST_LOG_BYTES = 128 << 20
+_WRITE_BACK_BYTES = 16 << 20
 _RECORD = struct.Struct("<8sQQQQII")
 _RECORD_MAGIC = b"OLDISKLG"
 _PUNCH_HOLE_KEEP_SIZE = 0x03
@@ -51,6 +53,9 @@ class DiskCopies:
         self._durable = durable
         self._labels_path = folder / LABELS
         self._files: list[int] = []
+        self._write_back: threading.Thread | None = None
+        self._written_back_at = 0
+        self._unsynced: OSError | None = None
         try:
             for disk in disks:
                 self._files.append(os.open(disk.path, os.O_RDWR | os.O_CLOEXEC))
@@ -111,6 +116,7 @@ class DiskCopies:
             self._apply(writes)
             was_whole = self.label is not None and self.label.whole
             self.label = DiskLabel("", generation, pairing, epoch, whole=True)
+            self._write_back_early()
             if not was_whole or self._log_bytes > MOST_LOG_BYTES:
                 self._checkpoint()
 
@@ -137,14 +143,29 @@ class DiskCopies:
 
     def sync_and_close(self) -> None:
         """Make the disks durable, however long that takes, and let go of them."""
-        with contextlib.suppress(OSError):
-            self._sync()
+        self._sync_quietly()
         self.close()
 
     def close(self) -> None:
+        if self._write_back is not None:
+            self._write_back.join()
         for descriptor in (*self._files, self._log):
             os.close(descriptor)
         self._files = []
+
+    def _write_back_early(self) -> None:
+        # So that little is left to wait for when the log is full: an epoch's acknowledgement would wait too.
+        busy = self._write_back is not None and self._write_back.is_alive()
+        if self._durable and not busy and self._log_bytes - self._written_back_at >= _WRITE_BACK_BYTES:
+            self._written_back_at = self._log_bytes
+            self._write_back = threading.Thread(target=self._sync_quietly, name="write-back", daemon=True)
+            self._write_back.start()
+
+    def _sync_quietly(self) -> None:
+        try:
+            self._sync()
+        except OSError as error:
+            self._unsynced = error  # the kernel tells it once only: it has to reach the next that relies on it
 
     def _apply(self, writes: Sequence[DiskWrite]) -> None:
         for write in writes:
@@ -169,9 +190,11 @@ class DiskCopies:
         if label is not None:
             self._write_label(label)
         os.ftruncate(self._log, 0)
-        self._log_bytes = 0
+        self._log_bytes = self._written_back_at = 0
 
     def _sync(self) -> None:
+        if self._unsynced is not None:
+            raise self._unsynced
         for descriptor in self._files:
             os.fdatasync(descriptor)
 

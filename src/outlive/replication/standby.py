@@ -198,6 +198,9 @@ class Standby:
                     raise
             except Failed as error:
                 _log.warning("primary.refused", address=address[0], because=str(error))
+            except Exception:
+                # The next primary is to find somebody here whatever this one was.
+                _log.exception("admitting.failed", address=address[0])
 
     def _admit(self, connection: Link) -> None:
         receiver = Receiver(connection)
