@@ -97,6 +97,26 @@ class MachineScene:
         """The host that runs it, once one does."""
         return ready.until_running(self.lab, self.name, AGAIN_S, besides=besides)
 
+    def runs_elsewhere(self) -> str:
+        """Wait until another host than the primary runs it; returns it."""
+
+        def moved(found: dict[str, Any]) -> bool:
+            each = ready.workload(found, self.name)
+            return each is not None and each["state"] == "running" and each["host"] != self.primary
+
+        found = ready.until(self.lab, "it runs elsewhere", moved, AGAIN_S, besides=(self.primary,))
+        return str((ready.workload(found, self.name) or {})["host"])
+
+    def set_desired(self, desired: str) -> None:
+        """Have it run or stopped, and wait until it is."""
+        ready.any_client(self.lab).put(f"/v1/workloads/{self.name}/desired", {"desired": desired})
+
+        def so(found: dict[str, Any]) -> bool:
+            each = ready.workload(found, self.name)
+            return each is not None and each["state"] == desired
+
+        ready.until(self.lab, f"it is {desired}", so, AGAIN_S)
+
     def followed(self, *, besides: tuple[str, ...] = ()) -> tuple[str, str]:
         """The hosts of primary and standby, once a standby holds a whole epoch."""
         return machines.until_followed(self.lab, self.name, FOLLOWED_S, besides=besides)
@@ -111,14 +131,18 @@ def nothing_lost(history: History) -> None:
 
 
 @contextmanager
-def machine_on_stage(lab: Lab, folder: Path, wish: machines.Wish) -> Iterator[MachineScene]:
-    """A machine runs, and is followed if it is hot; afterwards check that no two hosts ever acted for it at once."""
+def machine_on_stage(lab: Lab, folder: Path, wish: machines.Wish, *, moves: bool = False) -> Iterator[MachineScene]:
+    """A machine runs, and is followed if it is hot; afterwards check that no two hosts ever acted for it at once.
+
+    moves: it is to be moved, so that two emulators are there for a while, of which one may be heard.
+    """
     ready.until_ready(lab, 30)
     guest = tiny()
-    if wish.protection == "hot":
+    if wish.protection == "hot" or moves:
         with listened(lab) as voices:
-            machines.begin(lab, guest, wish)
-            primary, standby = machines.until_followed(lab, wish.name, FOLLOWED_S)
+            primary, standby = machines.begin(lab, guest, wish), ""
+            if wish.protection == "hot":
+                primary, standby = machines.until_followed(lab, wish.name, FOLLOWED_S)
             with _told_on_failure(lab):
                 yield MachineScene(lab, folder, primary, standby, voices)
             time.sleep(0.2)

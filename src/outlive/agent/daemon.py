@@ -21,6 +21,7 @@ import structlog
 
 from outlive.cluster import events as ev
 from outlive.cluster import leader, node
+from outlive.cluster import records as rec
 from outlive.cluster.commands import Command, Journal
 from outlive.cluster.heartbeat import ModuleStatus
 from outlive.cluster.mirror import Mirror
@@ -247,6 +248,8 @@ class Agent:
             raise ClusterChanged("The cluster's intervals were changed; the agent takes them up with its next run.")
         self._know(event.mirror)
         self._parts.wiring.store_moved(event.changed)
+        if event.changed is None or any(key.startswith(rec.PLACEMENTS) for key in event.changed):
+            self._holdings.placements_moved()
         self.tell(event)
 
     async def _keep_taps(self) -> None:

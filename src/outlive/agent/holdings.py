@@ -231,6 +231,14 @@ class Holdings:
         log.debug("module.changed", workload=workload, module=module, status=status.name.lower(), reason=reason)
         self._tell(ev.ModuleChanged(self._ground.clock(), workload, generation, module, status, reason))
 
+    def placements_moved(self) -> None:
+        """The store's placements are newer: machines that are about to move are told at once."""
+        placements = self._ground.picture().placements
+        for holding in self.in_force:
+            placed = placements.get(holding.name)
+            if placed is not None and placed.record.moving_to is not None and holding.machine is not None:
+                self._ground.tasks.create_task(holding.machine.hold_checkpoints())
+
     # Addresses.
 
     def set_deadline(self, deadline_at: float) -> None:

@@ -51,6 +51,7 @@ from .warm_start import WarmStart, note_shut_down, same_disks, warm_start
 WAITS_WITHIN_S = 60.0
 ADOPTED_WITHIN_S = 10.0
 RESUMED_POLL_S = 0.05
+OPENED_TRIES = 3
 HELD_PHASES = ("paired", "lost", "handed-over")
 
 log = structlog.get_logger()
@@ -154,14 +155,13 @@ class MachineRuntime:
     async def stand_by(self) -> None:
         """Start the machine so that it waits for state; raises OutliveError or OSError when it cannot."""
         assert self.role is not Role.PRIMARY
-        seat = await self._seat()
-        if is_warm(self._workload):
-            self._warm = await self._warm_start(seat)
-            seat = self._warm.seat
-        self._vm = self._make(seat)
-        await self._vm.start(MODULE)
-        async with asyncio.timeout(WAITS_WITHIN_S):
-            await self._waits.wait()
+        for _ in range(OPENED_TRIES):
+            seat = await self._until_waiting()
+            if self._warm is None or await same_disks(self._workload, self._data, self._around.floor.host):
+                break
+            # A checkpoint that was under way gave the disks new layers.
+            await self._leave_vm()
+        assert self._vm is not None
         if self._vm.pid is None:
             raise CommFailed("The standby's machine ended before it could wait for state.")
         if self.role is Role.STANDBY:
@@ -169,6 +169,19 @@ class MachineRuntime:
         else:
             port = await moves.await_guest(self._vm, self._around.floor.address, self._local_disks, await self._tls())
             self._tell(news_of(control.Listening(port), self._about, self._around.clock()))
+
+    async def _until_waiting(self) -> Seat:
+        """Start the machine on its seat, and wait until it waits for state."""
+        seat = await self._seat()
+        if is_warm(self._workload):
+            self._warm = await self._warm_start(seat)
+            seat = self._warm.seat
+        self._waits.clear()
+        self._vm = self._make(seat)
+        await self._vm.start(MODULE)
+        async with asyncio.timeout(WAITS_WITHIN_S):
+            await self._waits.wait()
+        return seat
 
     async def adopt(self) -> dict[str, ModuleStatus]:
         """Take over what an earlier agent started."""
@@ -241,11 +254,18 @@ class MachineRuntime:
         else:
             await self._order(control.Alone(command.pairing))
 
+    async def hold_checkpoints(self) -> None:
+        """A move begins: no checkpoint is taken from now on, since it would change what the target has to open."""
+        if is_warm(self._workload) and self.role is Role.PRIMARY and not self._withheld:
+            await self._comm.end()
+
     async def _end_move(self) -> None:
         """Nobody takes it over: the guest goes on here, wherever the move had come to."""
-        if self.move is None:
-            return
         move, self.move = self.move, None
+        if move is None:
+            if is_warm(self._workload) and not self._comm.runs:
+                await self._revive()
+            return
         try:
             await move.end()
         except OutliveError as error:

@@ -34,6 +34,7 @@ WISH = machines.Wish(
     protection="hot",
     address=ADDRESS,
     cpus=2,
+    type="pc",
     disk_on="local",
     network=NETWORK,
     more='[placement]\nprefer_sites = ["site1"]\napart = "site"\n',

@@ -1,4 +1,4 @@
-"""Virtual machines for labs: the workload file of a tiny guest, and waiting until one runs, and is followed.
+"""Virtual machines for labs: the workload file of a guest, and waiting until one runs, and is followed.
 
 The guest is in the lab's LAN, where its clients are, and keeps its address wherever it runs. What its clients
 saw is judged in `guests.history`; ways to break hosts are elsewhere.
@@ -9,6 +9,7 @@ from typing import Any
 
 from . import ready
 from .guests.clients import Server
+from .guests.debian import DebianGuest
 from .guests.tiny import TinyGuest
 from .lab import Lab
 from .network import MACHINES_BRIDGE
@@ -22,7 +23,11 @@ BOOTED_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What machine a lab is to have. disk_on: where its one disk is; None: none.  more: other tables of the file."""
+    """What machine a lab is to have.
+
+    disk_on: where its one disk is; None: none.  source: the image that it is copied from; '': it is empty at first.
+    more:    other tables of the file.
+    """
 
     protection: str = "cold"
     name: str = WORKLOAD
@@ -33,16 +38,18 @@ class Wish:
     type: str = "q35"
     disk_on: str | None = "shared"
     disk_mib: int = 64
+    source: str = ""
     network: str | None = None
     more: str = ""
 
 
-def workload_file(guest: TinyGuest, wish: Wish) -> str:
-    """The workload file of a tiny guest."""
+def workload_file(guest: TinyGuest | DebianGuest, wish: Wish) -> str:
+    """The workload file of a guest."""
     link = f'network = "{wish.network}"' if wish.network else f'bridge = "{MACHINES_BRIDGE}"'
     disk = ""
     if wish.disk_on is not None:
         disk = f'[[vm.disk]]\nname = "data"\non = "{wish.disk_on}"\nsize_mib = {wish.disk_mib}\n'
+        disk += f'source = "{wish.source}"\n' if wish.source else ""
     return f"""
 name = "{wish.name}"
 kind = "vm"
