@@ -66,6 +66,7 @@ _SECTIONS: Mapping[str, Mapping[str, str]] = {
     },
     "Trying": {
         "lab": "Build hosts on this one machine, and break them.",
+        "bench": "Measure what protection costs here, and how fast it is.",
         "simulate": "Run the same decisions through simulated worlds and check them.",
         "test": "Run all of the project's checks and tests.",
     },
