@@ -32,7 +32,7 @@ from .checkpoint_reading import make_layer
 LENGTHS = struct.Struct(">II")
 MOST_FRAME_BYTES = 256 << 20
 PROGRESS_S = 0.25
-NICE = 10
+NICE = 5
 MEMORY = "memory.pages"
 DEVICE = "device.state"
 
