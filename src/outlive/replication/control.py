@@ -6,6 +6,7 @@ that a restarted agent simply connects again, and the first thing it is told is 
 no agent listened and still matters stands in that status (`phase`, `reason`). Times are milliseconds, sizes bytes.
 
     phase        the manager                                      follows on
+    starting     not ready yet; a status or `listening` follows   start
     free         primary, nobody follows; output leaves at once   start, alone
     seeding      primary, first copy under way; output free       pair
     paired       primary, nothing leaves unacknowledged           the first acknowledged epoch
@@ -16,6 +17,9 @@ no agent listened and still matters stands in that status (`phase`, `reason`). T
     peer-lost    standby that asks to take over; refuses epochs   silence, end of stream, hand-over
     adopting     standby that becomes the primary                 adopt
     failed       nothing can be promised any more
+
+Reasons of `peer-lost` that are words: silence, no-progress, end-of-stream, guest-ended (the guest switched itself off:
+nothing is to be taken over). Others are sentences, after garbage:, own disk:, sending: or qemu-gone:.
 
 The arbitration is not here: `alone` and `adopt` are said only by an agent that won the store. After `adopt` the same
 process is the primary (`free`) and can be told `pair`. Unknown members are ignored, unknown words refused.

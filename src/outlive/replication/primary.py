@@ -83,9 +83,9 @@ class Primary:
         """Where it stands; from any thread."""
         feed = self._feed
         peer = feed.peer_host if feed else ""
-        return Status(
-            self._phase, self._generation, self._pairing, self._acknowledged, peer_host=peer, reason=self._reason
-        )
+        # Output is held already before the first acknowledgement, but nobody may rely on the standby yet.
+        phase = "seeding" if self._phase == "paired" and not self._acknowledged else self._phase
+        return Status(phase, self._generation, self._pairing, self._acknowledged, peer_host=peer, reason=self._reason)
 
     def run(self) -> None:
         """Serve until told to end."""
