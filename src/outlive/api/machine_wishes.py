@@ -4,11 +4,14 @@ What a file leaves to be agreed on is settled here, once, so that every host mak
 written here.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from outlive.cluster import records as rec
+from outlive.cluster.machine import Nic
 from outlive.cluster.machine_rules import shared_mac
 from outlive.cluster.mirror import Mirror
+from outlive.cluster.overlay import Network
 from outlive.cluster.workload import Workload
 from outlive.errors import UsageInvalid
 
@@ -19,19 +22,32 @@ ABOUT_CHECKPOINTS = (rec.OperationKind.CHECKPOINT, rec.OperationKind.RESUME)
 
 
 def completed(view: View, workload: Workload, stands: Workload | None) -> Workload:
-    """The workload with the exact version of its board, as it stands, or the newest that this host makes.
+    """The workload with what its file leaves to us: the exact version of its board, its cards' largest packets.
 
-    A machine keeps the board that it has, whatever newer one there is: the same file applied again changes nothing.
+    A machine keeps what it has, whatever there is by now: the same file applied again changes nothing.
     """
     machine = workload.machine
-    if machine is None or machine.version is not None:
+    if machine is None:
         return workload
     before = stands.machine if stands is not None else None
-    if before is not None and before.type is machine.type:
-        version = before.version
-    else:
-        version = view.local.board(machine.type)
-    return replace(workload, machine=replace(machine, version=version))
+    version = machine.version
+    if version is None:
+        kept = before is not None and before.type is machine.type
+        version = before.version if before is not None and kept else view.local.board(machine.type)
+    known = {nic.name: nic for nic in before.nics} if before is not None else {}
+    networks = {name: entry.record for name, entry in view.mirror.networks.items()}
+    nics = tuple(_with_mtu(nic, known.get(nic.name), networks) for nic in machine.nics)
+    return replace(workload, machine=replace(machine, version=version, nics=nics))
+
+
+def _with_mtu(nic: Nic, before: Nic | None, networks: Mapping[str, Network]) -> Nic:
+    """What is longer than its virtual network carries would be dropped without a word."""
+    if nic.mtu is not None or nic.network is None:
+        return nic
+    if before is not None and before.network == nic.network:
+        return replace(nic, mtu=before.mtu)
+    network = networks.get(nic.network)
+    return replace(nic, mtu=network.mtu) if network is not None else nic
 
 
 def check_machine(picture: Mirror, workload: Workload) -> None:

@@ -75,6 +75,7 @@ class Nic:
     """One network card: on a `bridge` of the host, or on a virtual `network` that spans hosts; one of the two.
 
     mac: six bytes as in 52:54:00:12:34:56, always given once a workload is applied, since a guest knows its card by it.
+    mtu: the largest packet in bytes that the guest is told to send; None: what it takes by itself, 1500.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Nic:
     bridge: str | None = None
     network: str | None = None
     model: NicModel = NicModel.VIRTIO
+    mtu: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

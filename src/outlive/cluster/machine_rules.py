@@ -11,6 +11,7 @@ from hashlib import sha256
 
 from .host import NAME, Capacity
 from .machine import LOCAL, MODULE, Disk, DiskBus, Firmware, Machine, MachineType, Nic, NicModel
+from .overlay import LEAST_MTU, MOST_MTU
 from .workload import Apart, Kind, Protection, Workload
 
 MOST_VCPUS = 255
@@ -168,6 +169,8 @@ def _of_nic(nic: Nic) -> Iterator[str]:
         yield f"{nic.bridge!r} cannot name a bridge"
     if nic.network is not None and not NAME.fullmatch(nic.network):
         yield f"{nic.network!r} cannot name a network"
+    if nic.mtu is not None and not LEAST_MTU <= nic.mtu <= MOST_MTU:
+        yield f"packets of {nic.mtu} bytes cannot be"
 
 
 def _of_protection(workload: Workload, machine: Machine) -> Iterator[str]:

@@ -32,6 +32,7 @@ from outlive.cluster.machine_rules import (
     SAFE_PATH,
     is_multicast,
 )
+from outlive.cluster.overlay import LEAST_MTU, MOST_MTU
 
 from .guest_shape import CLOUD_INIT, SECONDS, WATCH
 from .shapes import Choice, Flag, Number, Text, Wrong
@@ -162,6 +163,12 @@ NIC = Table(
         ),
         key_of(
             Nic, "model", Choice(tuple(NicModel), made=NicModel), "What the guest sees it as.", also=("type", "driver")
+        ),
+        key_of(
+            Nic,
+            "mtu",
+            Number(LEAST_MTU, MOST_MTU, whole=True),
+            "The largest packet that the guest is told to send. Without it, that of the virtual network, or 1500.",
         ),
     )
 )

@@ -141,7 +141,14 @@ def _nics(machine: Machine, seat: Seat) -> Iterator[str]:
         yield from ["-netdev", _netdev(nic, seat.nics[nic.name])]
         driver = "virtio-net-pci" if nic.model is NicModel.VIRTIO else "e1000e"
         # Without a boot ROM: machines are booted from disks, and ROMs differ from one QEMU to the next.
-        values = {"id": nic_device(nic.name), "netdev": f"net-{nic.name}", "mac": nic.mac, "romfile": ""}
+        values: dict[str, object] = {
+            "id": nic_device(nic.name),
+            "netdev": f"net-{nic.name}",
+            "mac": nic.mac,
+            "romfile": "",
+        }
+        if nic.mtu is not None and nic.model is NicModel.VIRTIO:
+            values["host_mtu"] = nic.mtu
         yield from _card(driver, machine.type, addresses.nic(machine.type, number), values)
 
 
