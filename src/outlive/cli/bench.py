@@ -114,11 +114,11 @@ def _transfers(bench: "Bench") -> "Table":
 
 def _cuts(bench: "Bench") -> "Table":
     table = _table(
-        "CUT|FROM|TO|NOTICED ms|WON ms|RUNS ms|FIRST REPLY ms|LAST ms|ACKNOWLEDGED|LOST|DOUBLED|BROKEN|TWO SPOKE"
+        "CUT|FROM|TO|NOTICED ms|WON ms|ADOPTED IN ms|RUNS ms|REPLY ms|LAST ms|ANSWERED|LOST|DOUBLED|BROKEN|TWO SPOKE"
     )
     for number, cut in enumerate(bench.cuts, start=1):
         last_ms = max((reply for reply in cut.first_reply_ms if reply is not None), default=None)
-        times = cut.detected_ms, cut.won_ms, cut.running_ms, cut.first_reply_median_ms, last_ms
+        times = cut.detected_ms, cut.won_ms, cut.adopt_ms, cut.running_ms, cut.first_reply_median_ms, last_ms
         counts = cut.acknowledged, cut.lost, cut.duplicated, cut.broken, cut.double
         table.add_row(str(number), cut.primary, cut.successor, *(_number(each, 0) for each in times), *map(str, counts))
     return table

@@ -4,10 +4,12 @@ The host that lost its power is switched on again as soon as its clients were as
 next standby or the one after it. Times are the clients' own clocks, and the cluster's own events.
 """
 
+import json
 import random
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ SILENT_S = 1.0
 """How long nothing is asked of the cluster after a power cut, so that asking does not make it slow."""
 AGAIN_S, AFTER_S, FOLLOWED_S = 30.0, 1.0, 120.0
 POLL_S = 0.5
+ADOPTED = "machine.adopted"
 
 
 def power_cuts(subject: Subject, count: int, progress: Progress) -> tuple[PowerCut, ...]:
@@ -75,6 +78,7 @@ def _cut(subject: Subject, primary: str, standby: str, voices: Voices) -> PowerC
         histories = [clients.stop() for clients in asked]
     replies = first_replies_ms(histories[0], cut_ns, in_flight_ms=in_flight_ms)
     events = _events(subject, primary, cut_unix_s)
+    events += _adoptions(subject, standby, cut_unix_s)
     return put_together(primary, standby, replies, events, histories, cut_unix_s, len(voices.both) - spoke)
 
 
@@ -87,19 +91,21 @@ def put_together(
     cut_unix_s: float,
     double: int,
 ) -> PowerCut:
-    """One power cut from what was recorded of it. events: as the API gives them, of the machine, after the cut."""
+    """One power cut from what was recorded of it. events: of the machine, after the cut, each with kind and unix_ms."""
 
     def after_ms(kind: str) -> float | None:
         moments = [each["unix_ms"] for each in events if each["kind"] == kind]
         return min(moments) - cut_unix_s * 1000 if moments else None
 
     outcomes: list[Outcome] = [judge(each) for each in histories]
+    adopt_ms = next((each["adopt_ms"] for each in events if each["kind"] == ADOPTED), None)
     successor = next((each["host"] for each in events if each["kind"] == "workload.taken_over"), standby)
     return PowerCut(
         primary,
         successor,
         after_ms("primary.lost"),
         after_ms("workload.taken_over"),
+        adopt_ms,
         after_ms("workload.running"),
         tuple(replies),
         acknowledged=sum(each.answered for each in outcomes),
@@ -123,3 +129,18 @@ def _events(subject: Subject, primary: str, cut_unix_s: float) -> list[dict[str,
     client = ready.any_client(subject.lab, besides=(primary,))
     events = client.get(f"/v1/events?limit=200&workload={subject.name}")["events"]
     return [each for each in events if each["unix_ms"] >= cut_unix_s * 1000]
+
+
+def _adoptions(subject: Subject, host: str, since_unix_s: float) -> list[dict[str, Any]]:
+    """What a host's agent noted of machines that it took over, as events."""
+    found: list[dict[str, Any]] = []
+    log = subject.lab.plan.host_folder(host) / "data" / "agent.log"
+    with suppress(OSError), log.open() as lines:
+        for line in lines:
+            if ADOPTED not in line:
+                continue
+            noted = json.loads(line)
+            unix_ms = datetime.fromisoformat(noted["time"]).timestamp() * 1000
+            if noted["event"] == ADOPTED and noted["workload"] == subject.name and unix_ms >= since_unix_s * 1000:
+                found.append({"kind": ADOPTED, "unix_ms": unix_ms, "host": host, "adopt_ms": noted["adopt_ms"]})
+    return found

@@ -101,7 +101,9 @@ class Run:
 class PowerCut:
     """One power cut. Times are milliseconds after its beginning; None for what was not seen.
 
-    detected_ms: the standby missed its primary.  won_ms: it won the store.  running_ms: the guest runs there.
+    detected_ms: the standby missed its primary.  won_ms: it won the store.
+    adopt_ms:    how long its communication manager then needed until the guest ran.
+    running_ms:  the cluster has on record that it runs there, announced; clients may have had answers before.
     first_reply_ms: each connection's first answer after the cut.
     broken:      connections that broke, or whose request nobody ever answered.
     double:      moments at which two hosts spoke.
@@ -111,6 +113,7 @@ class PowerCut:
     successor: str
     detected_ms: float | None
     won_ms: float | None
+    adopt_ms: float | None
     running_ms: float | None
     first_reply_ms: tuple[float | None, ...]
     acknowledged: int
@@ -231,7 +234,7 @@ def told(bench: Bench) -> dict[str, Any]:
     ]
     medians = {
         name: rounded(middle(getattr(each, name) for each in bench.cuts))
-        for name in ("detected_ms", "won_ms", "running_ms")
+        for name in ("detected_ms", "won_ms", "adopt_ms", "running_ms")
     }
     totals = {
         name: sum(getattr(each, name) for each in bench.cuts)
