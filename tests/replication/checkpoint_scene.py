@@ -47,6 +47,7 @@ class Guest:
         tracked: bool = True,
     ) -> None:
         self.hardware = replace(HARDWARE, memory_mib=memory_mib, cpus=cpus)
+        found = tiny()
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.memory = Path(tempfile.mkdtemp(prefix="outlive-checkpoint-", dir="/dev/shm"))
@@ -54,7 +55,6 @@ class Guest:
         self.scratch = self.memory / "scratch"
         self.monitors = Path(tempfile.mkdtemp(prefix="ocq-"))
         self.port = _free_port()
-        found = tiny()
         words = [
             "qemu-system-x86_64", "-accel", "tcg", "-machine", "pc-i440fx-7.2,memory-backend=ram0",
             "-cpu", "qemu64", "-m", f"{memory_mib}", "-smp", f"{cpus}", "-nodefaults", "-display", "none",
