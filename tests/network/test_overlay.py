@@ -286,7 +286,7 @@ def far(lan: Lan) -> Iterator[Host]:
         router.ip(f"link add beyond up type veth peer name eth0 netns {host.pid}")
         router.ip("address add 10.77.0.250/24 dev near")
         router.ip("address add 10.78.0.1/24 dev beyond")
-        router.run("sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
+        router.run("sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
         host.ip("link set eth0 up")
         host.ip("address add 10.78.0.9/24 dev eth0")
         host.ip("route add default via 10.78.0.1")

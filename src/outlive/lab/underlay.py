@@ -32,7 +32,7 @@ def make(lab: LabPlan) -> None:
         ip("-n", lab.switch, "link", "add", "name", _bridge(name), "type", "bridge", "mcast_snooping", "0")
         ip("-n", lab.switch, "addr", "add", f"{router}/24", "dev", _bridge(name))
         ip("-n", lab.switch, "link", "set", "dev", _bridge(name), "up")
-    ip("netns", "exec", lab.switch, "sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
+    ip("netns", "exec", lab.switch, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
     for host in lab.hosts:
         _link(lab, host.namespace, port(host.name), host.site, host.address)
     _link(lab, lab.client, port(CLIENT), CLIENT, client_address(lab))
