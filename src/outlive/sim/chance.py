@@ -127,7 +127,8 @@ def _machine(random: Random, number: int, hosts: list[str]) -> WorkloadSetup:
     """A virtual machine: mostly a hot one, sometimes without a disk, so that nothing binds it to a host."""
     protection = random.choice((Protection.HOT, Protection.HOT, Protection.WARM))
     on = LOCAL if protection is Protection.HOT else DATASTORE
-    disks = (Disk("root", on=on, size_mib=64),) if protection is Protection.WARM or random.random() < 0.7 else ()
+    keeps = protection is Protection.WARM or random.random() < 0.7
+    disks = (Disk("root", on=on, size_mib=64),) if keeps else ()
     rules = _rules(random, hosts)
     if protection is Protection.HOT:
         # A file that leaves no room for a standby is refused.
@@ -321,6 +322,22 @@ def _link(random: Random, at_s: float, hosts: list[str], _: list[WorkloadSetup])
     return [cut, Fault(at_s + random.uniform(-0.1, 0.6), away, (random.choice(hosts),), _short(random))]
 
 
+def _move(random: Random, at_s: float, hosts: list[str], workloads: list[WorkloadSetup]) -> list[Fault]:
+    """A machine is asked to move, or to keep its state; and sometimes it is called off, or something breaks midway."""
+    machines = [each.workload.name for each in workloads if each.workload.kind is Kind.VM]
+    name = random.choice(machines or [each.workload.name for each in workloads])
+    verb = random.choice(("migrate", "migrate", "migrate", "failover", "checkpoint", "resume"))
+    anywhere = verb in ("checkpoint", "resume") or random.random() < 0.5
+    faults = [Fault(at_s, verb, (name,) if anywhere else (name, _some(random, hosts)))]
+    later_s = random.choice((0.05, 0.5, 2.0)) * random.random()
+    if random.random() < 0.25:
+        faults.append(Fault(at_s + later_s, "cancel", (name,)))
+    elif random.random() < 0.4:
+        verb = random.choice(("crash", "pause", "kill-agent", "stall-managers", "store-away", "store-mute"))
+        faults.append(Fault(at_s + later_s, verb, (_some(random, hosts),), _short(random)))
+    return faults
+
+
 def _kill_standby(random: Random, at_s: float, _: list[str], workloads: list[WorkloadSetup]) -> list[Fault]:
     return [Fault(at_s, "kill-standby", (random.choice(workloads).workload.name,))]
 
@@ -348,6 +365,7 @@ DRAFTS: dict[str, tuple[int, Draft]] = {
     "flapping": (4, _flapping),
     "link": (6, _link),
     "stall managers": (4, _stall_managers),
+    "move": (4, _move),
     "kill standby": (3, _kill_standby),
     "lose": (2, _of_all("lose", "0.1", "0.3", "0.6")),
     "double": (2, _of_all("double", "0.3", "1")),
