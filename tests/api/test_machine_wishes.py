@@ -23,8 +23,8 @@ MAC = "52:54:00:00:00:01"
 class Host:
     """An agent on a host with this emulator, or none."""
 
-    def __init__(self, boards: dict[MachineType, str], picture: Mirror = Mirror()) -> None:
-        self.boards, self.mirror = boards, picture
+    def __init__(self, boards: dict[MachineType, str], picture: Mirror | None = None) -> None:
+        self.boards, self.mirror = boards, picture or Mirror()
 
     @property
     def local(self) -> "Host":

@@ -143,13 +143,18 @@ class Client:
             connection.close()
 
     def lines(self, path: str, headers: dict[str, str] | None = None) -> Iterator[bytes]:
-        """A streamed answer line by line, until the agent or the caller ends it."""
+        """A streamed answer line by line, until the agent or the caller ends it. Raises ClusterUnreachable as `get`."""
         connection, response = self._send("GET", path, None, headers or {}, None)
         try:
             if response.status >= 400:
                 raise Answered(_problem(response.read()))
-            while line := response.readline():
-                yield line
+            # Not by its own readline: that takes an answer which broke off for one that is whole.
+            rest = b""
+            while piece := response.read1(PIECE_BYTES):
+                *whole, rest = (rest + piece).split(b"\n")
+                yield from (line + b"\n" for line in whole)
+            if rest:
+                yield rest
         except (OSError, http.client.HTTPException) as error:
             raise self._unreachable(error) from error
         finally:
