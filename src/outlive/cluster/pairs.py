@@ -77,12 +77,15 @@ def gone_for_good(mirror: Mirror, record: rec.PlacementRecord) -> str | None:
 
 
 def _count_paired(turn: Turn, record: rec.PlacementRecord) -> None:
-    """A pair that has held for a while has its failures forgiven."""
+    """Remember who follows; a pair that has held for a while has its failures forgiven."""
     course, at = turn.course(record.workload), turn.state.at
+    if course.standby != record.standby:
+        turn.set_course(record.workload, standby=record.standby, paired_since=None)
+        course = turn.course(record.workload)
     if not record.paired:
         return
     if course.paired_since is None:
-        turn.set_course(record.workload, standby=record.standby, paired_since=at, unprotected="")
+        turn.set_course(record.workload, paired_since=at, unprotected="")
     elif course.pairings and at - course.paired_since >= turn.state.timing.stable_s:
         turn.set_course(record.workload, pairings=0)
 
@@ -129,10 +132,8 @@ def name_standby(
     wait_s = min(timing.retry_most_s, timing.retry_first_s * 2.0 ** min(course.pairings, 20))
     turn.set_course(
         name,
-        standby=host,
         pairings=course.pairings + 1,
         pair_next_at=turn.state.at + wait_s,
-        paired_since=None,
         unprotected="",
     )
     claim = turn.state.mirror.claims[host].incarnation
