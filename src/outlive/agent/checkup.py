@@ -1,7 +1,7 @@
 """The check-up of a host, before and after it is set up: every check in order, each with its finding.
 
-What is checked of the machine is in `checkup_machine`, of the host's own files in `checkup_cluster`. A check never
-changes anything that outlasts it, and none can keep the others from being made.
+What is checked of the machine is in `checkup_machine` and `checkup_vms`, of the host's own files in `checkup_cluster`.
+A check never changes anything that outlasts it, and none can keep the others from being made.
 """
 
 from collections.abc import AsyncIterator
@@ -11,11 +11,20 @@ from typing import Any, cast
 from outlive.config.agent_file import AGENT_FILE, AgentConfig, AgentFileError, ClusterMembership, read_agent
 
 from . import checkup_machine as machine
+from . import checkup_vms as vms
 from .checkup_cluster import Member
 from .finding import Finding, failed, ok, tried
 
 NOT_SET_UP = AgentConfig("host", "127.0.0.1", ClusterMembership("0" * 16))
 """What a host that is yet to be set up would have for ports."""
+
+
+VMS: tuple[tuple[str, Any], ...] = (
+    ("vm.emulator", vms.emulator),
+    ("vm.tools", vms.tools),
+    ("vm.user", vms.user),
+    ("vm.tracking", vms.tracking),
+)
 
 
 async def examine(config_file: Path | None = None) -> AsyncIterator[Finding]:
@@ -25,6 +34,9 @@ async def examine(config_file: Path | None = None) -> AsyncIterator[Finding]:
     """
     wall_ahead_s = machine.wall_ahead_s()
     for id, check in machine.MACHINE:
+        for found in await tried(id, cast(Any, check)):
+            yield found
+    for id, check in VMS:
         for found in await tried(id, cast(Any, check)):
             yield found
     config, about = read_config(config_file)
@@ -58,6 +70,7 @@ async def _member(member: Member) -> AsyncIterator[Finding]:
         ("room", member.room),
         ("store", member.store),
         ("port", member.ports),
+        ("vm.memory", lambda: vms.memory(member.config)),
     ]
     for folder in member.config.datastores:
         checks.append((f"datastore.{folder.name}", lambda folder=folder: member.datastore(folder)))

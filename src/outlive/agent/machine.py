@@ -42,6 +42,7 @@ from .seating import (
     lock_path,
     machine_of,
     make_room,
+    make_startable,
     mark_made,
     seat_of,
     were_made,
@@ -125,6 +126,8 @@ class MachineRuntime:
             if is_warm(self._workload):
                 self._warm = await self._warm_start(seat)
                 seat = self._warm.seat
+            elif self._workload.is_hot:
+                await make_startable(self._around.floor, self._workload)
             self._vm = self._make(seat)
             await self._vm.start(module)
             if self._vm.pid is not None:

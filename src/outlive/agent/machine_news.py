@@ -32,6 +32,9 @@ def news_of(told: control.Event, about: About, at: float) -> ev.Event | None:
             return ev.StandbySeeding(at, name, generation, pairing)
         case control.Paired(generation=of, pairing=number):
             return ev.Paired(at, name, of, number) if is_primary else ev.StandbyWhole(at, name, of, number)
+        case control.PeerLost(reason=reason) if reason == control.GUEST_ENDED and not is_primary:
+            # What ended by its own will is not for a standby to go on with.
+            return ev.StandbyFailed(at, name, generation, pairing, "the guest switched itself off")
         case control.PeerLost(pairing=number, reason=reason, epoch=epoch):
             return ev.PeerLost(at, name, generation, number, about.role, reason, epoch > 0)
         case control.HandedOver(pairing=number) if not is_primary:

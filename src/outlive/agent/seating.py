@@ -8,7 +8,7 @@ there is decided elsewhere. Local disks stay when a machine leaves; all else in 
 import asyncio
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +20,7 @@ from outlive.cluster.workload import Protection, Workload
 from outlive.config.agent_file import TlsFiles
 from outlive.errors import Failed
 from outlive.native import find
-from outlive.replication import comm_config
+from outlive.replication import comm_config, disk_copy
 from outlive.runtime.vm import seat as seats
 from outlive.runtime.vm.host import HostFacts
 from outlive.runtime.vm.seat import Held, PrivateMemory, Seat, SharedMemory, Tap, Watched
@@ -207,6 +207,25 @@ def _make_room(floor: Floor, workload: Workload, role: Role) -> None:
         with beside.open("wb") as file:
             file.truncate(disk.size_mib * MIB)
         beside.rename(path)
+
+
+def _startable(disks: Sequence[comm_config.ReplicatedDisk]) -> None:
+    label = disk_copy.make_startable(disks)
+    if label is not None and not label.whole:
+        raise Failed(
+            "The machine's disks on this host are a standby's that was not finished.",
+            cause=f"they were being copied in pairing {label.pairing} of generation {label.generation}",
+            remedy="start it on the host that has them whole",
+            id="vm.disk-not-whole",
+        )
+
+
+async def make_startable(floor: Floor, workload: Workload) -> None:
+    """Before a hot machine is started from its disks: finish what it was as a standby. Raises Failed, OSError."""
+    disks = machine_of(workload).disks
+    files = {disk.name: disk_file(floor, workload.name, disk, {}) for disk in disks if not disk.read_only}
+    there = [_replicated(disk, files[disk.name]) for disk in disks if disk.name in files and files[disk.name].exists()]
+    await asyncio.to_thread(_startable, there)
 
 
 def _marks(floor: Floor, workload: Workload, data: Mapping[str, Path]) -> list[Path]:

@@ -4,7 +4,6 @@ Which checkpoint is gone on from is `outlive.replication.beginning`'s to say; ho
 two meet the machine's seat: the layers that its disks consist of, and the hardware that QEMU would make of it.
 """
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,8 @@ import structlog
 from outlive.cluster.machine import DiskFormat, Machine
 from outlive.cluster.machine_rules import datastores_of
 from outlive.cluster.workload import Workload
-from outlive.replication import beginning
+from outlive.errors import OutliveError
+from outlive.replication import checkpoint_inquiry as inquiry
 from outlive.replication.beginning import Beginning
 from outlive.replication.checkpoint import Hardware
 from outlive.replication.checkpoint_folder import folder_of
@@ -67,24 +67,25 @@ async def warm_start(
     hardware = _hardware(workload, seat, facts)
     folder = folder_of(datastore, workload.name)
 
-    def begin() -> Beginning:
-        if incoming:
-            return Beginning(None, beginning.note_incoming(folder, host))
-        return beginning.begin(folder, hardware, generation=generation, host=host, at=at, run_lock=run_lock)
-
-    begun = await asyncio.to_thread(begin)
+    if incoming:
+        begun = Beginning("", await inquiry.incoming(folder, host))
+    else:
+        begun = await inquiry.begun(
+            folder, hardware, generation=generation, host=host, at=at, run_lock=run_lock, owner=_owner(facts)
+        )
     for passed in begun.skipped:
         log.error("checkpoint.passed_over", workload=workload.name, checkpoint=passed.name, reason=passed.reason)
-    if begun.resume is not None:
-        log.info("checkpoint.chosen", workload=workload.name, checkpoint=begun.resume.checkpoint.name)
+    if begun.checkpoint:
+        log.info("checkpoint.chosen", workload=workload.name, checkpoint=begun.checkpoint)
     disks = tuple(
         replace(disk, format=DiskFormat.QCOW2) if disk.name in begun.disks else disk for disk in machine.disks
     )
-    seat = replace(seat, disks={**seat.disks, **begun.disks}, incoming=incoming or begun.resume is not None)
+    files = {name: Path(path) for name, path in begun.disks.items()}
+    seat = replace(seat, disks={**seat.disks, **files}, incoming=incoming or bool(begun.checkpoint))
     if begun.disks:
         seat = replace(seat, may_make_disks=False)
     values = _values(workload, datastore, hardware, begun, run_lock, facts)
-    return WarmStart(replace(machine, disks=disks), seat, values, begun.resume is not None)
+    return WarmStart(replace(machine, disks=disks), seat, values, bool(begun.checkpoint))
 
 
 def _hardware(workload: Workload, seat: Seat, facts: HostFacts) -> Hardware:
@@ -113,20 +114,24 @@ def _values(
         interval_s=policy.interval_s,
         keep=policy.keep,
         base_every=policy.base_every,
-        resume=begun.resume.checkpoint.name if begun.resume is not None else None,
+        resume=begun.checkpoint or None,
     )
+
+
+def _owner(facts: HostFacts) -> tuple[int, int] | None:
+    return (facts.account.user, facts.account.group) if facts.account is not None else None
 
 
 async def note_shut_down(workload: Workload, data: Mapping[str, Path]) -> None:
     """The guest ended by its own will: the next reign boots it."""
     folder = folder_of(datastore_folder(workload, data), workload.name)
     try:
-        await asyncio.to_thread(beginning.note_shut_down, folder)
-    except OSError as error:
+        await inquiry.shut_down(folder)
+    except OutliveError as error:
         log.error("shutdown.not_noted", workload=workload.name, reason=str(error))
 
 
 async def same_disks(workload: Workload, data: Mapping[str, Path], target: str) -> bool:
     """Whether the target of a move opened the disks' layers as they are now; no checkpoint may be taken after this."""
     folder = folder_of(datastore_folder(workload, data), workload.name)
-    return await asyncio.to_thread(beginning.opened_the_same, folder, target)
+    return await inquiry.opened_the_same(folder, target)

@@ -6,6 +6,7 @@ reign records what it began from, and the next looks only at checkpoints taken s
 begins as that one did. Everything here blocks.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +16,14 @@ from .checkpoint import Hardware
 from .checkpoint_errors import CheckpointDamaged, CheckpointMissing
 from .checkpoint_files import read_whole, write_whole
 from .checkpoint_folder import datastore_of, list_checkpoints, read_heads
-from .checkpoint_reading import Resume, Skipped, prepare_resume
+from .checkpoint_reading import Skipped, give_layers, prepare_resume
 
 ORIGIN = "origin.json"
 SHUT_DOWN = "shut-down"
 INCOMING = "incoming.json"
 _MOST_BYTES = 4096
+
+Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +42,13 @@ class _Incoming:
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """resume: made ready, to be loaded; None: boot.  disks: where layers lie on the disks, the file of each.
+    """checkpoint: the name of the one that is made ready to be loaded; '' for none: the guest is booted.
 
-    skipped: checkpoints that were passed over.
+    disks: where layers lie on the disks, the file of each.  skipped: checkpoints that were passed over.
     """
 
-    resume: Resume | None
-    disks: dict[str, Path]
+    checkpoint: str
+    disks: dict[str, str]
     skipped: tuple[Skipped, ...] = ()
 
 
@@ -56,43 +59,66 @@ def note_shut_down(folder: Path) -> None:
 
 
 def begin(
-    folder: Path, hardware: Hardware, *, generation: int, host: str, at: str = "", run_lock: Path | None = None
+    folder: Path,
+    hardware: Hardware,
+    *,
+    generation: int,
+    host: str,
+    at: str = "",
+    run_lock: Path | None = None,
+    owner: tuple[int, int] | None = None,
+    progress: Progress = lambda size: None,
 ) -> Beginning:
     """Decide how this reign begins, make that ready, and record it.
 
-    at: the checkpoint, or its label, that an operator wants; '' for the rule above.
+    at:    the checkpoint, or its label, that an operator wants; '' for the rule above.
+    owner: user and group that QEMU runs as here, who must be able to open the disks; None: they are open to it.
     Raises HardwareDiffers before anything is changed, and what `prepare_resume` raises; for damaged ones only where
     `at` names one.
     """
     if not folder.is_dir():
-        return Beginning(None, {})
-    booted = disks_now(folder)
-    if at:
-        return _resume(folder, hardware, generation, host, at, run_lock, [])
+        return Beginning("", {})
+
+    def resumed(name: str) -> Beginning:
+        ready = prepare_resume(
+            folder, hardware, generation=generation, host=host, name=name, run_lock=run_lock, owner=owner,
+            progress=progress,
+        )  # fmt: skip
+        _record(folder, Origin(generation, ready.checkpoint.name))
+        files = {disk: str(path) for disk, path in ready.disk_files().items()}
+        return Beginning(ready.checkpoint.name, files, tuple(skipped))
+
     skipped: list[Skipped] = []
+    if at:
+        return resumed(at)
     for name, problem in _candidates(folder):
         if problem:
             skipped.append(Skipped(name, problem))
             continue
         try:
-            return _resume(folder, hardware, generation, host, name, run_lock, skipped)
+            return resumed(name)
         except (CheckpointDamaged, CheckpointMissing) as error:
             skipped.append(Skipped(name, error.cause or str(error)))
+    heads = read_heads(folder)
+    if heads is not None and owner is not None:
+        give_layers(folder, heads.disks, owner)
     _record(folder, Origin(generation))
-    return Beginning(None, booted, tuple(skipped))
+    return Beginning("", disks_now(folder), tuple(skipped))
 
 
-def disks_now(folder: Path) -> dict[str, Path]:
+def disks_now(folder: Path) -> dict[str, str]:
     """The file of each disk on which layers lie, by the disk's name. Raises CheckpointDamaged, OSError."""
     heads = read_heads(folder) if folder.is_dir() else None
-    return {} if heads is None else {disk.name: datastore_of(folder) / disk.layers[-1].path for disk in heads.disks}
+    if heads is None:
+        return {}
+    return {disk.name: str(datastore_of(folder) / disk.layers[-1].path) for disk in heads.disks}
 
 
-def note_incoming(folder: Path, host: str) -> dict[str, Path]:
+def note_incoming(folder: Path, host: str) -> dict[str, str]:
     """As `disks_now`, and leave word of it: a host opened these layers to take the machine in. Raises OSError."""
     disks = disks_now(folder)
     if folder.is_dir():
-        write_whole(folder / INCOMING, msgspec.json.encode(_Incoming(host, _texts(disks))))
+        write_whole(folder / INCOMING, msgspec.json.encode(_Incoming(host, disks)))
     return disks
 
 
@@ -105,25 +131,7 @@ def opened_the_same(folder: Path, host: str) -> bool:
         said = msgspec.json.decode(raw or b"", type=_Incoming)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return False
-    return said == _Incoming(host, _texts(disks_now(folder)))
-
-
-def _texts(disks: dict[str, Path]) -> dict[str, str]:
-    return {name: str(path) for name, path in disks.items()}
-
-
-def _resume(
-    folder: Path,
-    hardware: Hardware,
-    generation: int,
-    host: str,
-    name: str,
-    run_lock: Path | None,
-    skipped: list[Skipped],
-) -> Beginning:
-    resume = prepare_resume(folder, hardware, generation=generation, host=host, name=name, run_lock=run_lock)
-    _record(folder, Origin(generation, resume.checkpoint.name))
-    return Beginning(resume, resume.disk_files(), tuple(skipped))
+    return said == _Incoming(host, disks_now(folder))
 
 
 def _record(folder: Path, origin: Origin) -> None:

@@ -18,8 +18,10 @@ import msgspec
 
 from outlive.errors import Failed, OutliveError, from_problem
 
+from . import beginning
 from . import checkpoint_errors as errors
 from . import checkpoint_reading as reading
+from .beginning import Beginning
 from .checkpoint import Checkpoint, DiskChain, Hardware
 from .checkpoint_folder import Heads, Listed
 
@@ -99,6 +101,39 @@ async def prepared(
     return reading.Resume(folder, told.checkpoint, told.disks, tuple(told.skipped))
 
 
+async def begun(
+    folder: Path,
+    hardware: Hardware,
+    *,
+    generation: int,
+    host: str,
+    at: str = "",
+    run_lock: Path | None = None,
+    owner: tuple[int, int] | None = None,
+    silent_s: float = SILENT_S,
+) -> Beginning:
+    """Decide how this reign begins, and make that ready: see `beginning.begin`."""
+    return await _ask(
+        Beginning, silent_s, None, call="begin", folder=str(folder), hardware=msgspec.to_builtins(hardware),
+        generation=generation, host=host, at=at, run_lock=str(run_lock) if run_lock else None, owner=owner,
+    )  # fmt: skip
+
+
+async def incoming(folder: Path, host: str, *, silent_s: float = SILENT_S) -> dict[str, str]:
+    """The files of the disks as they are now, and word that this host opened them: see `beginning.note_incoming`."""
+    return await _ask(dict[str, str], silent_s, None, call="incoming", folder=str(folder), host=host)
+
+
+async def opened_the_same(folder: Path, host: str, *, silent_s: float = SILENT_S) -> bool:
+    """Whether that host opened the disks as they are now: see `beginning.opened_the_same`."""
+    return await _ask(bool, silent_s, None, call="opened", folder=str(folder), host=host)
+
+
+async def shut_down(folder: Path, *, silent_s: float = SILENT_S) -> None:
+    """Note that the guest ended by its own will: see `beginning.note_shut_down`."""
+    await _ask(type(None), silent_s, None, call="shut-down", folder=str(folder))
+
+
 async def _ask(kind: type[_Told], silent_s: float, progress: Progress | None, **request: Any) -> _Told:
     _stuck[:] = [process for process in _stuck if process.returncode is None]
     if len(_stuck) >= MOST_STUCK:
@@ -168,6 +203,18 @@ def answer(request: dict[str, Any], progress: Progress) -> Any:
                 run_lock=Path(request["run_lock"]) if request["run_lock"] else None, progress=progress,
             )  # fmt: skip
             return _Found(resume.checkpoint, list(resume.skipped), resume.disks)
+        case "begin":
+            return beginning.begin(
+                folder, msgspec.convert(request["hardware"], Hardware), generation=request["generation"],
+                host=request["host"], at=request["at"], owner=_pair(request["owner"]),
+                run_lock=Path(request["run_lock"]) if request["run_lock"] else None, progress=progress,
+            )  # fmt: skip
+        case "incoming":
+            return beginning.note_incoming(folder, request["host"])
+        case "opened":
+            return beginning.opened_the_same(folder, request["host"])
+        case "shut-down":
+            return beginning.note_shut_down(folder)
     raise ValueError(f"nothing is called {request['call']!r}")
 
 
