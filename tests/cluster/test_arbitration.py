@@ -17,7 +17,7 @@ from outlive.cluster.events import (
     TookOver,
 )
 from outlive.cluster.heartbeat import ModuleStatus
-from outlive.cluster.node_state import Phase, Reign
+from outlive.cluster.node_state import Link, Phase, Reign
 from outlive.cluster.records import PlacementRecord, StandbyRecord, StandbyStage
 
 from .playbook import CLAIM, Playbook
@@ -153,7 +153,7 @@ def test_a_primary_seeds_holds_and_goes_on_alone_only_by_the_stores_word() -> No
     talk.stands(replace(ON_B, paired=True, disk_hosts=("b", "a")), say="they are paired")
     talk.hears(PRIMARY_LOST)
     talk.answers(Outcome.DONE)
-    assert talk.lines[2:] == conversation(
+    assert talk.lines[1:] == conversation(
         """
         >> store: a listens
         << Pair generation=7 pairing=2 address=10.0.0.1
@@ -214,3 +214,51 @@ def test_a_primary_finds_in_the_store_that_it_had_won() -> None:
     talk.answers(Outcome.UNKNOWN)
     talk.stands(replace(ON_B, standby=None, standby_claim=0, pairing=3), say="b goes on alone")
     assert talk.lines[-2:] == [">> store: b goes on alone", "<< GoAlone generation=7 pairing=3"]
+
+
+def adopted(*, told: bool) -> Playbook:
+    """Host b's next agent: its journal says whether it had begun pairing 2."""
+    talk = Playbook(machine("vm"))
+    statuses = {"vm": ModuleStatus.RUNNING}
+    link = Link(pairing=2, told=told, adopted=True)
+    reign = Reign(machine("vm"), 7, CLAIM, Phase.ACTIVE, statuses, "", frozenset({"vm"}), was_running=True, link=link)
+    talk.state = structs.replace(talk.state, reigns=talk.state.reigns.set("vm", reign))
+    return talk
+
+
+LISTENS = StandbyRecord("vm", 7, 2, "a", 3, StandbyStage.WHOLE, "10.0.0.1", 4000)
+
+
+def test_a_new_agent_never_lets_output_out_while_the_pairing_stands_that_was_begun() -> None:
+    talk = adopted(told=True)
+    talk.stands(replace(ON_B, paired=True), LISTENS, say="a follows b, and is whole")
+    ended = PeerLost(AT, "vm", 7, 0, Role.PRIMARY, "its manager ended while no agent ran")
+    talk.hears(ended)
+    talk.passes(0.5)
+    talk.answers(Outcome.DONE)
+    assert talk.lines == conversation(
+        """
+        >> store: a follows b, and is whole
+        << Pair generation=7 pairing=2 address=10.0.0.1
+        >> PeerLost generation=7
+        << alone
+        >> 0.5 s pass
+        >> alone done
+        << GoAlone generation=7 pairing=3
+        """
+    )
+
+
+def test_a_new_agent_ends_a_pairing_that_is_over_before_it_begins_the_one_that_was_not_begun() -> None:
+    talk = adopted(told=False)
+    talk.stands(ON_B, LISTENS, say="a follows b")
+    assert talk.lines[1:] == [
+        "<< GoAlone generation=7 pairing=2",
+        "<< Pair generation=7 pairing=2 address=10.0.0.1",
+    ]
+    talk = adopted(told=True)
+    talk.stands(replace(ON_B, standby=None, standby_claim=0, pairing=3), say="b is alone")
+    assert talk.lines[1:] == ["<< GoAlone generation=7 pairing=3"]
+    talk = adopted(told=True)
+    talk.hears(PeerLost(AT, "vm", 7, 1, Role.PRIMARY, "silent"))
+    assert talk.lines[1:] == ["<< GoAlone generation=7 pairing=2"]

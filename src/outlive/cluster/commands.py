@@ -270,7 +270,8 @@ class TakeCheckpoint:
 class Held:
     """A workload that this host has begun, as its journal keeps it.
 
-    role, pairing: what for, and in which pairing if it is a standby; a primary's pairings are the store's to say.
+    role, pairing: what for, and in which pairing; told: a primary's communication manager may be in that pairing, or
+    in an older one if it was not told.
 
     ended: how it ended here (None: it was not torn down); it must never begin again at this generation, since others
     may have begun on the word that it ended. reason: why it did.
@@ -285,6 +286,7 @@ class Held:
     reason: str = ""
     role: Role = Role.PRIMARY
     pairing: int = 0
+    told: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ from .events import (
 )
 from .heartbeat import Flags, Heartbeat, ModuleKey, ModuleStatus, ModuleTable
 from .host import Host
-from .node_state import NodeState, Phase, Reign, Session, Turn
+from .node_state import Link, NodeState, Phase, Reign, Session, Turn
 from .records import OPERATIONS, PLACEMENTS, REPORTS, STANDBYS, WORKLOADS, Stage
 from .timing import Timing
 
@@ -229,6 +229,7 @@ def _adopt(turn: Turn, event: AgentStarted) -> None:
             final=held.ended or Stage.STOPPED,
             reason=reason,
             because=cause,
+            link=Link(pairing=held.pairing, told=held.told, adopted=True),
         )
         turn.set_reign(reign)
         turn.set(acted=turn.state.acted.set(held.workload.name, held.generation))

@@ -53,8 +53,9 @@ class Phase(StrEnum):
 class Link:
     """How a reign stands in its present pairing, with a standby or with the target of a migration.
 
-    pairing: the newest that the communication manager was told of; -1: this agent has told it of none.
-    told: it was told to pair, or to migrate.  complete: all is at the target of the migration.
+    pairing: the newest that the store was seen to name.  adopted: what the communication manager was told of it is
+    known from the journal alone, so that it is told again.
+    told: it was told to pair, or to migrate, in this pairing.  complete: all is at the target of the migration.
     whole: the standby holds a whole epoch; told_whole: and the store says so.
     lost: why the pairing must be left, '' while it need not; lost_because: the event that says so.
     handing_since, failed_since: when it was told to hand over, or the module was seen failed.
@@ -62,6 +63,7 @@ class Link:
     """
 
     pairing: int = -1
+    adopted: bool = False
     told: bool = False
     whole: bool = False
     told_whole: bool = False
@@ -234,6 +236,8 @@ class Turn(BaseTurn[NodeState]):
                 because=reign.because,
                 ended=reign.final if reign.phase is Phase.ENDED else None,
                 reason=reign.reason if reign.phase is Phase.ENDED else "",
+                pairing=max(0, reign.link.pairing),
+                told=reign.link.told,
             )
             for _, reign in sorted(state.reigns.items())
             if not (reign.adopting and reign.phase is Phase.PREPARING)

@@ -50,6 +50,10 @@ def _leave_older(turn: Turn, reign: Reign, placed: rec.PlacementRecord) -> None:
     """The store has moved on to a newer pairing: nobody takes over by the one before."""
     if placed.pairing > reign.link.pairing:
         _left(turn, reign, placed.pairing, placed.because)
+    elif reign.link.adopted and not reign.link.told:
+        # Nobody can be whole in a pairing that was never begun here: whatever it is in is an older one.
+        _set_link(turn, reign, adopted=False)
+        turn.do(GoAlone(placed.workload, reign.generation, placed.pairing, placed.because))
     elif placed.paired and reign.link.whole and not reign.link.told_whole:
         _protected(turn, reign)
 
@@ -66,7 +70,8 @@ def _left(turn: Turn, reign: Reign, pairing: int, because: str) -> None:
             because=link.lost_because,
         )
     turn.set_reign(replace(reign, link=Link(pairing=pairing)))
-    if link.told or link.pairing == -1:
+    turn.save()
+    if link.told or link.adopted:
         turn.do(GoAlone(name, reign.generation, pairing, because))
 
 
@@ -80,7 +85,8 @@ def _pair(turn: Turn, reign: Reign, placed: rec.PlacementRecord) -> None:
     """Have the standby seeded, or the migration begun, once the other host says where it listens."""
     link = reign.link
     other = placed.standby or placed.moving_to
-    if other is None or link.told or link.pairing != placed.pairing or placed.order is rec.Order.STOP:
+    begun = link.told and not link.adopted
+    if other is None or begun or link.pairing != placed.pairing or placed.order is rec.Order.STOP:
         return
     entry = turn.state.mirror.standbys.get(placed.workload)
     if entry is None or not all(status is ModuleStatus.RUNNING for status in reign.statuses.values()):
@@ -92,7 +98,8 @@ def _pair(turn: Turn, reign: Reign, placed: rec.PlacementRecord) -> None:
     )  # fmt: skip
     if not fits or there.stage not in rec.REACHABLE:
         return
-    _set_link(turn, reign, told=True)
+    _set_link(turn, reign, told=True, adopted=False)
+    turn.save()
     kind = Pair if placed.standby is not None else MigrateTo
     about = (placed.workload, placed.generation, placed.pairing, other, there.address, there.port)
     turn.do(kind(*about, there.because))
@@ -138,11 +145,12 @@ def _current(turn: Turn, workload: str, generation: int, pairing: int) -> Reign 
     reign = turn.state.reigns.get(workload)
     if reign is None or reign.generation != generation or reign.phase not in (Phase.ACTIVE, Phase.STOPPING):
         return None
-    # After a restart of the agent the communication manager may speak before it was told of anything.
-    if reign.link.pairing == -1:
-        reign = replace(reign, link=Link(pairing=pairing, told=True))
-        turn.set_reign(reign)
-    return reign if reign.link.pairing == pairing else None
+    link = reign.link
+    if link.adopted and 0 < pairing < link.pairing:
+        # It speaks of a pairing that is over: the agent before this one died before it could tell it so.
+        turn.do(GoAlone(workload, generation, link.pairing, reign.because))
+    # A manager that ended while no agent ran cannot say which pairing it was in.
+    return reign if pairing in (0, link.pairing) else None
 
 
 def on_paired(turn: Turn, event: Paired) -> None:
