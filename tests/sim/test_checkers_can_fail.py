@@ -31,7 +31,7 @@ from outlive.cluster import (
     supervision,
 )
 from outlive.cluster.commands import Act, Command
-from outlive.cluster.events import Event
+from outlive.cluster.events import AgentStarted, Event
 from outlive.cluster.heartbeat import ModuleStatus
 from outlive.cluster.leader_state import LeaderState
 from outlive.cluster.node_state import NodeState, Phase
@@ -212,6 +212,17 @@ def test_one_voice_finds_a_primary_that_goes_on_alone_before_the_store_has_answe
 
 def test_one_voice_finds_a_source_that_goes_on_before_it_knows_whether_it_moved() -> None:
     assert "epoch" in finds(checkers.OneVoice, _impatient(Act.MOVED), kinds=("move",))
+
+
+def test_one_voice_finds_a_new_agent_that_takes_the_standing_pairing_for_one_that_is_over() -> None:
+    def hasty(state: NodeState, event: Event) -> NodeStep:
+        state, commands = node.step(state, event)
+        if isinstance(event, AgentStarted):
+            over = (do.GoAlone(name, reign.generation, reign.link.pairing, "") for name, reign in state.reigns.items())
+            commands = (*commands, *over)
+        return state, commands
+
+    assert "epoch" in finds(checkers.OneVoice, Machines(node_step=hasty), kinds=("kill manager",))
 
 
 def test_one_voice_finds_a_standby_that_takes_over_in_another_pairing(monkeypatch: pytest.MonkeyPatch) -> None:

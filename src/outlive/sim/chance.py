@@ -342,6 +342,20 @@ def _kill_standby(random: Random, at_s: float, _: list[str], workloads: list[Wor
     return [Fault(at_s, "kill-standby", (random.choice(workloads).workload.name,))]
 
 
+def _kill_manager(random: Random, at_s: float, hosts: list[str], workloads: list[WorkloadSetup]) -> list[Fault]:
+    """Alone, or while the agent is away that would notice."""
+    kill = Fault(at_s + random.uniform(0.0, 0.5), "kill-manager", (random.choice(workloads).workload.name,))
+    if random.random() < 0.5:
+        return [kill]
+    return [
+        kill,
+        *(
+            Fault(at_s, "kill-agent", (host,), random.uniform(0.2, 1.5))
+            for host in random.sample(hosts, min(2, len(hosts)))
+        ),
+    ]
+
+
 def _stall_managers(random: Random, at_s: float, hosts: list[str], _: list[WorkloadSetup]) -> list[Fault]:
     return [Fault(at_s, "stall-managers", (_some(random, hosts),), random.choice((0.2, 0.4, _short(random))))]
 
@@ -365,6 +379,7 @@ DRAFTS: dict[str, tuple[int, Draft]] = {
     "flapping": (4, _flapping),
     "link": (6, _link),
     "stall managers": (4, _stall_managers),
+    "kill manager": (3, _kill_manager),
     "move": (4, _move),
     "kill standby": (3, _kill_standby),
     "lose": (2, _of_all("lose", "0.1", "0.3", "0.6")),

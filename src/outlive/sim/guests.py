@@ -12,7 +12,7 @@ from outlive.cluster.commands import Role
 from outlive.cluster.workload import Workload
 
 from .follower import Follower
-from .guest import Guest
+from .guest import Guest, Mode
 from .manager import Manager
 from .voices import Stretch
 
@@ -22,12 +22,16 @@ if TYPE_CHECKING:
 
 
 class Guests:
-    """All of one host. running: those that are primaries, by workload; followers: those that follow another's."""
+    """All of one host. running: those that are primaries, by workload; followers: those that follow another's.
+
+    unmanaged: machines that run, and whose communication manager has died.
+    """
 
     def __init__(self, host: "SimHost") -> None:
         self.host = host
         self.running: dict[str, Guest] = {}
         self.followers: dict[str, Follower] = {}
+        self.unmanaged: dict[str, Guest] = {}
 
     def draw(self, between: tuple[float, float]) -> float:
         """A number of the range."""
@@ -49,6 +53,7 @@ class Guests:
 
     def ends(self, workload: str) -> None:
         """The machine that runs here is gone; its other side will find it silent."""
+        self.unmanaged.pop(workload, None)
         guest = self.running.pop(workload, None)
         if guest is not None:
             guest.gate.shut()
@@ -121,11 +126,36 @@ class Guests:
 
     def guest(self, workload: str, generation: int, act: Callable[..., None], *args: Any) -> None:
         """Have the machine that runs at that generation do something, if there is one."""
+        if act is Guest.go_alone:
+            self._revive(workload, generation)
         guest = self.running.get(workload)
         if guest is not None and guest.generation == generation:
             guest.gate.enter(act, guest, *args)
 
     # Messages, faults, and a new agent.
+
+    def kill_manager(self, workload: str) -> None:
+        """The communication manager of a machine dies, and the machine goes on, unheard; the agent notices."""
+        guest = self.running.pop(workload, None)
+        if guest is not None:
+            guest.gate.shut()
+            self.unmanaged[workload] = guest
+            self.host.gate.after(self.draw((0.001, 0.05)), self._manager_gone, guest)
+
+    def _manager_gone(self, guest: Guest) -> None:
+        if self.unmanaged.get(guest.name) is not guest or self.host.agent is None:
+            return
+        if guest.mode is Mode.FREE and not guest.lost:
+            self._revive(guest.name, guest.generation)
+        else:
+            guest.tell(ev.PeerLost, pairing=guest.pairing, role=Role.PRIMARY, reason="its manager died")
+
+    def _revive(self, workload: str, generation: int) -> None:
+        """Give a machine that goes on alone a manager again; what the one before it held is lost, as on a wire."""
+        guest = self.unmanaged.get(workload)
+        if guest is not None and guest.generation == generation:
+            del self.unmanaged[workload]
+            self.running[workload] = Guest(self, guest.workload, generation, guest.stretch, epoch=guest.epoch)
 
     def hear(self, sender: str, name: str, generation: int, pairing: int, *said: Any) -> None:
         """A message of the other side arrives; one of another pairing is refused."""
@@ -163,6 +193,9 @@ class Guests:
 
     def retell(self) -> None:
         """Tell a new agent how all of them are."""
+        for guest in list(self.unmanaged.values()):
+            # Which pairing it was in died with it.
+            guest.tell(ev.PeerLost, pairing=0, role=Role.PRIMARY, reason="its manager ended while no agent ran")
         for guest in list(self.running.values()):
             guest.gate.enter(guest.retell)
         for follower in list(self.followers.values()):

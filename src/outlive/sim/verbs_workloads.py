@@ -58,6 +58,13 @@ def _hang_stops(parts: Parts, _: Operators, workload: str, host: str = "") -> Un
     return _ill(parts.ills.stops_hang, workload, host)
 
 
+def _kill_manager(parts: Parts, _: Operators, workload: str) -> Undo:
+    """The communication manager of the machine dies where it runs."""
+    for host in _where(parts, workload):
+        host.guests.kill_manager(workload)
+    return None
+
+
 def _kill_standby(parts: Parts, _: Operators, workload: str) -> Undo:
     """The communication manager that follows it dies."""
     for host in parts.hosts.values():
@@ -146,6 +153,7 @@ VERBS: dict[str, Verb] = {
     "fail-starts": Verb(_fail_starts, 1, 2, hosts=(1,)),
     "fail-prepares": Verb(_fail_prepares, 1, 2, hosts=(1,)),
     "hang-stops": Verb(_hang_stops, 1, 2, hosts=(1,)),
+    "kill-manager": Verb(_kill_manager, 1, 1),
     "kill-standby": Verb(_kill_standby, 1, 1),
     "checkpoint": Verb(_checkpoint, 1, 1),
     "resume": Verb(_resume, 1, 1),
