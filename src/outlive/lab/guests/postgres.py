@@ -14,7 +14,7 @@ from types import TracebackType
 
 from .clients import ClientsFailed, GuestSilent
 from .debian import POSTGRES_PORT, DebianGuest
-from .ledger import LEDGER_SCRIPT, LedgerOutcome, judge_ledger, parse_log
+from .ledger import LEDGER_SCRIPT, LedgerOutcome, Transaction, judge_ledger, parse_log
 
 CONNECT_S = 2
 CHECK_S = 300.0
@@ -45,9 +45,12 @@ class Postgres:
 
     def where(self, silence_s: float) -> str:
         """How to connect. silence_s: after how long without a sign of the guest's kernel a connection is given up."""
+        # Probes are for whoever only waits: the other limit begins with something that was sent.
+        probe_s = max(1, int(silence_s / 4))
         return (
             f"host={self.address} port={POSTGRES_PORT} user=postgres dbname=bench sslmode=disable gssencmode=disable "
-            f"connect_timeout={CONNECT_S} tcp_user_timeout={int(silence_s * 1000)}"
+            f"connect_timeout={CONNECT_S} tcp_user_timeout={int(silence_s * 1000)} "
+            f"keepalives_idle={probe_s} keepalives_interval={probe_s}"
         )
 
     def query(self, statement: str, *, timeout_s: float = 60.0) -> list[str]:
@@ -161,18 +164,21 @@ class Bench:
         whole: whether the database itself is checked too, which takes seconds.
         Raises ClientsFailed when pgbench does not end or never began, GuestSilent when the database does not answer.
         """
+        return judge_ledger(
+            self.told(),
+            self._database.rows(self.run),
+            broken_connections=len(set(_ABORTED.findall(self._said.read_text(errors="replace")))),
+            complaints=self._database.complaints() if whole else (),
+        )
+
+    def told(self) -> list[Transaction]:
+        """Wait for its end; what its clients know to be committed. Raises ClientsFailed."""
         try:
             self._process.wait(self._seconds + _END_S)
         except subprocess.TimeoutExpired as error:
             raise ClientsFailed(f"pgbench did not end within {self._seconds + _END_S:g} s.") from error
-        said = self._said.read_text(errors="replace")
         logs = sorted(self._folder.glob("log.*"))
         if not logs:
+            said = self._said.read_text(errors="replace")
             raise ClientsFailed("pgbench did not begin.", cause=said.strip()[-1000:])
-        told = [each for log in logs for each in parse_log(log.read_text())]
-        return judge_ledger(
-            told,
-            self._database.rows(self.run),
-            broken_connections=len(set(_ABORTED.findall(said))),
-            complaints=self._database.complaints() if whole else (),
-        )
+        return [each for log in logs for each in parse_log(log.read_text())]
