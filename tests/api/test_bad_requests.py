@@ -28,6 +28,7 @@ PATHS = (
     "/v1/workloads/{}/console", "/v1/workloads/{}/checkpoints", "/v1/workloads/{}/checkpoints/verify",
     "/v1/hosts/one/machines/{}", "/v1/hosts/one/machines/{}/screenshot", "/v1/hosts/one/machines/{}/console",
     "/v1/hosts/one/machines/{}/checkpoints", "/v1/hosts/one/machines/{}/checkpoints/verify", "/v1/hosts/{}/machines/x",
+    "/v1/hosts/{}/boards",
 )  # fmt: skip
 FORMS = [("PUT", "/v1/workloads/garbled"), ("PUT", "/v1/workloads/garbled/desired"), ("POST", "/v1/operations")]
 

@@ -1,13 +1,13 @@
 """What a machine's file leaves open is settled once; what cannot be, or be taken back, is refused with its reason."""
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
+from outlive.api.boards import oldest
 from outlive.api.machine_wishes import cancelled, check_machine, completed
 from outlive.api.problems import Conflict
-from outlive.api.view import View
 from outlive.cluster import records as rec
 from outlive.cluster.machine import KernelBoot, Machine, MachineType, Nic
 from outlive.cluster.mirror import Entry, Mirror
@@ -20,22 +20,7 @@ from ..cluster.small_world import service
 MAC = "52:54:00:00:00:01"
 
 
-class Host:
-    """An agent on a host with this emulator, or none."""
-
-    def __init__(self, boards: dict[MachineType, str], picture: Mirror | None = None) -> None:
-        self.boards, self.mirror = boards, picture or Mirror()
-
-    @property
-    def local(self) -> "Host":
-        return self
-
-    def board(self, kind: MachineType) -> str | None:
-        return self.boards.get(kind)
-
-
-NEW = cast(View, Host({MachineType.Q35: "pc-q35-9.0", MachineType.PC: "pc-i440fx-9.0"}))
-BARE = cast(View, Host({}))
+NEW = "pc-q35-9.0"
 
 
 def vm(name: str = "vm", **changes: Any) -> Workload:
@@ -43,33 +28,34 @@ def vm(name: str = "vm", **changes: Any) -> Workload:
     return Workload(name, (Module("vm", ()),), Kind.VM, machine=machine)
 
 
-def version(view: View, workload: Workload, stands: Workload | None) -> str | None:
-    machine = completed(view, workload, stands).machine
+def version(workload: Workload, stands: Workload | None, board: str | None = NEW) -> str | None:
+    machine = completed(Mirror(), workload, stands, board).machine
     assert machine is not None
     return machine.version
 
 
-def test_a_new_machine_has_the_newest_board_that_this_host_makes() -> None:
-    assert version(NEW, vm(), None) == "pc-q35-9.0"
-    assert version(NEW, vm(type=MachineType.PC), None) == "pc-i440fx-9.0"
-    assert version(BARE, vm(), None) is None
-    assert version(NEW, vm(), vm(type=MachineType.PC, version="pc-i440fx-7.2")) == "pc-q35-9.0"
+def test_a_new_machine_has_the_newest_board_that_all_hosts_make() -> None:
+    assert version(vm(), None) == NEW
+    assert version(vm(), None, None) is None
+    assert version(vm(), vm(type=MachineType.PC, version="pc-i440fx-7.2")) == NEW
+    assert oldest(["pc-q35-10.0", "pc-q35-9.2", "pc-q35-9.10", "nothing"]) == "pc-q35-9.2"
+    assert oldest([]) is None
 
 
 def test_a_machine_keeps_the_board_that_it_has() -> None:
-    assert version(NEW, vm(cpus=4), vm(version="pc-q35-7.2")) == "pc-q35-7.2"
-    assert version(NEW, vm(version="pc-q35-8.0"), vm(version="pc-q35-7.2")) == "pc-q35-8.0"
-    assert version(NEW, vm(), vm()) is None, "one that was begun without any is not started anew for it"
-    assert completed(NEW, service("web"), None) == service("web")
+    assert version(vm(cpus=4), vm(version="pc-q35-7.2")) == "pc-q35-7.2"
+    assert version(vm(version="pc-q35-8.0"), vm(version="pc-q35-7.2")) == "pc-q35-8.0"
+    assert version(vm(), vm()) is None, "one that was begun without any is not started anew for it"
+    assert completed(Mirror(), service("web"), None, NEW) == service("web")
 
 
 def test_a_card_is_told_the_largest_packet_of_its_network_once() -> None:
     picture = Mirror(networks=Mirror().networks.set("blue", Entry(Network("blue", 7, mtu=1400), 1, 1)))
-    view, wired = cast(View, Host({}, picture)), vm(nics=(Nic("lan", MAC, network="blue"),))
-    made = completed(view, wired, None)
+    wired = vm(nics=(Nic("lan", MAC, network="blue"),))
+    made = completed(picture, wired, None, None)
     assert made.machine is not None
     assert [nic.mtu for nic in made.machine.nics] == [1400]
-    assert completed(cast(View, Host({})), wired, made) == made
+    assert completed(Mirror(), wired, made, None) == made
 
 
 def test_networks_must_be_there_and_addresses_of_cards_free() -> None:

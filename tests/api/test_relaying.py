@@ -17,12 +17,13 @@ import pytest
 from outlive.agent import peers
 from outlive.agent.founding import Authority
 from outlive.api import relaying
+from outlive.api.boards import common_board
 from outlive.api.server import PeerPort, serving
 from outlive.api.view import ConsoleUse, Looks, View
 from outlive.client import Client
 from outlive.client.connection import Answered
 from outlive.cluster import records as rec
-from outlive.cluster.machine import KernelBoot, Machine, WarmPolicy
+from outlive.cluster.machine import KernelBoot, Machine, MachineType, WarmPolicy
 from outlive.cluster.mirror import Entry, Mirror
 from outlive.cluster.workload import Kind, Module, Protection, Workload
 from outlive.errors import ClusterUnreachable, Failed, OutliveError
@@ -63,8 +64,8 @@ class Local:
         self.breaks_off = False
         self.told_after_s = 0.0
 
-    def board(self, kind: object) -> None:
-        return None
+    def board(self, kind: MachineType) -> str | None:
+        return "pc-q35-8.2" if self.runs and kind is MachineType.Q35 else None
 
     def told(self, workload: str) -> dict[str, Any] | None:
         time.sleep(self.told_after_s)
@@ -237,6 +238,16 @@ async def test_how_a_machine_stands_is_told_within_a_second_or_left_out(tmp_path
             told = await on(a, lambda client: client.get("/v1/workloads/vm"))
             assert (told["machine"], told["replica"]["state"]) == (None, "asked for")
         assert a.asked == asked + 1, "a host that did not answer is left alone for a while"
+
+
+async def test_a_board_is_one_that_every_host_makes(tmp_path: Path) -> None:
+    async with two(tmp_path, picture()) as (a, b):
+        assert await common_board(cast(View, a), MachineType.Q35) == "pc-q35-8.2"
+        assert await common_board(cast(View, a), MachineType.PC) is None
+        b.local.runs = False
+        assert await common_board(cast(View, a), MachineType.Q35) is None
+        a.others["b"] = 1
+        assert await common_board(cast(View, a), MachineType.Q35) is None
 
 
 async def test_another_agents_port_serves_nothing_but_its_own_part(tmp_path: Path) -> None:

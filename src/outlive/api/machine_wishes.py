@@ -16,14 +16,14 @@ from outlive.cluster.workload import Workload
 from outlive.errors import UsageInvalid
 
 from .problems import Conflict
-from .view import View
 
 ABOUT_CHECKPOINTS = (rec.OperationKind.CHECKPOINT, rec.OperationKind.RESUME)
 
 
-def completed(view: View, workload: Workload, stands: Workload | None) -> Workload:
+def completed(picture: Mirror, workload: Workload, stands: Workload | None, board: str | None) -> Workload:
     """The workload with what its file leaves to us: the exact version of its board, its cards' largest packets.
 
+    board: the version for a machine that has none yet.
     A machine keeps what it has, whatever there is by now: the same file applied again changes nothing.
     """
     machine = workload.machine
@@ -33,9 +33,9 @@ def completed(view: View, workload: Workload, stands: Workload | None) -> Worklo
     version = machine.version
     if version is None:
         kept = before is not None and before.type is machine.type
-        version = before.version if before is not None and kept else view.local.board(machine.type)
+        version = before.version if before is not None and kept else board
     known = {nic.name: nic for nic in before.nics} if before is not None else {}
-    networks = {name: entry.record for name, entry in view.mirror.networks.items()}
+    networks = {name: entry.record for name, entry in picture.networks.items()}
     nics = tuple(_with_mtu(nic, known.get(nic.name), networks) for nic in machine.nics)
     return replace(workload, machine=replace(machine, version=version, nics=nics))
 

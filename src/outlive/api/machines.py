@@ -17,6 +17,7 @@ from outlive.cluster import records as rec
 from outlive.errors import UsageInvalid
 
 from . import relaying
+from .boards import own_boards
 from .bodies import body, number
 from .problems import Encoded, NotFound, NotRunning
 from .view import ConsoleUse, View
@@ -43,6 +44,7 @@ class Machines:
         """What this host answers about its own machines, also to other agents."""
         at = "/v1/hosts/{host}/machines/{workload}"
         return [
+            Route("/v1/hosts/{host}/boards", self.boards, methods=["GET"]),
             Route(at, self.told, methods=["GET"]),
             Route(f"{at}/screenshot", self.own_screenshot, methods=["GET"]),
             Route(f"{at}/console", self.own_console, methods=["GET"]),
@@ -115,6 +117,11 @@ class Machines:
 
     # This host's own part.
 
+    async def boards(self, request: Request) -> Response:
+        """The newest version of each board that this host makes."""
+        self._check_host(request)
+        return Encoded(own_boards(self.view))
+
     async def told(self, request: Request) -> Response:
         """How a machine stands on this host: its role, state, phase, pairing and progress."""
         name = self._own(request)
@@ -137,11 +144,14 @@ class Machines:
         return await self._typed(name, request.path_params["session"], await _keys(request))
 
     def _own(self, request: Request) -> str:
+        self._check_host(request)
+        name: str = request.path_params["workload"]
+        return name
+
+    def _check_host(self, request: Request) -> None:
         host = request.path_params["host"]
         if host != self.view.host:
             raise NotFound(f"This is {self.view.host}, not {host[:80]}.")
-        name: str = request.path_params["workload"]
-        return name
 
     async def _screenshot(self, name: str) -> Response:
         picture = await self.view.local.screenshot(name)

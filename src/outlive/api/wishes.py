@@ -22,6 +22,7 @@ from outlive.cluster.transaction import Delete, KeyValue, Put, Transaction, abse
 from outlive.cluster.workload import Workload
 from outlive.errors import UsageInvalid
 
+from .boards import common_board
 from .machine_wishes import cancelled, check_machine, completed
 from .problems import Conflict, NotFound
 from .view import View
@@ -36,9 +37,12 @@ Change = Callable[[rec.WorkloadRecord | None], rec.WorkloadRecord | None]
 
 async def apply(view: View, workload: Workload, *, dry_run: bool) -> dict[str, Any]:
     """Have the cluster keep `workload` as given; returns what changed."""
+    machine, board = workload.machine, None
+    if machine is not None and machine.version is None:
+        board = await common_board(view, machine.type)
 
     def change(stands: rec.WorkloadRecord | None) -> rec.WorkloadRecord | None:
-        wanted = completed(view, workload, stands.workload if stands is not None else None)
+        wanted = completed(view.mirror, workload, stands.workload if stands is not None else None, board)
         if stands is None:
             return rec.WorkloadRecord(wanted)
         if stands.desired is rec.Desired.REMOVED:
