@@ -1,17 +1,20 @@
 """What a machine's file leaves open is settled once; what cannot be, or be taken back, is refused with its reason."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from outlive.api import wishes
 from outlive.api.boards import oldest
 from outlive.api.machine_wishes import cancelled, check_machine, completed
-from outlive.api.problems import Conflict
+from outlive.api.problems import Conflict, NotFound
+from outlive.api.view import View
 from outlive.cluster import records as rec
 from outlive.cluster.machine import KernelBoot, Machine, MachineType, Nic
 from outlive.cluster.mirror import Entry, Mirror
 from outlive.cluster.overlay import Network
+from outlive.cluster.transaction import Transaction, TransactionResult, unchanged
 from outlive.cluster.workload import Kind, Module, Workload
 from outlive.errors import UsageInvalid
 
@@ -110,3 +113,37 @@ def test_what_has_not_gone_too_far_is_cancelled(asked: rec.OperationRecord, pict
 def test_what_has_ended_or_gone_too_far_is_not(asked: rec.OperationRecord, picture: Mirror, says: str) -> None:
     with pytest.raises(Conflict, match=says):
         cancelled(picture, asked)
+
+
+class Asked:
+    """An agent whose store takes a cancellation only after somebody else was faster so many times."""
+
+    def __init__(self, asked: rec.OperationRecord, lost: int) -> None:
+        self.mirror = replace(Mirror(), operations=Mirror().operations.set("op", Entry(asked, 5, 5)), revision=9)
+        self.lost = lost
+        self.written: list[Any] = []
+
+    def now(self) -> float:
+        return 0.0
+
+    def record(self, kind: str, **about: str) -> rec.EventRecord:
+        return rec.EventRecord("e", kind, "a", 0.0)
+
+    async def transact(self, transaction: Transaction) -> TransactionResult:
+        self.lost -= 1
+        if self.lost >= 0:
+            return TransactionResult(False, 9)
+        self.written.append(transaction)
+        return TransactionResult(True, 9)
+
+
+async def test_cancelling_is_one_comparison_that_is_tried_again() -> None:
+    view = Asked(operation(MIGRATE, RUNNING), 2)
+    answer = await wishes.cancel(cast(View, view), "op", dry_run=False)
+    assert (answer["operation"].state, answer["event"]) == (rec.OperationState.CANCELLED, "e")
+    [transaction] = view.written
+    assert transaction.compares == (unchanged("operations/op", 5),)
+    with pytest.raises(NotFound):
+        await wishes.cancel(cast(View, view), "other", dry_run=False)
+    with pytest.raises(Conflict, match="each time"):
+        await wishes.cancel(cast(View, Asked(operation(RESUME, ASKED), 99)), "op", dry_run=False)
