@@ -123,6 +123,11 @@ def test_the_object_has_each_load_beside_its_control() -> None:
 
 def test_a_bench_of_which_much_is_unknown_can_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
     windows = tuple(replace(each, epochs=None) for each in run(hot=True).windows)
-    half = Bench(Run((), ()), Run(windows, (Bulk(IDLE.name, 1e6, 1e6),)), (replace(CUT, detected_ms=None, lost=1),))
+    half = Bench(
+        Run((), ()), Run(windows, (Bulk(IDLE.name, 1e6, 1e6),)), (replace(CUT, detected_ms=None, lost=1),), "it is slow"
+    )
     show(half, reach(half), stdout_console())
-    assert "A promise was broken." in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "Not all power cuts were made: it is slow" in shown
+    assert "A promise was broken." in shown
+    assert told(half)["unfinished"] == "it is slow"

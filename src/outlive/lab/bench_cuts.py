@@ -13,6 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from outlive.errors import OutliveError
+
 from . import machines, network, ready
 from .bench_measure import Progress, Subject
 from .bench_values import PowerCut
@@ -30,17 +32,21 @@ POLL_S = 0.5
 ADOPTED = "machine.adopted"
 
 
-def power_cuts(subject: Subject, count: int, progress: Progress) -> tuple[PowerCut, ...]:
-    """Cut the power of whoever is the primary, so often. Raises LabNotReady when nobody follows it any more."""
-    lab, found = subject.lab, list[PowerCut]()
+def power_cuts(subject: Subject, count: int, progress: Progress) -> tuple[tuple[PowerCut, ...], str]:
+    """Cut the power of whoever is the primary, so often; also says why there were fewer, or ''."""
+    lab, found, unfinished = subject.lab, list[PowerCut](), ""
     with listened(lab) as voices:
-        for number in range(count):
-            primary, standby = machines.until_followed(lab, subject.name, FOLLOWED_S)
-            found.append(_cut(subject, primary, standby, voices))
-            lab.start(primary)
-            progress(f"power cut {number + 1} of {count}: {sentence(found[-1])}")
+        try:
+            for number in range(count):
+                primary, standby = machines.until_followed(lab, subject.name, FOLLOWED_S)
+                found.append(_cut(subject, primary, standby, voices))
+                lab.start(primary)
+                progress(f"power cut {number + 1} of {count}: {sentence(found[-1])}")
+        except OutliveError as error:
+            # What was measured before is still worth telling.
+            unfinished = f"{error.sentence} {error.cause or ''}".strip()
         time.sleep(AFTER_S)
-    return tuple(found)
+    return tuple(found), unfinished
 
 
 def sentence(cut: PowerCut) -> str:

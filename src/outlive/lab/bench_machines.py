@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from . import machines, ready
 from .bench_cuts import power_cuts
-from .bench_measure import Effort, Progress, measure, running
-from .bench_values import BUSY, IDLE, LEVELS, Bench
+from .bench_measure import Effort, Progress, forget, measure, start
+from .bench_values import BUSY, IDLE, LEVELS, Bench, Run
 from .guests.tiny import tiny
 from .lab import Lab
 from .plan import NETWORK_4
@@ -37,14 +37,15 @@ def play(lab: Lab, effort: Effort, cuts: int, progress: Progress) -> Bench:
     progress("waiting for a leader")
     ready.until_ready(lab, READY_S)
     rates: dict[str, int] = {}
-    progress("starting the hot machine")
-    with running(lab, HOT, guest, rates) as subject:
-        hot = measure(subject, effort, progress)
-    progress("starting the unprotected machine")
-    with running(lab, UNPROTECTED, guest, rates) as subject:
-        unprotected = measure(subject, effort, progress)
+    runs: list[Run] = []
+    for kind, wish in (("hot", HOT), ("unprotected", UNPROTECTED)):
+        progress(f"starting the {kind} machine")
+        subject = start(lab, wish, guest, rates)
+        runs.append(measure(subject, effort, progress))
+        forget(subject)
+    hot, unprotected = runs
     if not cuts:
         return Bench(unprotected, hot, ())
-    progress("starting the hot machine again")
-    with running(lab, TO_CUT, guest, rates) as subject:
-        return Bench(unprotected, hot, power_cuts(subject, cuts, progress))
+    progress("starting a hot machine whose hosts lose their power")
+    subject = start(lab, TO_CUT, guest, rates)
+    return Bench(unprotected, hot, *power_cuts(subject, cuts, progress))

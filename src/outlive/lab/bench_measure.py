@@ -6,10 +6,10 @@ processors are the kernel's own account of each process. Nothing here judges a f
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from . import hosts, machines, ready
 from .bench_values import CLIENTS, Bulk, Cpu, Level, Run, Second, Window, over
@@ -57,6 +57,7 @@ class Subject:
     rates: dict[str, int]
 
     def server(self) -> Server:
+        """A connection to its guest's server. Raises GuestSilent."""
         return Server.reach(self.address, ANSWER_S, namespace=self.lab.plan.client)
 
     def second(self) -> Second | None:
@@ -70,17 +71,22 @@ class Subject:
         )  # fmt: skip
 
 
-@contextmanager
-def running(lab: Lab, wish: machines.Wish, guest: TinyGuest, rates: dict[str, int]) -> Iterator[Subject]:
-    """A machine to measure, from its first start until it is forgotten. Raises LabNotReady."""
+def start(lab: Lab, wish: machines.Wish, guest: TinyGuest, rates: dict[str, int]) -> Subject:
+    """Start a machine to measure, and wait for its standby. Raises LabNotReady and GuestSilent."""
     host, standby = machines.begin(lab, guest, wish), ""
     if wish.protection == "hot":
         host, standby = machines.until_followed(lab, wish.name, machines.BOOTED_S)
-    yield Subject(lab, wish.name, wish.address, host, standby, rates)
-    ready.any_client(lab).delete(f"/v1/workloads/{wish.name}")
-    ready.until(
-        lab, f"{wish.name} is forgotten", lambda found: ready.workload(found, wish.name) is None, machines.BOOTED_S
-    )
+    return Subject(lab, wish.name, wish.address, host, standby, rates)
+
+
+def forget(subject: Subject) -> None:
+    """End it, so that the next one has the lab for itself. Raises LabNotReady."""
+    ready.any_client(subject.lab).delete(f"/v1/workloads/{subject.name}")
+
+    def forgotten(found: dict[str, Any]) -> bool:
+        return ready.workload(found, subject.name) is None
+
+    ready.until(subject.lab, f"{subject.name} is forgotten", forgotten, machines.BOOTED_S)
 
 
 def measure(subject: Subject, effort: Effort, progress: Progress) -> Run:
@@ -145,8 +151,9 @@ def _watched(subject: Subject, window_s: float) -> tuple[Sequence[Second], Cpu, 
     seconds = _seconds(subject, window_s)
     ended_ns, after = time.clock_gettime_ns(time.CLOCK_BOOTTIME), _used_s(subject)
     span_s = (ended_ns - began_ns) / 1e9
+    # A process that was replaced meanwhile has used less than the one before it: then nothing is known.
     shares = [
-        None if since is None or until is None else (until - since) / span_s
+        None if since is None or until is None or until < since else (until - since) / span_s
         for since, until in zip(before, after, strict=True)
     ]
     return seconds, Cpu(*shares), (began_ns, ended_ns)

@@ -135,11 +135,15 @@ class PowerCut:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A whole bench: the unprotected machine, the hot one, and the hot one's power cuts."""
+    """A whole bench: the unprotected machine, the hot one, and the hot one's power cuts.
+
+    unfinished: why there are fewer power cuts than were wanted; '' when all were made.
+    """
 
     unprotected: Run
     hot: Run
     cuts: tuple[PowerCut, ...]
+    unfinished: str = ""
 
     @property
     def clean(self) -> bool:
@@ -242,7 +246,8 @@ def told(bench: Bench) -> dict[str, Any]:
     }
     first = rounded(middle(each.first_reply_median_ms for each in bench.cuts))
     takeover = {"cuts": len(bench.cuts), **medians, "first_reply_ms_median": first, **totals}
-    return {"rows": windows, "bulk": bulk, "takeover": takeover, "cuts": cuts, "reach": reach(bench)}
+    verdict = {"clean": bench.clean, "unfinished": bench.unfinished}
+    return {"rows": windows, "bulk": bulk, "takeover": takeover, "cuts": cuts, **verdict, "reach": reach(bench)}
 
 
 def rounded(number: float | None) -> float | None:
