@@ -12,26 +12,31 @@ from pathlib import Path
 
 import msgspec
 
-from .checkpoint import Hardware
+from .checkpoint import Hardware, order_of
 from .checkpoint_errors import CheckpointDamaged, CheckpointMissing
 from .checkpoint_files import read_whole, write_whole
-from .checkpoint_folder import datastore_of, list_checkpoints, read_heads
+from .checkpoint_folder import Listed, datastore_of, list_checkpoints, read_heads
 from .checkpoint_reading import Skipped, give_layers, prepare_resume
 
 ORIGIN = "origin.json"
 SHUT_DOWN = "shut-down"
 INCOMING = "incoming.json"
-_MOST_BYTES = 4096
+_MOST_BYTES = 1 << 20
 
 Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What the newest reign that began here began from. checkpoint: its name; '' for the disks as they stood."""
+    """How the guest began that ran here last.
+
+    line:   the checkpoints that it has come through, oldest first: it went on from the last; () when it was booted.
+    newest: the newest checkpoint there was then; those between are of another course of things.
+    """
 
     generation: int
-    checkpoint: str = ""
+    line: tuple[str, ...] = ()
+    newest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,25 +89,25 @@ def begin(
             folder, hardware, generation=generation, host=host, name=name, run_lock=run_lock, owner=owner,
             progress=progress,
         )  # fmt: skip
-        _record(folder, Origin(generation, ready.checkpoint.name))
+        _record(folder, generation, _line_to(folder, ready.checkpoint.name))
         files = {disk: str(path) for disk, path in ready.disk_files().items()}
         return Beginning(ready.checkpoint.name, files, tuple(skipped))
 
     skipped: list[Skipped] = []
     if at:
         return resumed(at)
-    for name, problem in _candidates(folder):
-        if problem:
-            skipped.append(Skipped(name, problem))
+    for entry in _candidates(folder):
+        if entry.problem:
+            skipped.append(Skipped(entry.name, entry.problem))
             continue
         try:
-            return resumed(name)
+            return resumed(entry.name)
         except (CheckpointDamaged, CheckpointMissing) as error:
-            skipped.append(Skipped(name, error.cause or str(error)))
+            skipped.append(Skipped(entry.name, error.cause or str(error)))
     heads = read_heads(folder)
     if heads is not None and owner is not None:
         give_layers(folder, heads.disks, owner)
-    _record(folder, Origin(generation))
+    _record(folder, generation, ())
     return Beginning("", disks_now(folder), tuple(skipped))
 
 
@@ -134,42 +139,47 @@ def opened_the_same(folder: Path, host: str) -> bool:
     return said == _Incoming(host, disks_now(folder))
 
 
-def _record(folder: Path, origin: Origin) -> None:
-    write_whole(folder / ORIGIN, msgspec.json.encode(origin))
+def _record(folder: Path, generation: int, line: tuple[str, ...]) -> None:
+    newest = next((entry.name for entry in list_checkpoints(folder)), "")
+    write_whole(folder / ORIGIN, msgspec.json.encode(Origin(generation, line, newest)))
     (folder / SHUT_DOWN).unlink(missing_ok=True)
 
 
-def _candidates(folder: Path) -> list[tuple[str, str]]:
-    """The checkpoints that may be gone on from, the best first, each with what its manifest has wrong with it."""
+def _line_to(folder: Path, name: str) -> tuple[str, ...]:
+    """The checkpoints that a guest has come through that goes on from this one, oldest first."""
+    try:
+        line = sorted(entry.name for entry in _candidates(folder) if entry.name <= name)
+    except CheckpointDamaged:
+        line = []
+    return tuple(line) if name in line else (name,)
+
+
+def _candidates(folder: Path) -> list[Listed]:
+    """The checkpoints that may be gone on from, the newest first. Raises CheckpointDamaged, OSError."""
     if (folder / SHUT_DOWN).exists():
         return []
     origin = read_origin(folder)
-    since = origin.generation if origin is not None else 0
-    listed = list_checkpoints(folder)
-    newer, found = [], set[str]()
-    for entry in listed:
+    if origin is None:
+        return list_checkpoints(folder)
+
+    def since(name: str) -> bool:
         # A manifest that cannot be read does not say of which reign it is; its name does.
-        generation = entry.checkpoint.generation if entry.checkpoint else _generation_in(entry.name)
-        if generation >= since:
-            newer.append((entry.name, entry.problem))
-            found.add(entry.name)
-    if origin is not None and origin.checkpoint:
-        older = [(entry.name, entry.problem) for entry in listed if entry.name not in found]
-        newer += [each for each in older if each[0] <= origin.checkpoint]
-    return newer
+        order = order_of(name)
+        return order is not None and order[0] >= origin.generation and name > origin.newest
 
-
-def _generation_in(name: str) -> int:
-    digits = name.partition("-")[0].removeprefix("g")
-    return int(digits) if digits.isdigit() else 0
+    return [entry for entry in list_checkpoints(folder) if entry.name in origin.line or since(entry.name)]
 
 
 def read_origin(folder: Path) -> Origin | None:
-    """What the newest reign began from; None when none was recorded. Raises CheckpointDamaged, OSError."""
+    """How the guest began that ran here last; None when that was not recorded. Raises CheckpointDamaged, OSError."""
     raw = read_whole(folder / ORIGIN, _MOST_BYTES)
     if raw is None:
         return None
     try:
         return msgspec.json.decode(raw, type=Origin)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise CheckpointDamaged(f"{ORIGIN} cannot be read.", cause=str(error)) from error
+        raise CheckpointDamaged(
+            f"{folder / ORIGIN} cannot be read, so what the guest has come through is not known.",
+            cause=str(error),
+            remedy="choose the checkpoint to begin from",
+        ) from error
