@@ -16,8 +16,10 @@ import pytest
 
 from outlive.agent import peers
 from outlive.agent.founding import Authority
+from outlive.api import checkpoints as checkpoints_api
 from outlive.api import relaying
 from outlive.api.boards import common_board
+from outlive.api.checkpoints import Checkpoints, Damaged, Missing, Unlike
 from outlive.api.server import PeerPort, serving
 from outlive.api.view import ConsoleUse, Looks, View
 from outlive.client import Client
@@ -52,6 +54,10 @@ class Console:
         self.closed.set()
 
 
+def checkpoint(name: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "label": "", "generation": 2, "differs": "", "problem": "", **more}
+
+
 class Local:
     """One host's machines, pretended."""
 
@@ -61,7 +67,9 @@ class Local:
         self.console_of = Console()
         self.datastore: str | None = "shared" if self.runs else None
         self.found: list[dict[str, Any]] = []
+        self.listed = [checkpoint("g1", label="first")]
         self.breaks_off = False
+        self.looks_for_s = 0.0
         self.told_after_s = 0.0
 
     def board(self, kind: MachineType) -> str | None:
@@ -84,7 +92,7 @@ class Local:
         return datastore == self.datastore
 
     async def checkpoints(self, datastore: str, workload: str) -> list[dict[str, Any]]:
-        return [{"name": "g1", "label": "first", "problem": ""}]
+        return self.listed
 
     async def verify(self, datastore: str, workload: str, checkpoint: str) -> Looks | None:
         return None if checkpoint == "none" else self._verified()
@@ -92,6 +100,7 @@ class Local:
     async def _verified(self) -> Looks:
         for each in self.found:
             yield each
+        await asyncio.sleep(self.looks_for_s)
         if self.breaks_off:
             raise Failed("It broke.")
 
@@ -223,6 +232,41 @@ async def test_checkpoints_are_read_by_a_host_that_reaches_them(tmp_path: Path) 
         b.local.datastore = None
         with pytest.raises(OutliveError, match="reaches the datastore shared"):
             await on(a, lambda client: client.get(at))
+
+
+def whole(name: str, problem: str = "") -> dict[str, Any]:
+    return {"name": name, "whole": not problem, "problem": problem}
+
+
+async def test_what_a_machine_may_be_resumed_from_is_known_before_it_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with two(tmp_path, picture()) as (a, b):
+        checkpoints = Checkpoints(cast(View, a))
+        b.local.listed = [
+            checkpoint("g4", problem="its manifest cannot be read"),
+            checkpoint("g3", differs="the memory in MiB was 1 when it was taken and is 2 here", label="other"),
+            checkpoint("g2", label="good"),
+        ]
+        b.local.found = [whole("g2")]
+        assert await checkpoints.to_resume("vm", "good") == "good"
+        assert await checkpoints.to_resume("vm", "") == "g2"
+        with pytest.raises(Missing, match="no checkpoint nothing"):
+            await checkpoints.to_resume("vm", "nothing")
+        with pytest.raises(Unlike, match="memory"):
+            await checkpoints.to_resume("vm", "other")
+        with pytest.raises(Damaged, match="manifest"):
+            await checkpoints.to_resume("vm", "g4")
+        b.local.listed[0]["generation"] = 1
+        assert await checkpoints.to_resume("vm", "good") == "good"
+        b.local.found = [whole("g2", "block 7 differs")]
+        with pytest.raises(Damaged, match="block 7"):
+            await checkpoints.to_resume("vm", "g2")
+        with pytest.raises(Missing, match="could go on from"):
+            await checkpoints.to_resume("vm", "")
+        b.local.found, b.local.looks_for_s = [], WITHIN_S
+        monkeypatch.setattr(checkpoints_api, "LOOKED_AT_S", 0.3)
+        assert await checkpoints.to_resume("vm", "good") == "good", "its host looks at all of it before it is loaded"
 
 
 async def test_how_a_machine_stands_is_told_within_a_second_or_left_out(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from outlive.cluster.machine import MachineType
 from outlive.datastore.datastore import Datastore
 from outlive.errors import OutliveError
 from outlive.replication import checkpoint_inquiry as inquiry
-from outlive.replication.checkpoint import order_of
+from outlive.replication.checkpoint import Checkpoint, order_of, refusal
 from outlive.replication.checkpoint_errors import CheckpointFailed
 from outlive.replication.checkpoint_folder import Listed, folder_of
 from outlive.runtime.vm.console import Attachment, last_output
@@ -127,7 +127,9 @@ class LocalMachines:
 
     async def checkpoints(self, datastore: str, workload: str) -> list[dict[str, Any]]:
         """A workload's checkpoints, the newest first. Raises CheckpointFailed, also when storage does not answer."""
-        return [_listed(each) for each in await inquiry.listed(self._folder(datastore, workload))]
+        listed = await inquiry.listed(self._folder(datastore, workload))
+        newest = next((each.checkpoint for each in listed if each.checkpoint is not None), None)
+        return [_listed(each, newest) for each in listed]
 
     async def verify(self, datastore: str, workload: str, checkpoint: str) -> Looks | None:
         """Look at all of a workload's checkpoints, or at one by its name or label; None when it is not there.
@@ -221,7 +223,8 @@ def _total_bytes(entry: Listed, listed: Sequence[Listed]) -> int:
     return total
 
 
-def _listed(entry: Listed) -> dict[str, Any]:
+def _listed(entry: Listed, newest: Checkpoint | None) -> dict[str, Any]:
+    """One in a listing. differs: how the hardware that the newest was taken on is another than its own."""
     one = entry.checkpoint
     order = order_of(entry.name)
     return {
@@ -234,6 +237,7 @@ def _listed(entry: Listed) -> dict[str, Any]:
         "parent": one.parent if one else None,
         "bytes": one.bytes if one else 0,
         "pause_ms": one.pause_ms if one else 0.0,
+        "differs": refusal(one.hardware, newest.hardware) if one and newest else "",
         "problem": entry.problem,
     }
 

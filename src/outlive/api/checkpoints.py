@@ -46,6 +46,12 @@ class Missing(NotFound):
     id = "checkpoint.missing"
 
 
+class Unlike(RefusedForSafety):
+    """A checkpoint was taken on hardware that the machine does not have any more."""
+
+    id = "checkpoint.hardware"
+
+
 class Damaged(RefusedForSafety):
     """What stands in a checkpoint is not what was written there, so it is not gone on from."""
 
@@ -162,13 +168,18 @@ class Checkpoints:
     async def to_resume(self, name: str, checkpoint: str) -> str:
         """The checkpoint that a machine may be resumed from: the one named, or the newest whole one.
 
-        It is looked at for a while, before anything is changed. Raises Missing or Damaged.
+        It is looked at for a while, before anything is changed. Raises Missing, Unlike or Damaged.
         """
         listed = (await self.listed(name))["checkpoints"]
         if checkpoint:
             named = [each for each in listed if checkpoint in (each["name"], each["label"])][:1]
             if not named:
                 raise _missing(name, checkpoint)
+            if differs := self._differs(name, named[0], listed[0]):
+                raise Unlike(
+                    f"Checkpoint {checkpoint} of {name} was taken on other hardware, and {name} goes on as it is.",
+                    cause=differs, remedy="apply the file that the machine had then, and resume it after that",
+                )  # fmt: skip
             if problem := await self._problem(name, named[0], LOOKED_AT_S):
                 raise Damaged(
                     f"Checkpoint {checkpoint} of {name} is damaged, and {name} goes on as it is.", cause=problem,
@@ -177,6 +188,8 @@ class Checkpoints:
             return checkpoint
         begun_at, problem = self.view.now(), ""
         for each in listed:
+            if problem := self._differs(name, each, listed[0]):
+                continue
             left_s = LOOKED_AT_S - (self.view.now() - begun_at)
             if not (problem := await self._problem(name, each, left_s)):
                 return str(each["name"])
@@ -185,6 +198,12 @@ class Checkpoints:
             cause=problem,
             remedy=f"make one with `outlive checkpoint {name}`",
         )
+
+    def _differs(self, name: str, one: dict[str, Any], newest: dict[str, Any]) -> str:
+        """How its hardware differs from the machine's, as far as a checkpoint of its present reign tells."""
+        placed = self.view.mirror.placements.get(name)
+        present = placed is not None and placed.record.generation == newest["generation"]
+        return str(one["differs"]) if present else ""
 
     async def _problem(self, name: str, listed: dict[str, Any], within_s: float) -> str:
         """What is wrong with a checkpoint, as far as can be seen in that time; '' for nothing."""
