@@ -120,7 +120,7 @@ def _forgets_what_ended(state: NodeState, event: Event) -> NodeStep:
 
 
 def test_ended_stays_ended_finds_a_host_that_forgets_what_ended() -> None:
-    assert "again" in finds(checkers.EndedStaysEnded, Machines(node_step=_forgets_what_ended))
+    assert "again" in finds(checkers.EndedStaysEnded, Machines(node_step=_forgets_what_ended), kinds=("isolate",))
 
 
 def test_no_dead_while_slot_fresh_finds_a_leader_that_reads_no_slots(monkeypatch: pytest.MonkeyPatch) -> None:
