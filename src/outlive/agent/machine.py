@@ -103,6 +103,7 @@ class MachineRuntime:
         self._checkpoints: dict[str, do.TakeCheckpoint] = {}
         self._warm: WarmStart | None = None
         self._began = False
+        self._noting: asyncio.Task[None] | None = None
 
     @property
     def vm(self) -> Vm | None:
@@ -140,6 +141,7 @@ class MachineRuntime:
 
     async def _warm_start(self, seat: Seat) -> WarmStart:
         around, name, generation = self._around, self._workload.name, self.generation
+        await self._shut_down_noted()
         at = "" if self._began else around.resume_at(name, generation)
         self._began = True
         return await warm_start(
@@ -225,6 +227,7 @@ class MachineRuntime:
         await self._comm.end()
         if runs and is_warm(self._workload):
             await note_shut_down(self._workload, self._data)
+        await self._shut_down_noted()
         try:
             await self._around.floor.wires.unplug(self._workload.name)
         except OutliveError as error:
@@ -469,7 +472,12 @@ class MachineRuntime:
     def _noted(self, note: Noted) -> None:
         log.info(note.what, workload=self._workload.name, reason=note.sentence)
         if note.what == "guest.powered-off" and is_warm(self._workload) and self.role is Role.PRIMARY:
-            self._around.tasks.create_task(note_shut_down(self._workload, self._data))
+            self._noting = self._around.tasks.create_task(note_shut_down(self._workload, self._data))
+
+    async def _shut_down_noted(self) -> None:
+        """That the guest shut down is for the reign to come: written too late it would be taken for the next one's."""
+        if self._noting is not None:
+            await asyncio.wait([self._noting])
 
     def _heard(self, event: control.Event | Ended) -> None:
         match event:

@@ -69,6 +69,7 @@ async def test_a_guest_outlives_the_agent_and_is_adopted_by_the_next(place: Plac
         console = await vm.console.attach()
         await console.write(b"poweroff -f\n")
         assert await place.until_told(2) == (MODULE, FAILED, "the guest powered itself off")
+        assert "guest.powered-off" in [noted.what for noted in place.noted]
     assert [status for _, status, _ in place.told] == [RUNNING, FAILED]
 
 

@@ -58,6 +58,7 @@ _STATES_NOTED = {
     GuestState.RUNNING: "guest.running",
     GuestState.WAITING: "guest.waiting",
     GuestState.MOVED: "guest.moved",
+    GuestState.POWERED_OFF: "guest.powered-off",
 }
 
 
@@ -192,7 +193,9 @@ class Follower:
             self._halted_at = None
         # A communication manager stops the guest and lets it go on as its daily work.
         routine = self._seat.comm_qmp is not None and {before, state} == {GuestState.RUNNING, GuestState.PAUSED}
-        if before is not GuestState.UNKNOWN and state in _STATES_NOTED and not routine:
+        # One that powered itself off while no agent ran has done so all the same.
+        news = before is not GuestState.UNKNOWN or state is GuestState.POWERED_OFF
+        if news and state in _STATES_NOTED and not routine:
             self._noted(Noted(_STATES_NOTED[state], f"the guest is {state.value} and was {before.value}"))
 
     async def _follow_events(self) -> None:
