@@ -213,7 +213,7 @@ class DiskCopies:
     def _read_labels(self) -> DiskLabel | None:
         try:
             return msgspec.json.decode(self._labels_path.read_bytes(), type=DiskLabel)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, ValueError, msgspec.DecodeError, RecursionError):
             return None  # unknown content: the first copy is made anew
 
     def _replay(self) -> None:
@@ -248,8 +248,8 @@ class DiskCopies:
 def make_startable(disks: Sequence[ReplicatedDisk]) -> DiskLabel | None:
     """Before a machine starts from what may be a standby's disks: finish what the log holds, and end being a copy.
 
-    Returns what the disks were a copy of: not to be started from unless it is whole; None: they are no copy.
-    Raises DiskCopyBroken.
+    Returns what the disks were a copy of: not to be started from unless it is whole, as one is not whose label cannot
+    be read; None: they are no copy. Raises DiskCopyBroken.
     """
     if not disks or not (Path(disks[0].path).parent / LABELS).exists():
         return None
@@ -258,7 +258,7 @@ def make_startable(disks: Sequence[ReplicatedDisk]) -> DiskLabel | None:
     if label is not None and label.whole:
         copies.release()
     copies.close()
-    return label
+    return label or DiskLabel("")
 
 
 def payloads_of(writes: Sequence[DiskWrite]) -> list[memoryview]:
