@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -194,6 +195,46 @@ def test_nothing_is_acknowledged_once_frozen(pairing: Pairing) -> None:
         pairing.epoch(3)
     assert pairing.holds(2)
     assert pairing.told[-1] == ("paired", 1), "freezing is not losing"
+
+
+def test_an_epoch_whose_acknowledgement_found_nobody_is_adopted_with_its_pages(pairing: Pairing) -> None:
+    pairing.epoch(1, flags=SEEDING)
+    pairing.epoch(2)
+    assert [pairing.acknowledged() for _ in range(2)] == [1, 2]
+    commit, gone = pairing.copies.commit, threading.Event()
+
+    def slow_commit(*words: Any) -> None:
+        gone.wait(10)
+        commit(*words)
+
+    pairing.copies.commit = slow_commit  # type: ignore[method-assign]
+    pairing.epoch(3)
+    pairing.link.dispose()
+    gone.set()
+    assert pairing.lost.wait(10)
+    whole = pairing.following.freeze()
+    assert whole is not None
+    assert pairing.told[-1] == ("lost", "end-of-stream", whole.epoch)
+    assert pairing.holds(whole.epoch), "an epoch's device state on an older one's memory is no machine"
+
+
+def test_no_later_epoch_makes_good_what_could_not_be_applied(pairing: Pairing) -> None:
+    tried, go_on = threading.Event(), threading.Event()
+
+    def broken(*_: Any) -> None:
+        tried.set()
+        go_on.wait(10)
+        raise OSError("the disk is gone")
+
+    pairing.copies.apply = broken  # type: ignore[assignment, method-assign]
+    pairing.epoch(1)
+    assert tried.wait(10)
+    for fill in range(2, 8):  # the receiver takes the next of these in the moment in which applying breaks
+        pairing.epoch(fill)
+    go_on.set()
+    assert pairing.lost.wait(10)
+    assert pairing.told[-1] == ("lost", "cannot be applied", 0)
+    assert pairing.following.freeze() is None
 
 
 def test_without_a_whole_epoch_there_is_nothing_to_adopt(pairing: Pairing) -> None:

@@ -6,6 +6,7 @@ thread applies. A third keeps the pulse. The invariant: what `freeze` returns is
 nothing beyond; after it nothing is acknowledged any more, so the primary can let go of nothing newer.
 """
 
+import contextlib
 import queue
 import socket
 import threading
@@ -115,6 +116,7 @@ class Following:
         self._to_apply: queue.Queue[tuple[int, _Open] | None] = queue.Queue(UNAPPLIED_EPOCHS)
         self._decision = threading.Lock()
         self._over = False
+        self._spoilt = False
         self._threads = [
             threading.Thread(target=self._receive_all, name="receive", daemon=True),
             threading.Thread(target=self._apply_all, name="apply", daemon=True),
@@ -188,7 +190,7 @@ class Following:
 
     def _receive_all(self) -> None:
         try:
-            while not self._over:
+            while not (self._over or self._spoilt):
                 self._take(self._receiver.receive(None))
         except LinkBroken:
             self._lose("end-of-stream", 0.0)
@@ -275,20 +277,35 @@ class Following:
         step.payloads = []
         first = not self.epoch
         with self._decision:
-            if self._over:
+            if self._over or self._spoilt:
                 return
             # Whole from here on: this very epoch is adopted, and only now the primary is told.
             self.epoch, self._state = message.epoch, state
             self._output.append(output)
             self._inbound_before, self._inbound = self._inbound, []
             self._finish_step(message.epoch)
-            self._acknowledge(message.epoch)
-            self._to_apply.put((message.epoch, step), timeout=_APPLY_S)
-        self._ports.forget_kept()
+            try:
+                self._acknowledge(message.epoch)
+            finally:
+                # A primary that dies before it hears of it leaves a whole epoch all the same, of which this is a part.
+                self._have_applied(message.epoch, step)
         if first:
             self._callbacks.paired(message.epoch)
         if message.flags & FINAL:
             self._callbacks.handed_over(message.epoch)
+
+    def _have_applied(self, epoch: int, step: _Open) -> None:
+        self._ports.forget_kept()
+        try:
+            self._to_apply.put((epoch, step), timeout=_APPLY_S)
+        except queue.Full:
+            self._spoil()
+            raise
+
+    def _spoil(self) -> None:
+        """What lies here is no whole epoch, and no later one makes it whole: never to be adopted."""
+        self._spoilt = True
+        self.epoch = 0
 
     def _whole_step(self, message: Message) -> tuple[StepHead, memoryview, list[bytes]]:
         head, state, output = handshake.unpack_step(message.payload, self._port_count)
@@ -313,9 +330,21 @@ class Following:
                     self._disks.apply(self.reign.generation, self.reign.pairing, epoch, step.writes)
                 self._applied += 1
             except Exception as error:
-                self.epoch = 0  # what lies here is no whole epoch: never to be adopted
                 _log.error("applying.failed", because=str(error))
+                self._spoilt = True
+                # The receiving thread may wait for room here, with the decision in its hands.
+                ended = self._drained()
+                with self._decision:
+                    self._spoil()
                 self._lose(f"cannot be applied: {error}", 0.0)
-                while self._to_apply.get() is not None:
-                    pass
+                while not ended:
+                    ended = self._to_apply.get() is None
                 return
+
+    def _drained(self) -> bool:
+        """Throw away what waits to be applied; whether the end was among it."""
+        with contextlib.suppress(queue.Empty):
+            while self._to_apply.get_nowait() is not None:
+                pass
+            return True
+        return False
