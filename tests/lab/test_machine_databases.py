@@ -21,8 +21,8 @@ from outlive.lab.watching import watched
 
 CUTS = 20
 BOOT_S, FOLLOWED_S, AGAIN_S = 300.0, 180.0, 120.0
-CLIENTS, SECONDS = 4, 12
-SOONEST_S, LATEST_S = 2.0, 6.0
+CLIENTS, SECONDS = 4, 15
+SOONEST_S, LATEST_S = 0.5, 5.0
 CHECKPOINT_S = 3
 GIVEN_UP_S = 2.0
 CLOCK_S = 0.5
@@ -68,6 +68,7 @@ def test_hot_every_commit_that_a_client_saw_is_there_and_its_connection_goes_on(
         for number in range(CUTS):
             primary, standby = machines.until_followed(lab, stage.wish.name, FOLLOWED_S)
             with Bench(stage.database, tmp_path / f"bench-{number}", clients=CLIENTS, seconds=SECONDS) as bench:
+                bench.until_begun()
                 time.sleep(random.uniform(SOONEST_S, LATEST_S))
                 lab.kill(primary)
                 outcome = bench.judge()
@@ -109,6 +110,7 @@ def test_warm_the_database_is_as_at_the_checkpoint_and_whole(lab: Lab, tmp_path:
             with Bench(
                 stage.database, tmp_path / f"bench-{number}", clients=CLIENTS, seconds=SECONDS, silence_s=GIVEN_UP_S
             ) as bench:
+                bench.until_begun()
                 time.sleep(CHECKPOINT_S + random.uniform(SOONEST_S, LATEST_S))
                 lab.kill(primary)
                 after_unix_s, until_unix_s = checkpoints_unix_s(stage, primary)

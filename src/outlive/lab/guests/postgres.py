@@ -17,6 +17,7 @@ from .debian import POSTGRES_PORT, DebianGuest
 from .ledger import LEDGER_SCRIPT, LedgerOutcome, Transaction, judge_ledger, parse_log
 
 CONNECT_S = 2
+BEGIN_S = 60
 CHECK_S = 300.0
 _POLL_S = 0.5
 _END_S = 60.0
@@ -43,13 +44,13 @@ class Postgres:
         (loader,) = self._client.glob("ld-linux*")
         return (*self._enter, str(loader), "--library-path", str(self._client), str(self._client / program), *rest)
 
-    def where(self, silence_s: float) -> str:
+    def where(self, silence_s: float, connect_s: int = CONNECT_S) -> str:
         """How to connect. silence_s: after how long without a sign of the guest's kernel a connection is given up."""
         # Probes are for whoever only waits: the other limit begins with something that was sent.
         probe_s = max(1, int(silence_s / 4))
         return (
             f"host={self.address} port={POSTGRES_PORT} user=postgres dbname=bench sslmode=disable gssencmode=disable "
-            f"connect_timeout={CONNECT_S} tcp_user_timeout={int(silence_s * 1000)} "
+            f"connect_timeout={connect_s} tcp_user_timeout={int(silence_s * 1000)} "
             f"keepalives_idle={probe_s} keepalives_interval={probe_s}"
         )
 
@@ -128,7 +129,7 @@ class Bench:
         silence_s: float = 60.0,
     ) -> None:
         self.run = random.randrange(1, 2**31)
-        self._database, self._folder, self._seconds = database, folder, seconds
+        self._database, self._folder, self._clients, self._seconds = database, folder, clients, seconds
         folder.mkdir(parents=True, exist_ok=True)
         script = folder / "ledger.sql"
         script.write_text(LEDGER_SCRIPT)
@@ -141,7 +142,7 @@ class Bench:
                     *("-n", "-c", str(clients), "-j", "1", "-T", str(seconds)),
                     *("--log", f"--log-prefix={folder / 'log'}"),
                     *("-D", f"run={self.run}", "-D", "number=0"),
-                    *("-f", f"{script}@1", *own, database.where(silence_s)),
+                    *("-f", f"{script}@1", *own, database.where(silence_s, BEGIN_S)),
                 ),
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
@@ -172,13 +173,22 @@ class Bench:
         )
 
     def told(self) -> list[Transaction]:
-        """Wait for its end; what its clients know to be committed. Raises ClientsFailed."""
+        """Wait for its end; what its clients know to be committed. Raises ClientsFailed, also when that is nothing."""
         try:
             self._process.wait(self._seconds + _END_S)
         except subprocess.TimeoutExpired as error:
             raise ClientsFailed(f"pgbench did not end within {self._seconds + _END_S:g} s.") from error
-        logs = sorted(self._folder.glob("log.*"))
-        if not logs:
+        found = [each for log in sorted(self._folder.glob("log.*")) for each in parse_log(log.read_text())]
+        if not found:
             said = self._said.read_text(errors="replace")
-            raise ClientsFailed("pgbench did not begin.", cause=said.strip()[-1000:])
-        return [each for log in logs for each in parse_log(log.read_text())]
+            raise ClientsFailed("pgbench's clients committed nothing.", cause=said.strip()[-1000:])
+        return found
+
+    def until_begun(self) -> None:
+        """Wait until every client has committed something. Raises ClientsFailed, and GuestSilent."""
+        deadline = time.monotonic() + BEGIN_S
+        while len({client for client, _ in self._database.rows(self.run)}) < self._clients:
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                said = self._said.read_text(errors="replace")
+                raise ClientsFailed("Not all of pgbench's clients began.", cause=said.strip()[-1000:])
+            time.sleep(_POLL_S)
