@@ -281,9 +281,11 @@ class Manager:
             if not isinstance(first, Status):
                 raise ManagerUnreachable("The communication manager did not begin with its status.")
             return cls(reader, writer, first)
-        except (OSError, ValueError, TimeoutError, msgspec.DecodeError) as error:
+        except BaseException as error:
             if writer is not None:
                 writer.close()
+            if not isinstance(error, (OSError, ValueError, msgspec.DecodeError)):
+                raise
             cause = str(error) or f"no answer within {within_s:g} s"
             raise ManagerUnreachable(
                 f"The communication manager at {socket_path} does not answer.", cause=cause
