@@ -257,3 +257,17 @@ LOST = control.PeerLost("silence", 150.0, 3, 7, 3)
 )
 def test_phases_follow_what_is_told(phase: str, event: control.Event, then: str) -> None:
     assert phase_after(phase, event) == then
+
+
+async def test_several_may_end_it_at_once(scene: Scene) -> None:
+    one = scene.comm()
+    await one.start(scene.config())
+    one.follow()
+    await asyncio.gather(one.end(), one.end(), one.end())
+    assert (scene.pids, one.runs, one.phase) == ([], False, "")
+    await one.start(scene.config())
+    one.follow()
+    os.kill(scene.pids[0], signal.SIGKILL)
+    await asyncio.sleep(0.01)  # its follower has seen that, and clears up
+    await one.end()
+    assert (scene.pids, one.runs) == ([], False)

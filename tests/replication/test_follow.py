@@ -207,7 +207,7 @@ def test_an_epoch_whose_acknowledgement_found_nobody_is_adopted_with_its_pages(p
         gone.wait(10)
         commit(*words)
 
-    pairing.copies.commit = slow_commit  # type: ignore[method-assign]
+    pairing.copies.commit = slow_commit  # type: ignore[assignment, method-assign]
     pairing.epoch(3)
     pairing.link.dispose()
     gone.set()

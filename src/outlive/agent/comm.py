@@ -63,6 +63,7 @@ class Comm:
         self._running: runner.Running | None = None
         self._manager: control.Manager | None = None
         self._follower: asyncio.Task[None] | None = None
+        self._ending = asyncio.Lock()
         self.phase = ""
 
     @property
@@ -120,8 +121,15 @@ class Comm:
         await self._manager.send(command, within_s=ASKED_WITHIN_S)
 
     async def end(self) -> None:
-        """End it at once, with whatever it holds back; returns when nothing of it is left."""
+        """End it at once, with whatever it holds back; returns when nothing of it is left.
+
+        Several may ask for that at once: whoever saw it die, and whoever tears its machine down.
+        """
         await self._unfollow()
+        async with self._ending:
+            await self._end()
+
+    async def _end(self) -> None:
         if self._running is not None:
             with contextlib.suppress(runner.ModuleUnkillable):
                 await self._running.stop(0.0, signal.SIGKILL)
