@@ -1,0 +1,39 @@
+"""Two voices for one machine are heard; one that takes over, and comes back later, is none too many."""
+
+import pytest
+
+from outlive.lab.speaking import Voices
+
+
+def heard(*said: tuple[float, str]) -> Voices:
+    voices = Voices()
+    for at_s, host in said:
+        voices.heard(at_s, host)
+    return voices
+
+
+@pytest.mark.parametrize(
+    ("said", "turns"),
+    [
+        ([], []),
+        ([(0.0, "a"), (0.1, "a"), (9.0, "a")], ["a"]),
+        ([(0.0, "a"), (5.0, "b"), (5.1, "b")], ["a", "b"]),
+        # Soon after it began: takeovers may follow each other as long as each host is new.
+        ([(0.0, "a"), (0.1, "b"), (0.2, "c")], ["a", "b", "c"]),
+        ([(0.0, "a"), (5.0, "b"), (9.0, "a"), (12.0, "b")], ["a", "b", "a", "b"]),
+    ],
+)
+def test_turns_taken_one_after_the_other_are_no_double_run(said: list[tuple[float, str]], turns: list[str]) -> None:
+    voices = heard(*said)
+    assert ([host for _, host in voices.turns], voices.both) == (turns, [])
+
+
+def test_a_host_that_was_replaced_and_still_speaks_is_told() -> None:
+    voices = heard((0.0, "a"), (5.0, "b"), (5.3, "a"), (5.4, "b"), (5.9, "a"))
+    assert voices.both == [(5.3, "a"), (5.9, "a")]
+    assert [host for _, host in voices.turns] == ["a", "b"]
+
+
+def test_one_that_speaks_in_between_for_longer_is_caught_once_the_other_is_heard_again() -> None:
+    voices = heard((0.0, "a"), (5.0, "b"), (6.5, "a"), (6.6, "b"))
+    assert voices.both == [(6.6, "b")]
