@@ -54,6 +54,7 @@ ADOPTED_WITHIN_S = 10.0
 RESUMED_POLL_S = 0.05
 OPENED_TRIES = 3
 HELD_PHASES = ("paired", "lost", "handed-over")
+PRIMARY_PHASES = ("free", "seeding", *HELD_PHASES)
 
 log = structlog.get_logger()
 
@@ -79,7 +80,10 @@ class Around:
 
 
 class MachineRuntime:
-    """A workload of kind vm here, in one role. data: its data folder in each datastore that its disks are on."""
+    """A workload of kind vm here, in one role. data: its data folder in each datastore that its disks are on.
+
+    _bound: its manager may hold output for a standby, so that after its death none is let out before GoAlone.
+    """
 
     def __init__(
         self, workload: Workload, where: Whereabouts, role: Role, pairing: int, data: Mapping[str, Path], around: Around
@@ -95,6 +99,9 @@ class MachineRuntime:
         self._comm = Comm(workload.name, around.premises, around.tasks, self._heard)
         self._waits = asyncio.Event()
         self._withheld = False
+        self._bound = False
+        self._stopped = False
+        self._revival: asyncio.Task[None] | None = None
         self._adopted: asyncio.Future[control.Adopted] | None = None
         self.move: moves.Move | None = None
         self._found: control.Status | None = None
@@ -197,8 +204,9 @@ class MachineRuntime:
         if not statuses or not is_followed(self._workload) or self.role is Role.INCOMING:
             return statuses
         self._found = await self._comm.adopt()
-        if self._found is None and self.role is Role.STANDBY:
-            return {}
+        if self.role is Role.STANDBY:
+            return statuses if self._found is not None and self._found.phase != "failed" else {}
+        self._bound = self._found is None or self._found.phase != "free"
         return statuses
 
     def watch_adopted(self) -> None:
@@ -209,11 +217,14 @@ class MachineRuntime:
             self._heard(self._found)
             self._comm.follow()
         elif is_followed(self._workload) and self.role is Role.PRIMARY:
-            # It ended while nobody watched: what it held is lost with it, as frames on a wire may be.
+            # It ended while nobody watched: what it held is lost with it, as frames on a wire may be. Nor does
+            # anybody know any more in which pairing it was; the note tells the one in which this machine came here.
+            self.pairing = 0
             self._heard(Ended("it ended while no agent ran", "paired"))
 
     async def stop(self) -> None:
         """Stop it; at once where somebody else has its state already, else by its power button."""
+        await self._revive_no_more()
         runs = self._vm is not None and self._vm.state is GuestState.RUNNING
         superseded = self._around.superseded(self._workload.name, self.generation)
         if self.role is not Role.PRIMARY or superseded or self._comm.phase in HELD_PHASES[1:]:
@@ -245,6 +256,7 @@ class MachineRuntime:
     async def pair(self, command: do.Pair) -> None:
         """Have a standby seeded; what comes of it is told."""
         self.pairing = command.pairing
+        self._bound = True
         order = control.Pair(command.standby, command.address, command.port, command.generation, command.pairing)
         await self._order(order)
 
@@ -253,6 +265,7 @@ class MachineRuntime:
         if self.pairing >= command.pairing:
             return
         self.pairing = command.pairing
+        self._bound = False
         if not self._workload.is_hot:
             await self._end_move()
         elif not self._comm.runs:
@@ -306,7 +319,7 @@ class MachineRuntime:
         def sent(how: Sent) -> None:
             about = {"stood_still_ms": how.downtime_ms, "took_s": round(how.took_s, 2), "bytes": how.bytes}
             log.info("machine.sent", workload=name, target=command.target, **about)
-            self._tell(ev.Migrated(clock(), name, generation, pairing))
+            self._tell(ev.Migrated(clock(), name, generation, pairing, how.downtime_ms))
 
         def failed(reason: str) -> None:
             log.warning("machine.not_sent", workload=name, generation=generation, reason=reason)
@@ -329,18 +342,7 @@ class MachineRuntime:
     async def take_over(self, to_generation: int) -> None:
         """Be the primary from now on. Raises OutliveError or TimeoutError; then nothing may be left of it."""
         if self.role is Role.STANDBY:
-            self._adopted = asyncio.get_running_loop().create_future()
-            await self._comm.send(control.Adopt(to_generation))
-            async with asyncio.timeout(ADOPTED_WITHIN_S):
-                adopted = await self._adopted
-            log.info(
-                "machine.adopted",
-                workload=self._workload.name,
-                generation=to_generation,
-                epoch=adopted.epoch,
-                adopt_ms=round(adopted.adopt_ms, 1),
-                load_ms=round(adopted.load_ms, 1),
-            )
+            await self._have_adopted(to_generation)
         elif self._vm is not None:
             await moves.go_on_here(self._vm)
         self.role, self.generation = Role.PRIMARY, to_generation
@@ -348,6 +350,24 @@ class MachineRuntime:
             await self._revive()
         age = (to_generation, self.pairing)
         await self._around.floor.wires.take(self._workload.name, age, machine_of(self._workload))
+
+    async def _have_adopted(self, to_generation: int) -> None:
+        """Its manager adopts the last whole epoch, unless an earlier agent has told it so before it ended."""
+        if self._comm.phase in PRIMARY_PHASES:
+            return
+        self._adopted = asyncio.get_running_loop().create_future()
+        if self._comm.phase != "adopting":
+            await self._comm.send(control.Adopt(to_generation))
+        async with asyncio.timeout(ADOPTED_WITHIN_S):
+            adopted = await self._adopted
+        log.info(
+            "machine.adopted",
+            workload=self._workload.name,
+            generation=to_generation,
+            epoch=adopted.epoch,
+            adopt_ms=round(adopted.adopt_ms, 1),
+            load_ms=round(adopted.load_ms, 1),
+        )
 
     async def checkpoint(self, command: do.TakeCheckpoint) -> None:
         """Have a checkpoint made; CheckpointEnded follows."""
@@ -410,7 +430,7 @@ class MachineRuntime:
 
     async def _until_resumed(self, vm: Vm) -> None:
         """Tell that the machine runs once it has gone on from its checkpoint."""
-        while self._withheld and self._vm is vm:
+        while self._withheld and self._vm is vm and not self._stopped:
             if vm.state is GuestState.RUNNING:
                 self._withheld = False
                 self._around.told(MODULE, ModuleStatus.RUNNING, "")
@@ -428,6 +448,12 @@ class MachineRuntime:
         except (OutliveError, OSError) as error:
             await self._end_both()
             self._around.told(MODULE, ModuleStatus.FAILED, f"its communication manager could not be replaced: {error}")
+
+    async def _revive_no_more(self) -> None:
+        self._stopped = True
+        if self._revival is not None and not self._revival.done():
+            self._revival.cancel()
+            await asyncio.wait([self._revival])
 
     async def _resume(self) -> None:
         """Let the guest go on: it stands still after a hand-over, or where its manager died in the middle of one."""
@@ -484,11 +510,13 @@ class MachineRuntime:
             case control.Status():
                 if self.role is Role.PRIMARY:
                     self.pairing = max(self.pairing, event.pairing)
+                elif event.phase in PRIMARY_PHASES:
+                    # It adopted while no agent listened, and what it told of that went nowhere.
+                    self._has_adopted(control.Adopted(event.epoch, event.generation, 0.0, 0.0))
                 if (before := missed(event)) is not None:
                     self._heard(before)
             case control.Adopted():
-                if self._adopted is not None and not self._adopted.done():
-                    self._adopted.set_result(event)
+                self._has_adopted(event)
             case control.Checkpointed(name=checkpoint):
                 self._checkpoint_ended(checkpoint, whole=True, reason=f"{event.bytes} bytes")
             case control.CheckpointFailed(name=checkpoint, reason=reason):
@@ -499,6 +527,8 @@ class MachineRuntime:
                 self.seeding = event
             case control.Refused(command=command, reason=reason):
                 log.warning("comm.refused", workload=self._workload.name, order=command, reason=reason)
+                if command == "Adopt":
+                    self._not_adopted(reason)
             case Ended(reason=reason, phase=phase):
                 self._comm_ended(reason, phase)
             case _:
@@ -509,14 +539,27 @@ class MachineRuntime:
     def _about(self) -> About:
         return About(self._workload.name, self.generation, self.pairing, self.role, self._around.floor.address)
 
+    def _has_adopted(self, adopted: control.Adopted) -> None:
+        if self._adopted is not None and not self._adopted.done():
+            self._adopted.set_result(adopted)
+
+    def _not_adopted(self, reason: str) -> bool:
+        """Whether it was to adopt, and that is over now."""
+        if self._adopted is None or self._adopted.done():
+            return False
+        self._adopted.set_exception(CommFailed("The standby could not be adopted.", cause=reason))
+        return True
+
     def _comm_ended(self, reason: str, phase: str) -> None:
         reason = f"the communication manager ended: {reason}"
-        if self._adopted is not None and not self._adopted.done():
-            self._adopted.set_exception(CommFailed("The standby could not be adopted.", cause=reason))
+        if self._not_adopted(reason):
+            pass  # whoever waits for it clears away what is left
         elif self.role is Role.STANDBY:
             self._standby_failed(reason)
             return
-        if phase in ("seeding", *HELD_PHASES):
+        # One that was seeding may have held already, and its standby have a whole epoch that was never told here.
+        bound = self._bound or phase in ("seeding", *HELD_PHASES)
+        if bound:
             at, name = self._around.clock(), self._workload.name
             self._tell(ev.PeerLost(at, name, self.generation, self.pairing, self.role, reason))
         if self._withheld:
@@ -525,8 +568,8 @@ class MachineRuntime:
             self._around.told(MODULE, ModuleStatus.FAILED, reason)
             return
         # What was held back is let out only by GoAlone; a manager that held nothing is replaced at once.
-        if phase not in HELD_PHASES and self._vm is not None and self._vm.pid is not None:
-            self._around.tasks.create_task(self._revive())
+        if not bound and not self._stopped and self._vm is not None and self._vm.pid is not None:
+            self._revival = self._around.tasks.create_task(self._revive())
 
     def _standby_failed(self, reason: str) -> None:
         at, name = self._around.clock(), self._workload.name

@@ -298,12 +298,16 @@ class PeerLost:
 
 @dataclass(frozen=True, slots=True)
 class Migrated:
-    """At the source: the guest stands still here, and all of it is at the target, which waits for TakeOver."""
+    """At the source: the guest stands still here, and all of it is at the target, which waits for TakeOver.
+
+    stood_still_ms: how long it has stood still by now.
+    """
 
     at: float
     workload: str
     generation: int
     pairing: int
+    stood_still_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

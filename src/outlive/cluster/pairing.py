@@ -110,7 +110,9 @@ def _hand_over(turn: Turn, reign: Reign, placed: rec.PlacementRecord) -> None:
     link, at = reign.link, turn.state.at
     if placed.hand_over and link.whole and link.handing_since is None and not link.lost:
         _set_link(turn, reign, handing_since=at)
-        turn.do(HandOver(placed.workload, reign.generation, link.pairing, placed.because))
+        about = {"workload": placed.workload, "generation": reign.generation}
+        cause = turn.note("machine.handed_over", because=placed.because, **about)
+        turn.do(HandOver(placed.workload, reign.generation, link.pairing, cause))
     elif link.handing_since is not None and at - link.handing_since >= turn.state.timing.hand_over_s:
         _lose(turn, reign, f"{placed.standby} did not take over what was handed to it", placed.because)
 
@@ -172,6 +174,10 @@ def on_migrated(turn: Turn, event: Migrated) -> None:
     """All of it is at the target."""
     reign = _current(turn, event.workload, event.generation, event.pairing)
     if reign is not None and not reign.link.complete:
+        turn.note(
+            "machine.sent", because=reign.because, workload=event.workload, generation=event.generation,
+            text=f"all of it is at its target; it has stood still for {event.stood_still_ms:.0f} ms",
+        )  # fmt: skip
         _set_link(turn, reign, complete=True, asked_at=None)
 
 
