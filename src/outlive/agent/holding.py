@@ -38,7 +38,7 @@ from .observe import Tell
 from .seating import is_followed, lock_path
 
 PATIENCE_S = 3.0
-RETRY_S = 0.2
+RETRY_S = 0.05
 OWNED_WITHIN_S = 5.0
 
 log = structlog.get_logger()
@@ -83,6 +83,7 @@ class Holding:
         self._tell = tell
         self._data: dict[str, Path] = {}
         self._lock_watch: asyncio.Task[None] | None = None
+        self._guarded = generation
 
     @property
     def name(self) -> str:
@@ -155,7 +156,7 @@ class Holding:
         with _step("guard"):
             folder = self._ground.premises.tree.workload(self.name)
             await self._ground.guard.protect(self.name, to_generation, folder, ())
-        self.generation = to_generation
+        self.generation = self._guarded = to_generation
         if self.role is Role.INCOMING and self._data:
             with _step("lock"):
                 await self._take_lock(PATIENCE_S)
@@ -240,10 +241,18 @@ class Holding:
         await self._ground.addresses.add(address, self._ground.guard.deadline_at - now, counted_from_s=now)
 
     async def adopt(self, held: Held, entry: Entry) -> dict[str, ModuleStatus]:
-        """Take over what an earlier agent left in force; empty when it is not whole and must be cleared away."""
+        """Take over what an earlier agent left in force; empty when it is not whole and must be cleared away.
+
+        A standby that was taking over stays one here, under the guard at the next generation: whether it goes on is
+        for the node to say again.
+        """
         note = await asyncio.to_thread(read_note, self._states)
-        if note is None or (note.generation, note.role) != (held.generation, held.role):
+        same = [(held.generation, held.role)]
+        if entry.generation > held.generation:
+            same.append((entry.generation, Role.PRIMARY))
+        if note is None or (note.generation, note.role) not in same:
             return {}
+        self._guarded = entry.generation
         self.pairing = note.pairing
         self._data = {name: Path(path) for name, path in note.data.items()}
         if self._data.keys() != set(datastores_of(self.workload)):
@@ -269,7 +278,7 @@ class Holding:
         for address in self.addresses:
             await insisting("address.not_removed", self.name, partial(self._ground.addresses.remove, address))
         self.addresses = ()
-        await clear(self._ground, self.name, self.generation)
+        await clear(self._ground, self.name, self._guarded)
         if self.lock is not None:
             self.lock.close()
             self.lock = None
