@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -64,6 +65,7 @@ class Local:
     def __init__(self, name: str) -> None:
         self.name = name
         self.runs = name == "b"
+        self.pressed: list[str] = []
         self.console_of = Console()
         self.datastore: str | None = "shared" if self.runs else None
         self.found: list[dict[str, Any]] = []
@@ -81,6 +83,10 @@ class Local:
 
     async def screenshot(self, workload: str) -> bytes | None:
         return PNG if self.runs else None
+
+    async def press(self, workload: str, button: str) -> bool:
+        self.pressed.append(button)
+        return self.runs
 
     async def console(self, workload: str, replay_bytes: int) -> ConsoleUse | None:
         if not self.runs:
@@ -116,9 +122,13 @@ class Pretended:
         self.others: dict[str, int] = {}
         self.asked = 0
         self.store_reachable = True
+        self.recorded: list[str] = []
 
     def now(self) -> float:
         return time.monotonic()
+
+    def record(self, kind: str, **about: str) -> None:
+        self.recorded.append(kind)
 
     async def ask_peer(
         self, host: str, method: str, path: str, body: bytes = b"", *, answer_s: float = 10.0
@@ -178,6 +188,16 @@ async def test_a_picture_comes_whole_from_where_it_runs(tmp_path: Path) -> None:
         with pytest.raises(Answered, match="vm does not run") as caught:
             await on(a, lambda client: client.content("/v1/workloads/vm/screenshot", 1 << 20))
         assert (caught.value.id, caught.value.exit_code) == ("machine.not-running", 1)
+
+
+async def test_a_button_is_pressed_where_it_runs_and_an_unknown_one_nowhere(tmp_path: Path) -> None:
+    async with two(tmp_path, picture()) as (a, b):
+        path = "/v1/workloads/vm/button"
+        assert (await on(a, lambda client: client.post(path, {"press": "pause"})))["host"] == "b"
+        for wrong in ({"press": "explode"}, {}, {"press": "reset", "harder": True}):
+            with pytest.raises(Answered, match="not what was expected"):
+                await on(a, partial(Client.post, path=path, body=wrong))
+        assert (b.local.pressed, b.recorded, a.recorded) == (["pause"], ["guest.asked_to_pause"], [])
 
 
 async def test_a_console_is_used_through_another_agent_and_left_when_its_user_goes(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ class Machines:
         self.checkpoints = [checkpoint("g1-2", label="before-upgrade", parent="g1-1"), checkpoint("g1-1")]
         self.checked = [{"name": "g1-2", "whole": True, "problem": ""}, {"name": "g1-1", "whole": True, "problem": ""}]
         self.picture = PNG
+        self.pressed: list[str] = []
 
     def __call__(self, asked: Asked) -> Answer:
         path, _, query = asked.path.partition("?")
@@ -45,6 +46,9 @@ class Machines:
             case "GET", "/v1/workloads/db/checkpoints/verify":
                 told = [{"name": "g1-2", "done_bytes": MIB, "total_bytes": 3 * MIB}, *self.checked]
                 return 200, Pieces(json.dumps(each).encode() + b"\n" for each in told)
+            case "POST", "/v1/workloads/db/button":
+                self.pressed.append(asked.json["press"])
+                return 200, {"workload": "db", "host": "a", "pressed": asked.json["press"]}
             case "POST", "/v1/operations":
                 return 202, {
                     "operation": {"id": "op-1", **asked.json},
@@ -174,3 +178,12 @@ def test_networks_are_made_once_changed_listed_and_removed(one_host: OneHost) ->
     assert run("network", "rm", "lab-a").code == 1
     assert "There are no networks yet" in run("network", "list").err
     assert run("network", "create", "Bad_Name").code == 2
+
+
+def test_buttons_are_pressed_where_the_machine_runs_and_a_reset_asks_first(run: Run, machines: Machines) -> None:
+    assert run("vm", "pause", "db")[0] == 0
+    code, out, _ = run("vm", "unpause", "db", "--json")
+    assert (code, json.loads(out)["pressed"]) == (0, "unpause")
+    assert run("vm", "reset", "db")[0] == 3
+    assert run("vm", "reset", "db", "--yes")[0] == 0
+    assert machines.pressed == ["pause", "unpause", "reset"]

@@ -23,7 +23,7 @@ from outlive.replication.checkpoint import Checkpoint, order_of, refusal
 from outlive.replication.checkpoint_errors import CheckpointFailed
 from outlive.replication.checkpoint_folder import Listed, folder_of
 from outlive.runtime.vm.console import Attachment, last_output
-from outlive.runtime.vm.vm import Vm
+from outlive.runtime.vm.vm import Vm, VmRefused
 
 from .holdings import Holdings
 from .seating import Floor
@@ -95,6 +95,20 @@ class LocalMachines:
         """What its display shows, as PNG. Raises VmFailed, VmUnreachable or ConsoleClosed."""
         vm = self._running(workload)
         return await vm.screenshot() if vm is not None else None
+
+    async def press(self, workload: str, button: str) -> bool:
+        """Press one of its buttons: pause, unpause or reset. Raises VmRefused, VmFailed or VmUnreachable."""
+        vm = self._running(workload)
+        if vm is None:
+            return False
+        if button != "reset" and vm.seat.comm_qmp is not None:
+            raise VmRefused(
+                f"{workload} is neither paused nor let go on by hand.",
+                cause="its communication manager does both, for each epoch or checkpoint",
+                remedy="stop it instead, or make it cold first",
+            )
+        await {"pause": vm.pause, "unpause": vm.resume, "reset": vm.reset}[button]()
+        return True
 
     async def console(self, workload: str, replay_bytes: int) -> ConsoleUse | None:
         """Begin to use its console. Raises ConsoleClosed."""

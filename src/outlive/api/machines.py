@@ -7,8 +7,10 @@ stream by a session; the session names its host, so that no agent remembers anot
 
 import secrets
 from collections.abc import AsyncIterator
+from typing import Literal
 from urllib.parse import quote
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -18,7 +20,7 @@ from outlive.errors import UsageInvalid
 
 from . import relaying
 from .boards import own_boards
-from .bodies import body, number
+from .bodies import body, decoded, number
 from .problems import Encoded, NotFound, NotRunning
 from .view import ConsoleUse, View
 
@@ -49,6 +51,7 @@ class Machines:
             Route(f"{at}/screenshot", self.own_screenshot, methods=["GET"]),
             Route(f"{at}/console", self.own_console, methods=["GET"]),
             Route(f"{at}/console/{{session}}", self.own_typed, methods=["POST"]),
+            Route(f"{at}/button", self.own_button, methods=["POST"]),
         ]
 
     def routes(self) -> list[Route]:
@@ -58,6 +61,7 @@ class Machines:
             Route(f"{at}/screenshot", self.screenshot, methods=["GET"]),
             Route(f"{at}/console", self.console, methods=["GET"]),
             Route(f"{at}/console/{{session}}", self.typed, methods=["POST"]),
+            Route(f"{at}/button", self.button, methods=["POST"]),
         ]
 
     # Wherever it runs.
@@ -94,6 +98,17 @@ class Machines:
         path = f"{_path(host, name)}/console/{quote(session, safe='')}"
         most = relaying.MOST_PROBLEM_BYTES
         return await relaying.whole(self.view, host, "POST", path, keys, most_bytes=most, within_s=TYPED_S)
+
+    async def button(self, request: Request) -> Response:
+        """Press one of a machine's buttons: the body is {"press": "pause" | "unpause" | "reset"}."""
+        name, pressed = request.path_params["name"], await body(request)
+        decoded(pressed, _Button)
+        host = self._host_of(name, "buttons")
+        if host == self.view.host:
+            return await self._press(name, pressed)
+        most = relaying.MOST_PROBLEM_BYTES
+        path = f"{_path(host, name)}/button"
+        return await relaying.whole(self.view, host, "POST", path, pressed, most_bytes=most, within_s=TYPED_S)
 
     def _placed_on(self, name: str) -> str | None:
         placed = self.view.mirror.placements.get(name)
@@ -143,6 +158,10 @@ class Machines:
         name = self._own(request)
         return await self._typed(name, request.path_params["session"], await _keys(request))
 
+    async def own_button(self, request: Request) -> Response:
+        """Press a button of a machine that runs here."""
+        return await self._press(self._own(request), await body(request))
+
     def _own(self, request: Request) -> str:
         self._check_host(request)
         name: str = request.path_params["workload"]
@@ -158,6 +177,13 @@ class Machines:
         if picture is None:
             raise _not_running(name, f"nothing of it runs on {self.view.host} now")
         return Response(picture, media_type="image/png")
+
+    async def _press(self, name: str, pressed: bytes) -> Response:
+        button = decoded(pressed, _Button).press
+        if not await self.view.local.press(name, button):
+            raise _not_running(name, f"nothing of it runs on {self.view.host} now")
+        self.view.record(f"guest.asked_to_{button}", workload=name, host=self.view.host)
+        return Encoded({"workload": name, "host": self.view.host, "pressed": button})
 
     async def _console(self, name: str, replay: int) -> Response:
         if len(self._consoles) >= MOST_SESSIONS:
@@ -183,6 +209,10 @@ class Machines:
             raise _no_console(name)
         await use.type(keys)
         return Encoded({"taken": len(keys)})
+
+
+class _Button(msgspec.Struct, forbid_unknown_fields=True):
+    press: Literal["pause", "unpause", "reset"]
 
 
 async def _written(use: ConsoleUse) -> AsyncIterator[bytes]:

@@ -67,6 +67,10 @@ class LocalMachines(Protocol):
         """What its display shows, as PNG; None when it does not run here. Raises an OutliveError."""
         ...
 
+    async def press(self, workload: str, button: str) -> bool:
+        """Press pause, unpause or reset; False when it does not run here. Raises an OutliveError."""
+        ...
+
     async def console(self, workload: str, replay_bytes: int) -> ConsoleUse | None:
         """Begin to use its console; None when it does not run here. Raises an OutliveError."""
         ...

@@ -7,6 +7,7 @@ import click
 
 from .connect import HOST, SITE, WORKLOAD, cluster_options, say
 from .output import json_option, print_json
+from .vm_buttons import pause, reset, unpause
 
 if TYPE_CHECKING:
     from outlive.client import Client
@@ -22,6 +23,10 @@ def command() -> None:
 
     A machine is a workload: start, stop, migrate, failover, why and the rest work on it as on any other.
     """
+
+
+for each in (pause, unpause, reset):
+    command.add_command(each)
 
 
 @command.command(short_help="Make a virtual machine and its replica.")
