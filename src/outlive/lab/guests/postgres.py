@@ -16,8 +16,8 @@ from .clients import ClientsFailed, GuestSilent
 from .debian import POSTGRES_PORT, DebianGuest
 from .ledger import LEDGER_SCRIPT, LedgerOutcome, Transaction, judge_ledger, parse_log
 
-CONNECT_S = 2
-BEGIN_S = 60
+CONNECT_S = 30
+BEGIN_S = 120.0
 CHECK_S = 300.0
 _POLL_S = 0.5
 _END_S = 60.0
@@ -44,13 +44,13 @@ class Postgres:
         (loader,) = self._client.glob("ld-linux*")
         return (*self._enter, str(loader), "--library-path", str(self._client), str(self._client / program), *rest)
 
-    def where(self, silence_s: float, connect_s: int = CONNECT_S) -> str:
+    def where(self, silence_s: float) -> str:
         """How to connect. silence_s: after how long without a sign of the guest's kernel a connection is given up."""
         # Probes are for whoever only waits: the other limit begins with something that was sent.
         probe_s = max(1, int(silence_s / 4))
         return (
             f"host={self.address} port={POSTGRES_PORT} user=postgres dbname=bench sslmode=disable gssencmode=disable "
-            f"connect_timeout={connect_s} tcp_user_timeout={int(silence_s * 1000)} "
+            f"connect_timeout={CONNECT_S} tcp_user_timeout={int(silence_s * 1000)} "
             f"keepalives_idle={probe_s} keepalives_interval={probe_s}"
         )
 
@@ -142,7 +142,7 @@ class Bench:
                     *("-n", "-c", str(clients), "-j", "1", "-T", str(seconds)),
                     *("--log", f"--log-prefix={folder / 'log'}"),
                     *("-D", f"run={self.run}", "-D", "number=0"),
-                    *("-f", f"{script}@1", *own, database.where(silence_s, BEGIN_S)),
+                    *("-f", f"{script}@1", *own, database.where(silence_s)),
                 ),
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
