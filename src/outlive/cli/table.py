@@ -33,7 +33,7 @@ class Entry:
 
 _SECTIONS: Mapping[str, Mapping[str, str]] = {
     "First": {
-        "demo": "Show a real virtual machine outliving its host, in a lab on this machine.",
+        "demo": "Show a real virtual machine outliving its host.",
         "up": "Make this machine a cluster of one host.",
         "down": "End this machine's agent and its workloads, in order.",
         "doctor": "Check this host: each check with its result and the fix.",
