@@ -57,6 +57,7 @@ def test_a_killed_communication_manager_of_the_primary(scene: MachineScene) -> N
     scene.followed()
 
 
+@pytest.mark.soak
 def test_a_killed_communication_manager_of_the_standby_leaves_the_primary_alone_for_a_while(
     scene: MachineScene,
 ) -> None:
@@ -75,11 +76,14 @@ def test_killed_agents_on_both_sides_are_not_noticed(scene: MachineScene) -> Non
             os.kill(scene.agent_pid(host), signal.SIGKILL)
         time.sleep(4)
         ready.until_ready(scene.lab, 30)
+        # A pair that a busy machine broke meanwhile is for the new agents to decide about.
+        pair = scene.followed()
         nothing_lost(clients.stop())
-    assert scene.followed() == (scene.primary, scene.standby)
+    assert pair == (scene.primary, scene.standby)
     assert "workload.taken_over" not in scene.kinds()
 
 
+@pytest.mark.soak
 def test_a_link_cut_between_the_two_leaves_exactly_one(scene: MachineScene) -> None:
     with scene.clients() as clients:
         time.sleep(1)

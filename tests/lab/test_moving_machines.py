@@ -28,7 +28,7 @@ def moved(scene: MachineScene, target: str) -> str:
     raise AssertionError("the move does not end")
 
 
-@pytest.mark.parametrize("wish", [COLD, WARM, HOT], ids=["cold", "warm", "hot"])
+@pytest.mark.parametrize("wish", [pytest.param(COLD, marks=pytest.mark.soak), WARM, HOT], ids=["cold", "warm", "hot"])
 def test_a_move_is_a_pause_for_its_clients(lab: Lab, tmp_path: Path, wish: machines.Wish) -> None:
     with machine_on_stage(lab, tmp_path, wish, moves=True) as scene:
         target = next(host.name for host in lab.plan.hosts if host.name not in (scene.primary, scene.standby))

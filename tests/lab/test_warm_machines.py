@@ -58,6 +58,7 @@ def test_after_a_power_cut_memory_and_disk_are_as_at_the_newest_checkpoint(scene
     assert int(counted(scene, 5)["written"]) == 35
 
 
+@pytest.mark.soak
 def test_a_damaged_newest_checkpoint_is_passed_over(scene: MachineScene) -> None:
     before = counted(scene, 10)
     newest = until_checkpointed(scene)[-1]

@@ -77,6 +77,7 @@ def goes_on(running: Guest) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.soak
 def test_another_host_goes_on_from_the_newest_whole_checkpoint(datastore: Path, tmp_path: Path) -> None:
     with guest(tmp_path / "a", make_disk(datastore)) as first:
         first.booted()
@@ -265,7 +266,9 @@ running.writer(Path(told["datastore"]), generation=5, step=step).write("test")
 """
 
 
-@pytest.mark.parametrize("step", ["layers", "cut", "standing", "finish"])
+@pytest.mark.parametrize(
+    "step", ["cut", *(pytest.param(step, marks=pytest.mark.soak) for step in ("layers", "standing", "finish"))]
+)
 def test_a_manager_killed_at_any_step_leaves_what_was_whole_and_the_next_one_mends(
     busy: tuple[Guest, Path], step: str
 ) -> None:

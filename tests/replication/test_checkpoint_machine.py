@@ -120,7 +120,7 @@ def datastore() -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.mark.parametrize("firmware", list(Firmware))
+@pytest.mark.parametrize("firmware", [Firmware.BIOS, pytest.param(Firmware.UEFI, marks=pytest.mark.soak)])
 async def test_a_machine_of_the_runtime_goes_on_elsewhere_and_can_be_reset(datastore: Path, firmware: Firmware) -> None:
     host = await find()
     disk = datastore / "data" / "root.raw"

@@ -71,6 +71,7 @@ def highest_number(disk: Path) -> int:
     return highest
 
 
+@pytest.mark.soak
 def test_connections_outlive_a_power_cut_with_two_processors_a_gigabyte_two_cards_and_two_disks(tmp_path: Path) -> None:
     with hot_pair(Shape(memory_mib=1024, cpus=2, machine="q35", nics=2, disk_mib=(32, 8))) as scene:
         idle = scene.server()

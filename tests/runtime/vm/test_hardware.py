@@ -53,7 +53,7 @@ def held(seat: Seat, machine: Machine) -> Seat:
     )
 
 
-@pytest.mark.parametrize("board", list(MachineType))
+@pytest.mark.parametrize("board", [pytest.param(MachineType.PC, marks=pytest.mark.soak), MachineType.Q35])
 async def test_a_machine_with_every_kind_of_device_boots_and_they_are_where_they_belong(
     place: Place, board: MachineType
 ) -> None:
@@ -97,7 +97,9 @@ def memory_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("account", [None, NOBODY], ids=["as root", "as its own user"])
+@pytest.mark.parametrize(
+    "account", [pytest.param(None, marks=pytest.mark.soak), NOBODY], ids=["as root", "as its own user"]
+)
 async def test_watched_memory_goes_together_with_the_sandbox(
     place: Place, memory_folder: Path, account: object, tmp_path: Path
 ) -> None:

@@ -59,6 +59,7 @@ async def _counts_on(place: Place, seat: Seat, after: bytes) -> None:
     await place.said(seat, f"count {last + 20}\r".encode())
 
 
+@pytest.mark.soak
 async def test_a_guest_with_a_shared_disk_goes_on_at_the_target(place: Place) -> None:
     machine = place.machine(disks=(disk(),))
     async with two(place, machine) as (here, there):

@@ -54,6 +54,7 @@ async def test_a_guest_waits_for_a_disk_that_is_full_and_goes_on_when_there_is_r
         assert [status for _, status, _ in place.told] == [ModuleStatus.RUNNING]
 
 
+@pytest.mark.soak
 async def test_a_guest_that_hangs_is_reset_and_told_when_that_does_not_help(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

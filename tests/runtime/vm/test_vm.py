@@ -22,7 +22,10 @@ RUNNING, FAILED = ModuleStatus.RUNNING, ModuleStatus.FAILED
 
 @pytest.mark.parametrize(
     ("board", "form"),
-    [(MachineType.PC, DiskFormat.RAW), (MachineType.Q35, DiskFormat.QCOW2)],
+    [
+        pytest.param(MachineType.PC, DiskFormat.RAW, marks=pytest.mark.soak),
+        (MachineType.Q35, DiskFormat.QCOW2),
+    ],
     ids=["pc-raw", "q35-qcow2"],
 )
 async def test_a_guest_starts_and_powers_itself_off_when_it_is_stopped(
