@@ -40,5 +40,5 @@ def test_commands_are_completed_even_where_files_are_missing() -> None:
 def test_words_of_a_command_are_completed() -> None:
     assert completed("outlive completion ") == ["bash", "zsh", "fish"]
     assert "--quick" in completed("outlive test --q")
-    assert completed("outlive vm ") == ["check", "create", "import"]
+    assert completed("outlive vm ") == ["check", "create", "import", "pause", "reset", "unpause"]
     assert completed("outlive vm create --rep") == ["--replica-site"]
