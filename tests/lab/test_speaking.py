@@ -1,8 +1,12 @@
 """Two voices for one machine are heard; one that takes over, and comes back later, is none too many."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from outlive.lab.speaking import Voices
+from outlive.errors import Failed
+from outlive.lab.speaking import Voices, listened
 
 
 def heard(*said: tuple[float, str]) -> Voices:
@@ -37,3 +41,10 @@ def test_a_host_that_was_replaced_and_still_speaks_is_told() -> None:
 def test_one_that_speaks_in_between_for_longer_is_caught_once_the_other_is_heard_again() -> None:
     voices = heard((0.0, "a"), (5.0, "b"), (6.5, "a"), (6.6, "b"))
     assert voices.both == [(6.6, "b")]
+
+
+def test_a_host_that_cannot_be_listened_to_is_no_silent_one() -> None:
+    host = SimpleNamespace(name="a", namespace="no-such-namespace-of-a-lab")
+    lab: Any = SimpleNamespace(plan=SimpleNamespace(hosts=[host]))
+    with pytest.raises(Failed, match="not listened to"), listened(lab):
+        pass

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from outlive.errors import Failed
+
 from .lab import Lab
 
 LOOK_S = 0.005
@@ -70,8 +72,9 @@ class _Host:
 
 @contextmanager
 def listened(lab: Lab) -> Iterator[Voices]:
-    """Listen to all hosts of a lab for as long as the block lasts."""
+    """Listen to all hosts of a lab for as long as the block lasts. Raises Failed when one could not be listened to."""
     voices, stop, lock = Voices(), threading.Event(), threading.Lock()
+    deaf: list[Exception] = []
 
     def listen(host: _Host) -> None:
         host.enter()
@@ -82,8 +85,14 @@ def listened(lab: Lab) -> Iterator[Voices]:
                 if spoke:
                     voices.heard(now, host.name)
 
+    def listen_or_tell(host: _Host) -> None:
+        try:
+            listen(host)
+        except Exception as error:
+            deaf.append(error)  # whatever it is, nobody may take silence for an answer
+
     threads = [
-        threading.Thread(target=listen, args=(_Host(each.name, each.namespace),), daemon=True)
+        threading.Thread(target=listen_or_tell, args=(_Host(each.name, each.namespace),), daemon=True)
         for each in lab.plan.hosts
     ]
     for thread in threads:
@@ -94,3 +103,5 @@ def listened(lab: Lab) -> Iterator[Voices]:
         stop.set()
         for thread in threads:
             thread.join(5)
+    if deaf:
+        raise Failed("A host of the lab was not listened to.", cause=str(deaf[0])) from deaf[0]
