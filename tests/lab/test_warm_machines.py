@@ -1,5 +1,7 @@
 """A warm machine goes on from its newest whole checkpoint: memory and disk of one moment, wherever it was."""
 
+import contextlib
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from outlive.lab import machines
+from outlive.lab.guests.clients import GuestSilent
 from outlive.lab.lab import Lab
 
 from .machine_scene import MachineScene, machine_on_stage
@@ -44,6 +47,18 @@ def counted(scene: MachineScene, numbers: int) -> dict[str, str]:
             server.ask(f"inc 901 {number + 1}")
             server.ask(f"dw 902 {number + 1}")
         return server.state()
+
+
+def until_another(scene: MachineScene, instances: set[str]) -> dict[str, str]:
+    """Wait until a guest that is none of these answers; what it says of itself."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with contextlib.suppress(GuestSilent):
+            found = scene.state()
+            if found["instance"] not in instances:
+                return found
+        time.sleep(0.2)
+    raise AssertionError("it is not booted anew")
 
 
 def test_after_a_power_cut_memory_and_disk_are_as_at_the_newest_checkpoint(scene: MachineScene) -> None:
@@ -85,6 +100,21 @@ def test_one_that_was_shut_down_in_order_is_booted_and_keeps_all_that_is_on_its_
     scene.lab.kill(scene.primary)
     scene.runs_elsewhere()
     assert int(scene.state()["written"]) == 20
+
+
+def test_one_that_powers_itself_off_is_booted_and_not_taken_back_to_before_that(scene: MachineScene) -> None:
+    until_checkpointed(scene)
+    before = counted(scene, 20)
+    with scene.server() as server:
+        server.tell("poweroff")
+    booted = until_another(scene, {before["instance"]})
+    assert int(booted["written"]) == 20
+    # In the same reign, before it was checkpointed again or soon after: what it did before it shut down is over.
+    scene.kill_processes(scene.primary, "vm", signal.SIGKILL)
+    time.sleep(1)
+    after = scene.state()
+    assert after["instance"] != before["instance"]
+    assert int(after["written"]) == 20
 
 
 def test_a_datastore_that_hangs_costs_checkpoints_and_not_the_guest(scene: MachineScene) -> None:
