@@ -13,7 +13,7 @@ import structlog
 
 from outlive.cluster import commands as do
 from outlive.cluster import events as ev
-from outlive.cluster.commands import Journal, Role
+from outlive.cluster.commands import Held, Journal, Role
 from outlive.cluster.heartbeat import ModuleStatus
 from outlive.cluster.workload import Workload
 from outlive.errors import OutliveError
@@ -95,10 +95,15 @@ class Holdings:
         alive: dict[str, dict[str, ModuleStatus]] = {}
         for held in journal.held if journal is not None else ():
             entry = entries.get(held.workload.name)
-            if entry is None or entry.state != "protected" or entry.generation != held.generation:
+            if entry is None or entry.state != "protected" or not _is_of(entry, held):
                 continue
             holding = self._holding(held.workload, held.generation, held.role, held.pairing)
-            statuses = await holding.adopt(held, entry)
+            try:
+                statuses = await holding.adopt(held, entry)
+            except (OutliveError, OSError) as error:
+                # One that cannot be had again must not keep the agent from all the others.
+                log.error("workload.not_adopted", workload=holding.name, generation=held.generation, reason=str(error))
+                statuses = {}
             if statuses:
                 self._held[holding.name] = holding
                 alive[holding.name] = statuses
@@ -310,3 +315,9 @@ class Holdings:
         """Let go of nothing; the next agent adopts what runs."""
         for holding in self._held.values():
             holding.leave()
+
+
+def _is_of(entry: Entry, held: Held) -> bool:
+    """Whether the guard protects what the journal tells of; a standby may have been taking over when its agent died."""
+    taking_over = held.role is Role.STANDBY and held.ended is None and entry.generation == held.generation + 1
+    return entry.generation == held.generation or taking_over

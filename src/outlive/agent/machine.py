@@ -47,7 +47,7 @@ from .seating import (
     seat_of,
     were_made,
 )
-from .warm_start import WarmStart, note_shut_down, same_disks, warm_start
+from .warm_start import WarmStart, adopted_start, note_shut_down, same_disks, warm_start
 
 WAITS_WITHIN_S = 60.0
 ADOPTED_WITHIN_S = 10.0
@@ -200,6 +200,11 @@ class MachineRuntime:
         taps = {nic.name: tap for nic in machine_of(self._workload).nics if (tap := await self._plug(nic.name))}
         self._began = True
         self._vm = self._make(seat_of(self._around.floor, self._workload, self.role, taps, self._data))
+        if is_warm(self._workload):
+            self._warm = adopted_start(
+                self._workload, self._vm.seat, self._around.floor.emulator(), self._data,
+                run_lock=lock_path(self._workload, self._data),
+            )  # fmt: skip
         statuses = await self._vm.adopt()
         if not statuses or not is_followed(self._workload) or self.role is Role.INCOMING:
             return statuses
@@ -553,8 +558,8 @@ class MachineRuntime:
     def _comm_ended(self, reason: str, phase: str) -> None:
         reason = f"the communication manager ended: {reason}"
         if self._not_adopted(reason):
-            pass  # whoever waits for it clears away what is left
-        elif self.role is Role.STANDBY:
+            return  # whoever waits for it clears away what is left
+        if self.role is Role.STANDBY:
             self._standby_failed(reason)
             return
         # One that was seeding may have held already, and its standby have a whole epoch that was never told here.

@@ -155,7 +155,9 @@ def comm_config_of(
         ram_bytes=machine.memory_mib * MIB,
         pagewatch=str(seat.memory.watched.output),
         nics=tuple(_held_nic(nic, end) for nic in machine.nics if isinstance(end := seat.nics.get(nic.name), Held)),
-        disks=tuple(_replicated(disk, seat.disks[disk.name]) for disk in machine.disks if not disk.read_only),
+        disks=tuple(_replicated(disk, seat.disks[disk.name]) for disk in machine.disks if not disk.read_only)
+        if workload.is_hot
+        else (),
         hot=_hot_values(workload.hot) if workload.is_hot else None,
         listen_address=floor.address,
         tls=None

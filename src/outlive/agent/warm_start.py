@@ -88,6 +88,18 @@ async def warm_start(
     return WarmStart(replace(machine, disks=disks), seat, values, bool(begun.checkpoint))
 
 
+def adopted_start(
+    workload: Workload, seat: Seat, facts: HostFacts, data: Mapping[str, Path], *, run_lock: Path | None
+) -> WarmStart:
+    """What a manager is told of a machine that an earlier agent started: it runs, or waits, and begins from nothing.
+
+    seat: as before any layers, by which its hardware is known.
+    """
+    hardware = _hardware(workload, seat, facts)
+    values = _values(workload, datastore_folder(workload, data), hardware, Beginning("", {}), run_lock, facts)
+    return WarmStart(machine_of(workload), seat, values, resumes=False)
+
+
 def _hardware(workload: Workload, seat: Seat, facts: HostFacts) -> Hardware:
     machine = machine_of(workload)
     words = command_line(workload.name, machine, seat, facts)

@@ -106,8 +106,8 @@ def _serve_primary(
             config, control, wake, ports, machine, took_over.generation if took_over else config.generation
         )
         roles.append(primary.status)
-        if took_over is None:
-            control.tell(primary.status())  # an agent that was quick was told "starting"
+        # An agent that was quick was told "starting", or "adopting" and never how that ended.
+        control.tell(primary.status())
         # What was made so far stays: the collector need not look at it again in the middle of an epoch.
         gc.collect()
         gc.freeze()
