@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -72,7 +72,9 @@ class Scene:
     told: list[ev.Event] = field(default_factory=list)
     started: list[str] = field(default_factory=list)
 
-    def machine(self, comm: FakeComm, role: Role = Role.PRIMARY, pairing: int = 2) -> MachineRuntime:
+    def machine(
+        self, comm: FakeComm, role: Role = Role.PRIMARY, pairing: int = 2, workload: Workload = HOT
+    ) -> MachineRuntime:
         tree = cgroup.Tree(self.folder / "groups", cgroup.find_or_mount())
         premises = Premises(tree, self.folder / "states", self.folder / "logs")
         floor = Floor("c", "a", "10.0.0.1", self.folder, self.folder, self.folder, Wires())
@@ -80,7 +82,7 @@ class Scene:
             premises, floor, lambda *_: None, self.told.append, lambda: AT, self.tasks, lambda: True,
             lambda *_: False, lambda *_: False, lambda *_: "",
         )  # fmt: skip
-        made = MachineRuntime(HOT, Whereabouts("a", "web", 7, None, ()), role, pairing, {}, around)
+        made = MachineRuntime(workload, Whereabouts("a", "web", 7, None, ()), role, pairing, {}, around)
         made._comm = comm  # type: ignore[assignment]
         made._vm = FakeVm()  # type: ignore[assignment]
 
@@ -206,3 +208,20 @@ async def test_the_end_of_a_manager_that_adopts_is_the_end_of_the_takeover_and_o
         await taking
     await asyncio.sleep(0.01)
     assert (scene.started, scene.told) == ([], [])
+
+
+async def test_a_move_that_cannot_begin_is_told_and_harms_nothing(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comm = FakeComm()
+    machine = scene.machine(comm, workload=replace(HOT, protection=Protection.WARM))
+
+    async def hangs(*_: object) -> bool:
+        raise Failed("The datastore of the checkpoints does not answer.")
+
+    monkeypatch.setattr(machines, "same_disks", hangs)
+    await machine.migrate(do.MigrateTo("web", 7, 3, "b", "10.0.0.2", 4000, "x"))
+    (event,) = scene.told
+    assert isinstance(event, ev.MigrationFailed)
+    assert "does not answer" in event.reason
+    assert (scene.started, machine.move) == (["free"], None)

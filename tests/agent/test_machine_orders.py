@@ -187,6 +187,20 @@ ORDERS: list[tuple[do.Command, str]] = [
 ]
 
 
+@pytest.mark.parametrize(("order", "told"), [(ORDERS[0][0], ev.PeerLost), (ORDERS[3][0], ev.MigrationFailed)])
+async def test_a_primary_begins_no_pairing_that_the_next_agent_would_not_know_of(
+    order: do.Command, told: type[ev.Event]
+) -> None:
+    kept = Kept(7)
+    desk = Desk({"web": kept})
+    await desk.carry_out(order, "the disk is full")
+    assert kept.asked == []
+    (event,) = desk.told
+    assert isinstance(event, told)
+    assert isinstance(event, ev.PeerLost | ev.MigrationFailed)
+    assert (event.pairing, event.reason) == (4, "journal: the disk is full")
+
+
 @pytest.mark.parametrize(("order", "asked"), ORDERS)
 async def test_a_primary_is_given_its_orders(order: do.Command, asked: str) -> None:
     kept = Kept(7)

@@ -315,10 +315,15 @@ class MachineRuntime:
             return
         # A checkpoint in the middle of a move would be of neither host.
         await self._comm.end()
-        if is_warm(self._workload) and not await same_disks(self._workload, self._data, command.target):
-            reason = "a checkpoint gave its disks new layers meanwhile; try again"
-            self._tell(ev.MigrationFailed(clock(), name, generation, pairing, reason))
-            await self._revive()
+        try:
+            lacking = await self._lacking_for_move(command.target)
+            tls = await self._tls(command.target)
+        except (OutliveError, OSError) as error:
+            lacking, tls = str(error), None
+        if lacking:
+            self._tell(ev.MigrationFailed(clock(), name, generation, pairing, lacking))
+            if is_warm(self._workload):
+                await self._revive()
             return
 
         def sent(how: Sent) -> None:
@@ -331,8 +336,13 @@ class MachineRuntime:
             self._tell(ev.MigrationFailed(clock(), name, generation, pairing, reason))
 
         self.move = moves.Move(self._vm, self._around.tasks, sent, failed)
-        tls = await self._tls(command.target)
         self.move.begin(moves.Route(command.address, command.port, self._local_disks, tls))
+
+    async def _lacking_for_move(self, target: str) -> str:
+        """Why the machine cannot go to the target now; '' when it can. Raises OutliveError."""
+        if is_warm(self._workload) and not await same_disks(self._workload, self._data, target):
+            return "a checkpoint gave its disks new layers meanwhile; try again"
+        return ""
 
     @property
     def _local_disks(self) -> tuple[str, ...]:

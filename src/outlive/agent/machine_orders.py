@@ -53,6 +53,8 @@ class MachineOrders:
                 await self._discard_standby(command)
             case do.TakeOver():
                 await self._take_over(command, problem)
+            case do.Pair() | do.MigrateTo() if problem:
+                self._not_begun(command, problem)
             case do.Pair():
                 await self._primary(command.workload, command.generation, lambda machine: machine.pair(command))
             case do.GoAlone():
@@ -111,6 +113,15 @@ class MachineOrders:
             self._tell(ev.TakeOverFailed(self._ground.clock(), name, to, f"{failed.step}: {failed.reason}"))
         else:
             self._tell(ev.TookOver(self._ground.clock(), name, to))
+
+    def _not_begun(self, command: do.Pair | do.MigrateTo, problem: str) -> None:
+        """A later agent would not know of it, and take what it holds for nobody's."""
+        at, name, generation, pairing = self._ground.clock(), command.workload, command.generation, command.pairing
+        reason = f"journal: {problem}"
+        if isinstance(command, do.Pair):
+            self._tell(ev.PeerLost(at, name, generation, pairing, Role.PRIMARY, reason))
+        else:
+            self._tell(ev.MigrationFailed(at, name, generation, pairing, reason))
 
     async def _primary(
         self, workload: str, generation: int, order: Callable[[MachineRuntime], Awaitable[None]]
