@@ -4,7 +4,7 @@ import itertools
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,11 +70,19 @@ class MachineScene:
 
     def agent_pid(self, host: str) -> int:
         """The agent's own process on a host: its keeper's child."""
+        found = self.agent_pids(host)
+        assert found, "no agent runs there"
+        return found[0]
+
+    def agent_pids(self, host: str) -> list[int]:
+        """The same; none between two of them."""
+        found = []
         for pid in hosts.pids(self.lab.plan, host, hosts.AGENT):
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if b"agent" in words and b"--keep" not in words:
-                return pid
-        raise AssertionError("no agent runs there")
+            with suppress(OSError):
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                if b"agent" in words and b"--keep" not in words:
+                    found.append(pid)
+        return found
 
     def events(self, *, besides: tuple[str, ...] = ()) -> list[dict[str, Any]]:
         """Everything recorded of the machine, in order."""

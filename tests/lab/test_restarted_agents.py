@@ -1,0 +1,63 @@
+"""An agent that dies is not noticed by its machine, whatever either was in the middle of."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from outlive.agent import note
+from outlive.cluster.commands import Role
+from outlive.lab import machines, ready
+from outlive.lab.lab import Lab
+
+from .machine_scene import AGAIN_S, MachineScene, machine_on_stage, nothing_lost
+
+
+def another_agent(scene: MachineScene, host: str, before: int) -> None:
+    """Wait until a host's agent is another process than this one, and serves."""
+    deadline = time.monotonic() + AGAIN_S
+    while time.monotonic() < deadline:
+        found = [pid for pid in scene.agent_pids(host) if pid != before]
+        if found:
+            return
+        time.sleep(0.1)
+    raise AssertionError("no other agent was started")
+
+
+def test_an_agent_that_dies_while_its_standby_takes_over_costs_the_guest_nothing(lab: Lab, tmp_path: Path) -> None:
+    with machine_on_stage(lab, tmp_path, machines.Wish(protection="hot", disk_on="local")) as scene:
+        # Its journal stays as it was before the takeover: so it dies within that, however quick it was.
+        obstacle = lab.plan.host_folder(scene.standby) / "data" / "journal.new"
+        agent = scene.agent_pid(scene.standby)
+        with scene.clients() as clients:
+            time.sleep(1)
+            obstacle.mkdir()
+            lab.kill(scene.primary)
+            said = lab.plan.run_folder(scene.standby) / "modules" / scene.name
+            deadline = time.monotonic() + AGAIN_S
+            while (left := note.read_note(said)) is None or left.role is not Role.PRIMARY:
+                assert time.monotonic() < deadline, "it did not take over"
+                time.sleep(0.01)
+            os.kill(agent, signal.SIGKILL)
+            obstacle.rmdir()
+            another_agent(scene, scene.standby, agent)
+            assert scene.runs_on(besides=(scene.primary,)) == scene.standby
+            nothing_lost(clients.stop())
+        scene.followed(besides=(scene.primary,))
+
+
+def test_a_new_agent_can_replace_a_warm_machines_manager(lab: Lab, tmp_path: Path) -> None:
+    wish = machines.Wish(protection="warm", more="[warm]\ninterval_s = 2\n")
+    with machine_on_stage(lab, tmp_path, wish) as scene:
+        before, agent = scene.state(), scene.agent_pid(scene.primary)
+        os.kill(agent, signal.SIGKILL)
+        another_agent(scene, scene.primary, agent)
+        ready.until_ready(lab, 30)
+        (manager,) = scene.processes(scene.primary, "comm")
+        os.kill(manager, signal.SIGKILL)
+        deadline = time.monotonic() + AGAIN_S
+        while scene.processes(scene.primary, "comm") in ([], [manager]):
+            assert time.monotonic() < deadline, "it has no manager any more"
+            time.sleep(0.1)
+        assert scene.runs_on() == scene.primary
+        assert scene.state()["instance"] == before["instance"]
