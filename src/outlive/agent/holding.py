@@ -157,7 +157,7 @@ class Holding:
             folder = self._ground.premises.tree.workload(self.name)
             await self._ground.guard.protect(self.name, to_generation, folder, ())
         self.generation = self._guarded = to_generation
-        if self.role is Role.INCOMING and self._data:
+        if self.role is Role.INCOMING and self._data and self.lock is None:
             with _step("lock"):
                 await self._take_lock(PATIENCE_S)
             self._lock_watch = self._ground.tasks.create_task(self._keep_lock())
@@ -261,6 +261,9 @@ class Holding:
             self.lock = await locks.adopt(self._states / "lock", Record(self._ground.host, self.generation))
             if self.lock is None:
                 return {}
+        elif self._data and entry.generation > held.generation:
+            # Taken or not, by the agent that was taking over: what is left of it may not stand in this one's way.
+            self.lock = await locks.adopt(self._states / "lock", Record(self._ground.host, entry.generation))
         self._ground.guard.adopt(self.name, entry)
         self.addresses = tuple(complete(parse(text), ()) for text in note.addresses)
         self._stand()

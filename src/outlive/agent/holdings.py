@@ -319,5 +319,5 @@ class Holdings:
 
 def _is_of(entry: Entry, held: Held) -> bool:
     """Whether the guard protects what the journal tells of; a standby may have been taking over when its agent died."""
-    taking_over = held.role is Role.STANDBY and held.ended is None and entry.generation == held.generation + 1
+    taking_over = held.role is not Role.PRIMARY and held.ended is None and entry.generation == held.generation + 1
     return entry.generation == held.generation or taking_over

@@ -128,6 +128,8 @@ async def _send(vm: Vm, route: Route, told: Callable[[Progress], None]) -> Sent:
 async def go_on_here(vm: Vm) -> None:
     """At the target, once the store has it: let the guest run. Raises OutliveError."""
     async with vm.monitored() as monitor:
+        if (await monitor.call("query-status"))["status"] == "running":
+            return  # an agent before this one let it, and ended before that was known
         await moving.arrived(monitor, ARRIVED_WITHIN_S)
         await moving.go_on(monitor)
 
