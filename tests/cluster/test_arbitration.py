@@ -249,6 +249,14 @@ def test_a_new_agent_never_lets_output_out_while_the_pairing_stands_that_was_beg
     )
 
 
+def test_a_machine_that_nobody_follows_gets_another_manager_for_one_that_ended_while_no_agent_ran() -> None:
+    talk = adopted(told=False)
+    talk.stands(replace(ON_B, standby=None, standby_claim=0), say="b is alone")
+    talk.hears(PeerLost(AT, "vm", 7, 0, Role.PRIMARY, "its manager ended while no agent ran"))
+    talk.answers(Outcome.DONE)
+    assert talk.lines[-3:] == ["<< alone", ">> alone done", "<< GoAlone generation=7 pairing=3"]
+
+
 def test_a_new_agent_ends_a_pairing_that_is_over_before_it_begins_the_one_that_was_not_begun() -> None:
     talk = adopted(told=False)
     talk.stands(ON_B, LISTENS, say="a follows b")

@@ -71,7 +71,8 @@ def _left(turn: Turn, reign: Reign, pairing: int, because: str) -> None:
         )
     turn.set_reign(replace(reign, link=Link(pairing=pairing)))
     turn.save()
-    if link.told or link.adopted:
+    # One that was lost without having been told anything has lost its manager: it gets another one now.
+    if link.told or link.adopted or link.lost:
         turn.do(GoAlone(name, reign.generation, pairing, because))
 
 
