@@ -120,6 +120,9 @@ def standby_for(turn: Turn, workload: Workload, record: rec.PlacementRecord, pre
     course = turn.course(workload.name)
     last = {host for host, until in course.avoid_standby.items() if at < until}
     last |= {host for host, (until, _) in course.avoid.items() if at < until}
+    if record.took_over and record.operation is None:
+        # Whom it was just taken over from has hardly died unnoticed by chance; its verdict takes seconds.
+        last |= set(record.copies[:1])
     return choose_standby(workload, hosts, record, frozenset(last), prefer)
 
 
