@@ -5,10 +5,12 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from outlive.agent import machine as machines
+from outlive.agent import warm_start
 from outlive.agent.comm import Ended
 from outlive.agent.machine import Around, MachineRuntime
 from outlive.agent.seating import Floor
@@ -16,10 +18,11 @@ from outlive.cluster import commands as do
 from outlive.cluster import events as ev
 from outlive.cluster.commands import Role
 from outlive.cluster.heartbeat import ModuleStatus
-from outlive.cluster.machine import MODULE, Machine
+from outlive.cluster.machine import MODULE, Machine, WarmPolicy
 from outlive.cluster.workload import Kind, Module, Protection, Workload
 from outlive.errors import Failed
 from outlive.replication import control
+from outlive.replication.checkpoint import Hardware
 from outlive.runtime import cgroup
 from outlive.runtime.base import Whereabouts
 from outlive.runtime.service import Premises
@@ -29,6 +32,8 @@ from .test_holdings import WITHIN_S, NoCards
 HOT = Workload("web", (Module(MODULE, ()),), Kind.VM, Protection.HOT, machine=Machine())
 PAIR = do.Pair("web", 7, 3, "b", "10.0.0.2", 4000, "x")
 AT = 3.5
+FACTS: Any = SimpleNamespace(account=None)
+HARDWARE = Hardware("7.2", "pc", "qemu64", "tcg", 1, 64, ())
 
 
 @dataclass
@@ -225,3 +230,18 @@ async def test_a_move_that_cannot_begin_is_told_and_harms_nothing(
     assert isinstance(event, ev.MigrationFailed)
     assert "does not answer" in event.reason
     assert (scene.started, machine.move) == (["free"], None)
+
+
+async def test_a_new_agent_knows_what_to_tell_a_warm_machines_next_manager(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warm = replace(HOT, protection=Protection.WARM, warm=WarmPolicy(on="shared"))
+    machine = scene.machine(FakeComm(found=control.Status("free", 7, 0)), workload=warm)
+    machine._data = {"shared": scene.folder / "data" / "web"}
+    machine._around = replace(machine._around, floor=replace(machine._around.floor, facts=FACTS))
+    monkeypatch.setattr(warm_start, "_hardware", lambda *_: HARDWARE)
+    monkeypatch.setattr(machines, "lock_path", lambda *_: None)
+    assert await machine.adopt()
+    assert machine._warm is not None
+    assert (machine._warm.values.datastore, machine._warm.values.hardware) == (str(scene.folder), HARDWARE)
+    assert (machine._warm.values.resume, machine._warm.resumes) == (None, False)
