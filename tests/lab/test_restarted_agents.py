@@ -50,21 +50,3 @@ def test_an_agent_that_dies_while_its_standby_takes_over_costs_the_guest_nothing
             assert scene.runs_on(besides=(scene.primary,)) == scene.standby
             nothing_lost(clients.stop())
         scene.followed(besides=(scene.primary,))
-
-
-@pytest.mark.soak
-def test_a_new_agent_can_replace_a_warm_machines_manager(lab: Lab, tmp_path: Path) -> None:
-    wish = machines.Wish(protection="warm", more="[warm]\ninterval_s = 2\n")
-    with machine_on_stage(lab, tmp_path, wish) as scene:
-        before, agent = scene.state(), scene.agent_pid(scene.primary)
-        os.kill(agent, signal.SIGKILL)
-        scene.until_told("workload.adopted")
-        killed = set(scene.processes(scene.primary, "comm"))
-        scene.kill_processes(scene.primary, "comm", signal.SIGKILL)
-        deadline = time.monotonic() + AGAIN_S
-        while not set(scene.processes(scene.primary, "comm")) - killed:
-            assert time.monotonic() < deadline, "it has no manager any more"
-            time.sleep(0.1)
-        time.sleep(6)  # one that cannot begin is given up after less, and the machine with it
-        assert scene.runs_on() == scene.primary
-        assert scene.state()["instance"] == before["instance"]
