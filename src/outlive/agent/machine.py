@@ -6,6 +6,7 @@ output back is ended, never told to let go, unless the node said that the store 
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -493,7 +494,8 @@ class MachineRuntime:
             await self._vm.stop()
 
     def _kill(self) -> None:
-        cgroup.kill(self._around.premises.tree.module(self._workload.name, MODULE))
+        with contextlib.suppress(OSError):  # its group may be on the way out
+            cgroup.kill(self._around.premises.tree.module(self._workload.name, MODULE))
 
     # What is told here.
 

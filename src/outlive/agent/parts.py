@@ -25,6 +25,7 @@ from outlive.fence.guard import Guard, Listener
 from outlive.network.virtual_ip import VirtualIps
 from outlive.runtime import cgroup
 from outlive.runtime.service import Premises
+from outlive.runtime.vm.host import HostFacts
 from outlive.runtime.vm.host import find as find_emulator
 from outlive.store.base import Store, StoreCorrupt, StoreError, StoreForeign
 from outlive.store.boot_clock import boot_time_s
@@ -85,6 +86,8 @@ class Parts:
 @asynccontextmanager
 async def opened(config: AgentConfig) -> AsyncIterator[Parts]:
     """Open every part. Raises WrongCluster and other errors that starting again would not mend."""
+    # Asking QEMU takes a moment that a restarted agent does not have to spare: its claim runs on.
+    emulator = asyncio.create_task(_emulator())
     host = facts.member(config)
     seal = Seal(config.cluster.id, facts.cluster_key(config.cluster.key_file))
     mounts = await asyncio.to_thread(cgroup.find_or_mount)
@@ -120,18 +123,21 @@ async def opened(config: AgentConfig) -> AsyncIterator[Parts]:
             addresses=addresses,
             premises=Premises(cgroup.Tree(root, mounts), config.run_folder / "modules", config.data_folder / "logs"),
             wiring=wiring,
-            floor=await _floor(config, wiring),
+            floor=_floor(config, wiring, *await emulator),
         )
 
 
-async def _floor(config: AgentConfig, wiring: Wiring) -> Floor:
-    """What machines stand on; a host without QEMU is a host all the same."""
-    facts, lacking = None, ""
+async def _emulator() -> tuple[HostFacts | None, str]:
+    """What QEMU there is; else why none: a host without is a host all the same."""
     try:
-        facts = await find_emulator()
+        return await find_emulator(), ""
     except OutliveError as error:
-        lacking = error.cause or str(error)
-        log.info("emulator.not_found", reason=lacking)
+        log.info("emulator.not_found", reason=error.cause or str(error))
+        return None, error.cause or str(error)
+
+
+def _floor(config: AgentConfig, wiring: Wiring, facts: HostFacts | None, lacking: str) -> Floor:
+    """What machines stand on."""
     return Floor(
         cluster=config.cluster.id,
         host=config.host,
