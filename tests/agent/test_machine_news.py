@@ -40,6 +40,12 @@ INCOMING = About("web", 7, 3, Role.INCOMING, "10.0.0.3")
             STANDBY,
             ev.PeerLost(AT, "web", 7, 3, Role.STANDBY, "silence", False),
         ),
+        # One that cannot write its own disk leaves the machine where it is.
+        (
+            control.PeerLost(f"{control.OWN_DISK} full", 0.0, 9, 7, 3),
+            STANDBY,
+            ev.StandbyFailed(AT, "web", 7, 3, f"{control.OWN_DISK} full"),
+        ),
         (
             control.PeerLost(control.GUEST_ENDED, 0.0, 9, 7, 3),
             STANDBY,

@@ -35,6 +35,9 @@ def news_of(told: control.Event, about: About, at: float) -> ev.Event | None:
         case control.PeerLost(reason=reason) if reason == control.GUEST_ENDED and not is_primary:
             # What ended by its own will is not for a standby to go on with.
             return ev.StandbyFailed(at, name, generation, pairing, "the guest switched itself off")
+        case control.PeerLost(reason=reason) if reason.startswith(control.OWN_DISK) and not is_primary:
+            # Its primary is well; what cannot write is no better place to run.
+            return ev.StandbyFailed(at, name, generation, pairing, reason)
         case control.PeerLost(pairing=number, reason=reason, epoch=epoch):
             return ev.PeerLost(at, name, generation, number, about.role, reason, epoch > 0)
         case control.HandedOver(pairing=number) if not is_primary:

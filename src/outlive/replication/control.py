@@ -36,6 +36,7 @@ import msgspec
 from outlive.errors import Failed
 
 GUEST_ENDED = "guest-ended"
+OWN_DISK = "own disk:"
 MOST_LINE_BYTES = 64 * 1024
 CONNECT_S = 5.0
 SEND_S = 5.0
