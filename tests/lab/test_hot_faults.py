@@ -124,8 +124,8 @@ def test_a_power_cut_while_the_standby_is_seeded_leaves_the_machine_to_its_own_d
             scene.lab.kill(scene.primary)
         # Nobody else has it whole, so nobody else may go on with it.
         time.sleep(4)
-        found = placed(scene, scene.primary)
-        assert (found["host"], scene.kinds(besides=(scene.primary,)).count("workload.taken_over")) == (scene.primary, 0)
+        assert placed(scene, scene.primary)["host"] in (scene.primary, None)
+        assert "workload.taken_over" not in scene.kinds(besides=(scene.primary,))
         scene.lab.start(scene.primary)
         assert scene.runs_on() == scene.primary
         assert int(scene.state()["written"]) >= told
