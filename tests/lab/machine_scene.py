@@ -68,6 +68,11 @@ class MachineScene:
         for pid in found:
             os.kill(pid, number)
 
+    def starts(self, host: str) -> int:
+        """How often an agent of a host has started."""
+        events = ready.any_client(self.lab).get(f"/v1/events?limit=500&host={host}")["events"]
+        return [event["kind"] for event in events].count("agent.started")
+
     def agent_pid(self, host: str) -> int:
         """The agent's own process on a host: its keeper's child."""
         found = self.agent_pids(host)

@@ -73,9 +73,10 @@ def test_a_killed_communication_manager_of_the_standby_leaves_the_primary_alone_
 def test_killed_agents_on_both_sides_are_not_noticed(scene: MachineScene) -> None:
     with scene.clients() as clients:
         for host in (scene.primary, scene.standby):
+            started = scene.starts(host)
             os.kill(scene.agent_pid(host), signal.SIGKILL)
-        time.sleep(4)
-        ready.until_ready(scene.lab, 30)
+            ready.until(scene.lab, f"the agent of {host} is back", lambda _: scene.starts(host) > started, 30)  # noqa: B023
+            time.sleep(1)
         # A pair that a busy machine broke meanwhile is for the new agents to decide about.
         pair = scene.followed()
         nothing_lost(clients.stop())
