@@ -282,11 +282,18 @@ def adopt(turn: Turn, held: Held, alive: bool) -> None:
     turn.set_standby(standby)
 
 
+def _adopting(turn: Turn, workload: str, generation: int) -> Reign | None:
+    """The reign that is just taking over at that generation, if there is one."""
+    reign = turn.state.reigns.get(workload)
+    if reign is None or not reign.adopting or reign.phase is not Phase.PREPARING or reign.generation != generation:
+        return None
+    return reign
+
+
 def on_took_over(turn: Turn, event: TookOver) -> None:
     """The machine runs here now."""
-    reign = turn.state.reigns.get(event.workload)
-    adopting = reign is not None and reign.adopting and reign.phase is Phase.PREPARING
-    if reign is None or not adopting or reign.generation != event.generation:
+    reign = _adopting(turn, event.workload, event.generation)
+    if reign is None:
         return
     about = {"workload": event.workload, "generation": event.generation}
     cause = turn.note("workload.running", because=reign.because, **about)
@@ -306,9 +313,8 @@ def on_took_over(turn: Turn, event: TookOver) -> None:
 
 def on_take_over_failed(turn: Turn, event: TakeOverFailed) -> None:
     """It won the store for nothing: its disk is what is left, and the leader starts it from there."""
-    reign = turn.state.reigns.get(event.workload)
-    adopting = reign is not None and reign.adopting and reign.phase is Phase.PREPARING
-    if reign is None or not adopting or reign.generation != event.generation:
+    reign = _adopting(turn, event.workload, event.generation)
+    if reign is None:
         return
     about = {"workload": event.workload, "generation": event.generation}
     cause = turn.note("takeover.failed", because=reign.because, text=event.reason, **about)
