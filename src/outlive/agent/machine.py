@@ -37,7 +37,6 @@ from .observe import Clock, Tell
 from .seating import (
     Floor,
     comm_config_of,
-    forget,
     is_followed,
     is_warm,
     lock_path,
@@ -198,9 +197,8 @@ class MachineRuntime:
 
     async def adopt(self) -> dict[str, ModuleStatus]:
         """Take over what an earlier agent started."""
-        taps = {nic.name: tap for nic in machine_of(self._workload).nics if (tap := await self._plug(nic.name))}
         self._began = True
-        self._vm = self._make(seat_of(self._around.floor, self._workload, self.role, taps, self._data))
+        self._vm = self._make(await self._plugged_seat())
         if is_warm(self._workload):
             self._warm = adopted_start(
                 self._workload, self._vm.seat, self._around.floor.emulator(), self._data,
@@ -229,7 +227,10 @@ class MachineRuntime:
             self._heard(Ended("it ended while no agent ran", "paired"))
 
     async def stop(self) -> None:
-        """Stop it; at once where somebody else has its state already, else by its power button."""
+        """Stop it; at once where somebody else has its state already, else by its power button.
+
+        Its taps and folders are left to `clearing`, which sees to them however a machine came to be here.
+        """
         await self._revive_no_more()
         runs = self._vm is not None and self._vm.state is GuestState.RUNNING
         superseded = self._around.superseded(self._workload.name, self.generation)
@@ -245,11 +246,6 @@ class MachineRuntime:
         if runs and is_warm(self._workload):
             await note_shut_down(self._workload, self._data)
         await self._shut_down_noted()
-        try:
-            await self._around.floor.wires.unplug(self._workload.name)
-        except OutliveError as error:
-            log.warning("tap.not_removed", workload=self._workload.name, reason=str(error))
-        await asyncio.to_thread(forget, self._around.floor, self._workload.name)
 
     def leave(self) -> None:
         """Let go of nothing but the watching."""
@@ -399,17 +395,21 @@ class MachineRuntime:
         floor, workload = self._around.floor, self._workload
         floor.emulator()
         await make_room(floor, workload, self.role)
-        taps = {nic.name: await self._plug(nic.name) for nic in machine_of(workload).nics}
-        seat = seat_of(floor, workload, self.role, taps, self._data)
+        seat = await self._plugged_seat()
         fresh = self.role is Role.PRIMARY and not self._around.ran_before(workload.name, self.generation)
         if fresh and not await were_made(floor, workload, self._data):
             return replace(seat, may_make_disks=True)
         return seat
 
-    async def _plug(self, name: str) -> str:
-        nic = next(each for each in machine_of(self._workload).nics if each.name == name)
+    async def _plugged_seat(self) -> Seat:
+        """The machine's seat, with its taps made or found."""
+        floor, workload = self._around.floor, self._workload
         live = self.role is Role.PRIMARY
-        return await self._around.floor.wires.plug(self._workload.name, self.generation, nic, live=live)
+        taps = {
+            nic.name: await floor.wires.plug(workload.name, self.generation, nic, live=live)
+            for nic in machine_of(workload).nics
+        }
+        return seat_of(floor, workload, self.role, taps, self._data)
 
     def _make(self, seat: Seat) -> Vm:
         around, workload = self._around, self._workload
