@@ -18,7 +18,7 @@ from .guests.history import IN_FLIGHT_MS, History, between, first_replies_ms, ju
 from .guests.tiny import tiny
 from .lab import Lab
 from .speaking import Voices, listened
-from .timeline import Moment, Story, moments
+from .timeline import Moment, Story, moments, reached
 
 NETWORK, VNI, MTU = "demo", 4211, 1450
 SUBNET = "10.88.0"
@@ -170,7 +170,4 @@ def reach(counts: dict[str, Any]) -> list[dict[str, Any]]:
         ("first reply after the power cut", counts.get("first_reply_ms"), "ms", LIMIT_FIRST_REPLY_MS)
     ]
     rows += [(name.replace("_", " "), counts.get(name), "", 0) for name in ("lost", "duplicated", "broken_connections")]
-    return [
-        {"what": what, "value": value, "unit": unit, "limit": limit, "holds": value is not None and value <= limit}
-        for what, value, unit, limit in rows
-    ]
+    return reached(rows)

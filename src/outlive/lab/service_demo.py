@@ -14,7 +14,7 @@ from outlive.errors import Failed
 from . import ready
 from .lab import Lab
 from .plan import FIRST_VIRTUAL, NETWORK_4
-from .timeline import Moment, Story
+from .timeline import Moment, Story, reached
 from .watching import Counting, Sightings, counting_clients, watched
 
 WORKLOAD = "counter"
@@ -157,7 +157,4 @@ def reach(counts: dict[str, Any]) -> list[dict[str, Any]]:
     """The figures to reach, with what was measured."""
     rows = [("restart issued after the power cut", counts.get("restart_issued_s"), "s", LIMIT_RESTART_S)]
     rows += [(f"{word} acknowledged increments", counts.get(word), "", 0) for word in ("lost", "duplicated")]
-    return [
-        {"what": what, "value": value, "unit": unit, "limit": limit, "holds": value is not None and value <= limit}
-        for what, value, unit, limit in rows
-    ]
+    return reached(rows)

@@ -4,8 +4,6 @@ A hot machine has two emulators, and only one of them may be heard. Hosts are lo
 milliseconds; once another host has spoken, the one before it must stay silent until it takes over again.
 """
 
-import ctypes
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -14,12 +12,12 @@ from dataclasses import dataclass, field
 
 from outlive.errors import Failed
 
+from . import namespaces
 from .lab import Lab
 
 LOOK_S = 0.005
 TAPS = "ol"
 NETWORKS = ("olbr", "olvx", "olvs")
-_CLONE_NEWNET = 0x40000000
 
 
 @dataclass
@@ -51,12 +49,7 @@ class _Host:
         self._sent = -1
 
     def enter(self) -> None:
-        descriptor = os.open(f"/run/netns/{self._namespace}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            if ctypes.CDLL(None, use_errno=True).setns(descriptor, _CLONE_NEWNET):
-                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        finally:
-            os.close(descriptor)
+        namespaces.enter(self._namespace)
 
     def spoke(self) -> bool:
         """Whether frames of a guest left since the last look."""

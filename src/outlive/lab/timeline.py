@@ -32,3 +32,11 @@ def moments(events: Iterable[dict[str, Any]], cut_unix_s: float, told: Mapping[s
         if kind in told and kind not in found:
             found[kind] = Moment(event["unix_ms"] / 1000 - cut_unix_s, told[kind], event["text"])
     return list(found.values())
+
+
+def reached(rows: Iterable[tuple[str, Any, str, float]]) -> list[dict[str, Any]]:
+    """Figures with what each was to be at most. rows: what it is, its value (None: not measured), unit and limit."""
+    return [
+        {"what": what, "value": value, "unit": unit, "limit": limit, "holds": value is not None and value <= limit}
+        for what, value, unit, limit in rows
+    ]

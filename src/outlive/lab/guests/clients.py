@@ -5,8 +5,6 @@ records prove is in `history`.
 """
 
 import contextlib
-import ctypes
-import os
 import socket
 import subprocess
 import threading
@@ -16,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from outlive.errors import Failed
+from outlive.lab import namespaces
 from outlive.native import find_guest_program
 
 from .history import History, parse
@@ -25,7 +24,6 @@ MOST_S = 100_000.0
 STOP_S = 10.0
 _TRY_S = 0.5
 _POLL_S = 0.1
-_CLONE_NEWNET = 0x40000000
 
 
 class GuestSilent(Failed):
@@ -231,9 +229,7 @@ def socket_in(namespace: str | None) -> socket.socket:
     # A thread of its own enters the namespace and ends there; a socket stays where it was made.
     def enter() -> None:
         try:
-            with open(f"/run/netns/{namespace}", "rb") as file:
-                if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), _CLONE_NEWNET):
-                    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+            namespaces.enter(namespace)
             made.append(socket.socket())
         except OSError as caught:
             error.append(caught)
