@@ -35,10 +35,9 @@ def create(client: "Client", name: str, vni: int | None, mtu: int | None, subnet
     """Make the network NAME, or change the one that is there to what the options say."""
     there = client.get("/v1/networks")["networks"]
     stands: dict[str, Any] = next((each for each in there if each["name"] == name), {})
-    kept: dict[str, Any] = {key: stands[key] for key in ("mtu", "subnet", "outside") if key in stands}
     given: dict[str, Any] = {key: value for key, value in (("mtu", mtu), ("subnet", subnet)) if value is not None}
     number = vni or stands.get("vni") or _free(there)
-    answer = client.put(f"/v1/networks/{name}", {"vni": number, **kept, **given})
+    answer = client.put(f"/v1/networks/{name}", {"vni": number, **given})
     network = answer["network"]
     if as_json:
         print_json(answer)
