@@ -9,7 +9,7 @@ from outlive.cluster import events as ev
 from outlive.cluster.commands import Role
 from outlive.cluster.workload import Workload
 
-from .manager import PORT, SILENCE_S, Manager
+from .comm import PORT, SILENCE_S, Manager
 from .voices import Stretch
 
 if TYPE_CHECKING:

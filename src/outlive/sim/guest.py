@@ -10,7 +10,7 @@ from outlive.cluster import events as ev
 from outlive.cluster.commands import Role
 from outlive.cluster.workload import Workload
 
-from .manager import SILENCE_S, Manager
+from .comm import SILENCE_S, Manager
 from .voices import Stretch
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from outlive.cluster import events as ev
 from outlive.cluster.commands import Role
 from outlive.cluster.workload import Workload
 
+from .comm import Manager
 from .follower import Follower
 from .guest import Guest, Mode
-from .manager import Manager
 from .voices import Stretch
 
 if TYPE_CHECKING:
