@@ -60,28 +60,46 @@ def test_another_key_or_reign_or_a_changed_byte_is_no_pulse() -> None:
 
 def test_somebody_who_waits_gets_an_epoch_after_the_floor_and_nobody_after_the_idle_time() -> None:
     pace = Pace(HotValues(floor_ms=1.0, idle_ms=100.0, overhead=0.5))
-    pace.cut(10.0, 0.0005, 3)
+    pace.cut(10.0, 0.0005, 3, 1.0)
     assert abs(pace.wait_s(10.0, wanted=True) - 0.001) < 1e-9
     assert abs(pace.wait_s(10.0, wanted=False) - 0.1) < 1e-9
     assert pace.may_cut(10.0011)
 
 
 @given(st.floats(0.0001, 1.0), st.floats(0.05, 0.95))
-def test_the_guest_runs_as_long_as_the_policy_says(pause_s: float, overhead: float) -> None:
+def test_a_busy_guest_runs_as_long_as_the_policy_says(pause_s: float, overhead: float) -> None:
     pace = Pace(HotValues(overhead=overhead))
     now = paused = 0.0
     for _ in range(200):
         now += max(0.0, pace.wait_s(now, wanted=True)) + pause_s
         paused += pause_s
-        pace.cut(now, pause_s, 0)
+        pace.cut(now, pause_s, 0, 1.0)
     assert paused / now <= overhead * 1.2 + 0.02
     assert pace.tell().pages == 0
 
 
-def test_pages_are_copied_ahead_when_there_are_many_and_few_are_written_again() -> None:
+@given(st.floats(0.0, 1.0), st.floats(0.0, 1.0))
+def test_the_less_a_guest_has_to_do_the_denser_its_epochs_may_come(busy: float, busier: float) -> None:
+    waits = []
+    for share in sorted((busy, busier)):
+        pace = Pace(HotValues(floor_ms=1.0))
+        for _ in range(100):
+            pace.cut(1.0, 0.004, 0, share)
+        waits.append(pace.wait_s(1.0, wanted=True))
+    assert 0.001 - 1e-9 <= waits[0] <= waits[1] + 1e-9
+
+
+def test_pages_are_copied_ahead_when_there_are_many_and_as_a_rule_few_are_written_again() -> None:
     ahead = Ahead()
     told = []
-    for before, standing in [(0, 70), (0, 4000), (4000, 100), (4000, 3900), *[(0, 4000)] * 50]:
+    for before, standing in [(0, 70), (0, 4000), (4000, 100), (4000, 3900), (4000, 0), (4000, 2200), (4000, 100)]:
         ahead.learn(before, standing)
         told.append(ahead.worthwhile)
-    assert told == [False, True, True, *[False] * 50, True]
+    assert told == [False, *[True] * 6], "once is no rule"
+    told = []
+    for _ in range(60):
+        ahead.learn(4000 if ahead.worthwhile else 0, 4000)
+        told.append(ahead.worthwhile)
+    assert told.index(False) < 5
+    again = told.index(True, told.index(False))
+    assert again - told.index(False) == 50

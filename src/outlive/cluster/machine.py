@@ -140,14 +140,15 @@ class HotPolicy:
 
     floor_ms:   the shortest time between two epochs.  idle_ms: the longest, while nobody waits.
     silence_ms: how long the peer's link may be silent before the standby asks to take over.
-    overhead:   the share of time that the guest may be paused for epochs; the interval grows to keep it.
+    overhead:   the share of a busy guest's time that it may be paused for epochs; the interval grows to keep it, and
+                less so for a guest that has time to spare.
     bandwidth_mib_s: the most that may be sent to the standby; None: as fast as it goes.
     """
 
     floor_ms: float = 1.0
     idle_ms: float = 100.0
     silence_ms: float = 150.0
-    overhead: float = 0.5
+    overhead: float = 0.2
     bandwidth_mib_s: float | None = None
 
 

@@ -134,7 +134,7 @@ HOT = Table(
             HotPolicy,
             "overhead",
             Number(0.01, 0.95),
-            "The share of time that the guest may be paused for epochs; they become rarer to keep it.",
+            "The share of a busy guest's time that it may be paused for epochs; they become rarer to keep it.",
         ),
         key_of(
             HotPolicy,

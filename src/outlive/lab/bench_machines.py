@@ -19,10 +19,11 @@ HOSTS, READY_S = 3, 30.0
 WHOLE = Effort(window_s=6.0, bulk_bytes=64 << 20, levels=LEVELS)
 QUICK = Effort(window_s=3.5, bulk_bytes=8 << 20, levels=(IDLE, BUSY))
 
-HOT = machines.Wish(name="hot", protection="hot", disk_on="local")
+HOT = machines.Wish(name="hot", type="pc", protection="hot", disk_on="local")
 TO_CUT = replace(HOT, name="to-cut")
 UNPROTECTED = machines.Wish(
     name="unprotected",
+    type="pc",
     address=f"{NETWORK_4}.151",
     mac="52:54:00:77:00:97",
     disk_on="local",

@@ -54,7 +54,7 @@ class HotValues(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     floor_ms: float = 1.0
     idle_ms: float = 100.0
     silence_ms: float = 150.0
-    overhead: float = 0.5
+    overhead: float = 0.2
     bandwidth_mib_s: float | None = None
     unacknowledged: int = 3
     shadow_mib: int = 128

@@ -38,6 +38,7 @@ SEEDING, FINAL = 1, 2
 
 CONNECT_S = 5.0
 _THREADS_END_S = 2.0
+_SENT_AT_ONCE_PAGES = 256
 PRIMARY_NOTICES_SOONER = 0.75
 """Of the standby's threshold: when a link is cut and both live, the side that serves clients asks the store first."""
 
@@ -164,11 +165,12 @@ class Feed:
         )
 
     def start(self, prefix: bytes) -> None:
-        """Begin the threads; the prefix of the machine's device states goes out first."""
+        """Send the prefix of the machine's device states, and begin the threads."""
         assert self._keepalive is not None
         self._keepalive.start()
+        self._guarded(lambda: self._send(Kind.PREFIX, [prefix]))
         self._threads = [
-            threading.Thread(target=self._send_all, args=(prefix,), name="send", daemon=True),
+            threading.Thread(target=self._send_all, name="send", daemon=True),
             threading.Thread(target=self._receive_all, name="acknowledgements", daemon=True),
         ]
         for thread in self._threads:
@@ -187,12 +189,20 @@ class Feed:
         return len(self._under_way) < most
 
     def put(self, step: Step) -> None:
-        """Hand over the next step."""
+        """Hand over the next step. A small one is sent here and now, since waking a thread takes about as long."""
         step.sent_at = boot_s()
+        pages = sum(staging.pages for staging in step.pages)
+        at_once = pages <= _SENT_AT_ONCE_PAGES and not step.writes and not self._steps
         with self._under_way_lock:
             self._under_way.append(step)
         self._steps.append(step)
-        self._steps_wake.set()
+        if at_once and self._sending.acquire(blocking=False):
+            try:
+                self._guarded(self._send_waiting)
+            finally:
+                self._sending.release()
+        if self._steps:
+            self._steps_wake.set()
 
     def put_pages(self, number: int, pages: list[Staging]) -> None:
         """Hand over pages of the next step ahead of its end; they mean nothing to the standby before that."""
@@ -241,10 +251,20 @@ class Feed:
         self._wake.set()
 
     def _judge(self, silent_s: float, stuck_s: float) -> None:
-        if silent_s >= self._silence_limit_s():
+        if self._given_up_by_now():
+            self._lose("this manager itself stood still", silent_s)
+        elif silent_s >= self._silence_limit_s():
             self._lose("silence", silent_s)
         elif stuck_s >= self.hot.progress_s and self._oldest_s() >= self.hot.progress_s:
             self._lose("no-progress", silent_s)
+
+    def _given_up_by_now(self) -> bool:
+        """Whether we stood still for so long, as a paused host does, that the standby may have asked to take over.
+
+        An acknowledgement that lay here meanwhile is true, but another host may already speak for the machine.
+        """
+        assert self._keepalive is not None
+        return self.whole and boot_s() - self._keepalive.told_at >= self.hot.silence_ms / 1000
 
     def _silence_limit_s(self) -> float:
         return self.hot.silence_ms / 1000 * PRIMARY_NOTICES_SOONER if self.whole else SEEDING_SILENCE_S
@@ -255,14 +275,16 @@ class Feed:
         except IndexError:
             return 0.0
 
-    def _send_all(self, prefix: bytes) -> None:
+    def _send_all(self) -> None:
+        while not self._lost.is_set():
+            select.select([self._steps_wake.fileno(), *self._ports.copied], [], [], 1.0)
+            self._steps_wake.clear()
+            with self._sending:
+                self._guarded(self._send_waiting)
+
+    def _guarded(self, send: Callable[[], object]) -> None:
         try:
-            self._sender.send(Kind.PREFIX, [prefix], within_s=self.hot.progress_s)
-            while not self._lost.is_set():
-                select.select([self._steps_wake.fileno(), *self._ports.copied], [], [], 1.0)
-                self._steps_wake.clear()
-                with self._sending:
-                    self._send_waiting()
+            send()
         except Failed as error:
             self._lose(f"sending: {error}", 0.0)
         except Exception:
@@ -326,6 +348,9 @@ class Feed:
             self._lose("a fault of the manager itself, while reading acknowledgements", 0.0)
 
     def _acknowledge(self, number: int) -> None:
+        if self._given_up_by_now():
+            self._lose("this manager itself stood still", 0.0)
+            return
         with self._under_way_lock:
             if self._lost.is_set() or not self._under_way or self._under_way[0].number != number:
                 raise LinkBroken("The standby acknowledged what it was not sent.")

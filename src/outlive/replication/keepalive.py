@@ -90,7 +90,7 @@ def unpack(datagram: bytes, reign: Reign, key: bytes) -> Pulse | None:
 
 
 class KeepAlive:
-    """The thread of one pairing.
+    """The thread of one pairing. told_at: when we last gave a sign of life, in seconds on the boot clock.
 
     primary:    which side we are; the standby learns the primary's address from its first valid datagram.
     progress:   what we tell of our own, asked each time; must not block.
@@ -122,6 +122,7 @@ class KeepAlive:
         self._peer: tuple[str, int] | None = None
         self._ended = threading.Event()
         self.silence = Silence(boot_s())
+        self.told_at = boot_s()
         port.setblocking(False)
         self._thread = threading.Thread(target=self._run, name="keepalive", daemon=True)
 
@@ -153,13 +154,16 @@ class KeepAlive:
                         progress, progressed_at = pulse.progress, boot_s()
             now = boot_s()
             self.silence.heard(self._other_sign())
-            if now >= next_at:
+            due = now >= next_at
+            if due:
                 next_at = max(next_at + INTERVAL_S, now)
                 self.silence.tick(now)
+            # Before the next sign of life, since it matters how long there was none.
+            self._judge(self.silence.silent_s(now), now - progressed_at)
+            if due and not self._ended.is_set():
                 counter += 1
                 self._send(Pulse(self._primary, counter, self._progress()))
-            if not self._ended.is_set():
-                self._judge(self.silence.silent_s(now), now - progressed_at)
+                self.told_at = now
 
     def _arrived(self) -> list[Pulse]:
         pulses = []

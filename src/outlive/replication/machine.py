@@ -26,7 +26,8 @@ from outlive.replication.nbd import NbdServer
 from outlive.replication.pace import Ahead
 from outlive.replication.ports import Ports
 from outlive.replication.qmp_line import QemuRefused, QemuSilent, QmpLine, command
-from outlive.replication.tracking import CompareTracker, Tracker, WriteTracker, read_pagewatch
+from outlive.replication.tracking import CompareTracker, Tracker, TrackingFailed, WriteTracker, read_pagewatch
+from outlive.replication.vcpus import Vcpus
 
 _STARTING_S = 10.0
 _WATCHED_WITHIN_S = 2.0
@@ -59,15 +60,21 @@ class MirrorBroken(Failed):
 
 @dataclass(slots=True)
 class Cut:
-    """One moment of the machine. pause_s: how long the guest stood; the parts add up to it."""
+    """One moment of the machine.
+
+    busy_share: see `Vcpus`, of the time before. pause_s: how long the guest stood by QEMU's own account; the other
+    times are the manager's: until the guest stood, copying, waiting for the devices' state.
+    """
 
     pages: list[Staging] = field(default_factory=list)
     page_count: int = 0
     writes: list[DiskWrite] = field(default_factory=list)
     state: bytes = b""
+    busy_share: float = 1.0
     pause_s: float = 0.0
     stop_s: float = 0.0
     copy_s: float = 0.0
+    save_s: float = 0.0
 
 
 class Machine:
@@ -90,6 +97,7 @@ class Machine:
         self.ports = ports
         self._stands = False
         self._ahead = Ahead()
+        self._vcpus: Vcpus | None = None
         self.qmp = qmp or QmpLine(config.qmp)
         self.memory = memory or Memory.map_file(Path(config.ram_path), config.ram_bytes, writable=False)
         self.runs = Runs.for_pages(self.memory.pages)
@@ -105,6 +113,8 @@ class Machine:
         """Opened when first needed: a guest that nobody follows is not tracked."""
         if self._tracker is None:
             self._tracker = self._open_tracker()
+            processors = self.qmp.run("query-cpus-fast")
+            self._vcpus = Vcpus(self.config.qemu_pid, [int(each["thread-id"]) for each in processors])
         return self._tracker
 
     def prefix(self) -> bytes:
@@ -166,51 +176,84 @@ class Machine:
                 self.qmp.run("blockdev-del", {"node-name": _mirror_node(index)})
         self._look_for_the_end()
 
-    def cut(self, epoch: int, staging: Callable[[list[Staging]], Staging], *, final: bool = False) -> Cut:
+    def cut(
+        self,
+        epoch: int,
+        staging: Callable[[list[Staging]], Staging],
+        taken: Callable[[Cut], None],
+        *,
+        waited_for: bool,
+        final: bool = False,
+    ) -> Cut:
         """Stop the guest, take this moment, let it go on (unless final). Raises QemuSilent, MachineGone.
 
         staging: gives room for pages, and may take those that it is shown; may wait, and the guest with it. What it
                  raises as StandbyLost passes.
+        taken:   gets the moment as soon as it is complete, while the guest is only just being let go.
+        waited_for: somebody waits for what the guest said, so that nothing but the pause's length counts.
         """
         cut = Cut()
-        if self._ahead.worthwhile and not self._stands:
+        if (self._ahead.worthwhile or not waited_for) and not self._stands:
             # Most of what was written is copied while the guest still runs; what it writes again is copied again.
-            self.copy_written(cut, staging)
+            with self._watching_its_end():
+                self.copy_written(cut, staging)
         ahead = cut.page_count
         self.journal.draining(True)
         try:
             with self._watching_its_end():
-                self._cut(cut, epoch, staging, final=final)
+                self._cut(cut, epoch, staging, taken, final=final)
             self._ahead.learn(ahead, cut.page_count - ahead)
             return cut
         except (StandbyLost, MirrorBroken):
+            self.qmp.settle()
             self.go_on()
             raise
         finally:
             self.journal.draining(False)
 
-    def _cut(self, cut: Cut, epoch: int, staging: Callable[[list[Staging]], Staging], *, final: bool) -> None:
+    def _cut(
+        self,
+        cut: Cut,
+        epoch: int,
+        staging: Callable[[list[Staging]], Staging],
+        taken: Callable[[Cut], None],
+        *,
+        final: bool,
+    ) -> None:
+        cut.busy_share = self._vcpus.busy_share() if self._vcpus else 1.0
         self.qmp.write(self._save, 3)
         was_running = bool(self.qmp.answer()["running"])
         # QEMU turns to `stop` only once it has said this.
         begun = time.perf_counter()
         self._stands = self._stands or was_running
         self.qmp.answer()
-        self.qmp.answer()
         cut.stop_s = time.perf_counter() - begun
         self._look_for_the_end()
         self.ports.cut(epoch)
         cut.writes = self.journal.cut(epoch)
+        # Meanwhile QEMU saves the devices, which leaves memory alone: its own migrations too are done with memory then.
         self.copy_written(cut, staging)
-        cut.copy_s = time.perf_counter() - begun - cut.stop_s
+        copied = time.perf_counter()
+        cut.copy_s = copied - begun - cut.stop_s
+        self.qmp.answer()
+        cut.save_s = time.perf_counter() - copied
         go_on = self._stands and not final
         if go_on:
             self.qmp.write(device_state.CONTINUE, 1)
         cut.state = device_state.read_saved(self._saved)
+        taken(cut)
         if go_on:
             self.qmp.answer()
             self._stands = False
-        cut.pause_s = time.perf_counter() - begun
+        cut.pause_s = self._stood_s(time.perf_counter() - begun)
+        if self._vcpus:
+            self._vcpus.begin()
+
+    def _stood_s(self, at_most_s: float) -> float:
+        """How long the guest stood. at_most_s: what it took us; to hear of it takes us a while more."""
+        told = self.qmp.told_at
+        # QEMU reads a clock that an operator may set.
+        return min(at_most_s, max(0.0, told.get("RESUME", 0.0) - told.get("STOP", 0.0)) or at_most_s)
 
     def copy_written(self, cut: Cut, staging: Callable[[list[Staging]], Staging]) -> None:
         """Scan, and copy every page written since the last scan."""
@@ -248,6 +291,9 @@ class Machine:
             self.qmp.last_words()
             self._look_for_the_end()
             raise MachineGone("QEMU does not answer.", cause=f"qemu-gone: {error}") from error
+        except TrackingFailed:
+            self.check()  # the memory of a process that ended cannot be watched any more
+            raise
 
     def _look_for_the_end(self) -> None:
         events = list(self.qmp.events)
@@ -263,6 +309,8 @@ class Machine:
             self._nbd.close()
         if self._tracker is not None:
             self._tracker.close()
+        if self._vcpus is not None:
+            self._vcpus.close()
         self.qmp.close()
         self.journal.close()
         self._saved.unlink(missing_ok=True)

@@ -36,8 +36,9 @@ _ACK, _REPLY_INFO = 1, 3
 _UNSUPPORTED, _UNKNOWN, _INVALID = 0x80000001, 0x80000006, 0x80000003
 _INFO_EXPORT, _INFO_BLOCK_SIZE = 0, 3
 _WRITE, _DISCONNECT, _FLUSH, _TRIM, _WRITE_ZEROES = 1, 2, 3, 4, 6
-_HAS_FLAGS, _CAN_FLUSH, _CAN_TRIM, _CAN_ZERO = 1, 4, 32, 64
-_FLAGS = _HAS_FLAGS | _CAN_FLUSH | _CAN_TRIM | _CAN_ZERO
+_HAS_FLAGS, _CAN_TRIM, _CAN_ZERO = 1, 32, 64
+# Without _CAN_FLUSH: a reply already means that the write is kept, and QEMU would flush at each `stop`.
+_FLAGS = _HAS_FLAGS | _CAN_TRIM | _CAN_ZERO
 _EINVAL = 22
 
 _log = structlog.get_logger()

@@ -1,7 +1,8 @@
 """When to cut the next epoch, and how: at once when somebody waits for what the guest said, seldom when nobody does.
 
 Never sooner after the last one than the floor, nor than the guest needs to have run so that its pauses stay within the
-policy's share of time. Pure: times are arguments, in seconds on one clock.
+policy's share of the time that it would have used: a guest that waits loses nothing by standing still. Pure: times are
+arguments, in seconds on one clock.
 """
 
 from collections import deque
@@ -34,14 +35,19 @@ class Pace:
         self._run_per_pause = (1 - hot.overhead) / hot.overhead
         self._ended = 0.0
         self._typical_pause_s = 0.0
+        self._busy_share = 1.0
         self.last_pause_s = 0.0
         self._pauses: deque[tuple[float, int]] = deque(maxlen=_REMEMBERED)
 
-    def cut(self, ended: float, pause_s: float, pages: int) -> None:
-        """An epoch was cut: the guest goes on since `ended`, after standing for `pause_s`."""
+    def cut(self, ended: float, pause_s: float, pages: int, busy_share: float) -> None:
+        """An epoch was cut: the guest goes on since `ended`, after standing for `pause_s`.
+
+        busy_share: of the time before that, what the guest computed.
+        """
         self._ended = ended
         self.last_pause_s = pause_s
         self._typical_pause_s += _SMOOTHING * (pause_s - self._typical_pause_s)
+        self._busy_share += _SMOOTHING * (busy_share - self._busy_share)
         self._pauses.append((pause_s, pages))
 
     def wait_s(self, now: float, *, wanted: bool) -> float:
@@ -50,8 +56,9 @@ class Pace:
 
     def earliest_s(self, now: float) -> float:
         """How long until the next cut is allowed."""
-        run_s = max(self._floor_s, min(self._typical_pause_s, self.last_pause_s) * self._run_per_pause)
-        return self._ended + run_s - now
+        # What it has time to spare for it catches up with: half busy, it loses a quarter of a pause.
+        lost_s = min(self._typical_pause_s, self.last_pause_s) * self._busy_share**2
+        return self._ended + max(self._floor_s, lost_s * self._run_per_pause) - now
 
     def may_cut(self, now: float) -> bool:
         return self.earliest_s(now) <= 0
@@ -70,12 +77,13 @@ class Pace:
 class Ahead:
     """Whether an epoch's pages are worth copying in two goes, the first of which the guest does not wait for.
 
-    They are when there are many and few of them are written again meanwhile. After it was not worth while it is tried
-    again only some epochs later.
+    They are when there are many and, as a rule, few of them are written again meanwhile. After it was not worth while
+    it is tried again only some epochs later.
     """
 
     def __init__(self) -> None:
         self._many = False
+        self._again_share = 0.0
         self._not_for = 0
 
     @property
@@ -85,6 +93,8 @@ class Ahead:
     def learn(self, ahead: int, standing: int) -> None:
         """An epoch was cut. ahead, standing: pages copied while the guest ran, and while it stood."""
         self._not_for = max(0, self._not_for - 1)
-        if ahead and standing > ahead * _WRITTEN_AGAIN:
-            self._not_for = _EPOCHS_UNTIL_TRIED_AGAIN
+        if ahead:
+            self._again_share += _SMOOTHING * (min(1.0, standing / ahead) - self._again_share)
+        if self._again_share > _WRITTEN_AGAIN:
+            self._again_share, self._not_for = 0.0, _EPOCHS_UNTIL_TRIED_AGAIN
         self._many = max(ahead, standing) >= _MANY_PAGES

@@ -126,7 +126,7 @@ class Primary:
         wanted = self._ports.anything_waits or self._machine.journal.grown_large
         wait_s = self._pace.wait_s(now, wanted=wanted)
         if wait_s <= 0:
-            self._epoch(feed)
+            self._epoch(feed, waited_for=wanted)
         elif self._pace.may_cut(now):
             select.select([self._wake.fileno(), *self._ports.waiting], [], [], wait_s)
             self._wake.clear()
@@ -134,12 +134,19 @@ class Primary:
             # Nothing may be cut before: only commands are worth waking up for.
             self._wake.wait(min(wait_s, self._pace.earliest_s(now)))
 
-    def _epoch(self, feed: Feed, *, final: bool = False) -> Cut:
+    def _epoch(self, feed: Feed, *, waited_for: bool = False, final: bool = False) -> Cut:
         self._number += 1
         number = self._number
-        cut = self._machine.cut(number, lambda pages: self._staging(feed, number, pages), final=final)
-        self._pace.cut(boot_s(), cut.pause_s, cut.page_count)
-        feed.put(Step(number, cut.pages, cut.writes, cut.state, self._ports.output(number), final=final))
+        cut = self._machine.cut(
+            number,
+            lambda pages: self._staging(feed, number, pages),
+            lambda cut: feed.put(
+                Step(number, cut.pages, cut.writes, cut.state, self._ports.output(number), final=final)
+            ),
+            waited_for=waited_for,
+            final=final,
+        )
+        self._pace.cut(boot_s(), cut.pause_s, cut.page_count, cut.busy_share)
         return cut
 
     def _staging(self, feed: Feed, number: int, pages: list[Staging]) -> Staging:

@@ -10,6 +10,7 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -39,12 +40,18 @@ class _Fault(msgspec.Struct, rename={"kind": "class"}):
     desc: str = ""
 
 
+class _Moment(msgspec.Struct):
+    seconds: int = 0
+    microseconds: int = 0
+
+
 class _Line(msgspec.Struct):
     greeting: msgspec.Raw | msgspec.UnsetType = msgspec.field(name="QMP", default=msgspec.UNSET)
     answer: Any = msgspec.field(name="return", default=msgspec.UNSET)
     error: _Fault | None = None
     event: str | None = None
     data: dict[str, Any] = msgspec.field(default_factory=dict)
+    timestamp: _Moment = msgspec.field(default_factory=_Moment)
 
 
 _DECODER = msgspec.json.Decoder(_Line)
@@ -59,11 +66,15 @@ def command(name: str, arguments: Mapping[str, object] | None = None) -> bytes:
 
 
 class QmpLine:
-    """A connection to one monitor. events: what QEMU told by itself, the oldest dropped beyond a bound."""
+    """A connection to one monitor. events: what QEMU told by itself, the oldest dropped beyond a bound.
+
+    told_at: when QEMU last told an event of each name, in seconds on its host's clock of the day.
+    """
 
     def __init__(self, path: str, *, within_s: float = COMMAND_S) -> None:
         """Connect and negotiate. Raises QemuSilent."""
         self.events: deque[tuple[str, dict[str, Any]]] = deque(maxlen=MOST_EVENTS)
+        self.told_at: dict[str, float] = {}
         self._buffer = bytearray()
         self._unanswered = 0
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -113,13 +124,19 @@ class QmpLine:
         while True:
             line = self._line(deadline)
             if line.event is not None:
-                self.events.append((line.event, line.data))
+                self._heard(line)
             elif line.error is not None:
                 self._unanswered -= 1
                 raise QemuRefused("QEMU refused a command.", cause=line.error.desc)
             elif line.answer is not msgspec.UNSET:
                 self._unanswered -= 1
                 return line.answer
+
+    def settle(self) -> None:
+        """Fetch the answers that nobody is going to fetch any more, whatever they are. Raises QemuSilent."""
+        while self._unanswered:
+            with suppress(QemuRefused):
+                self.answer()
 
     def wait(self, done: Callable[[], bool], *, within_s: float, nap_s: float = 0.002) -> None:
         """Ask `done` again and again, which runs commands. Raises QemuSilent when it is not so in time."""
@@ -144,12 +161,17 @@ class QmpLine:
             while True:
                 line = self._line(boot_s())
                 if line.event is not None:
-                    self.events.append((line.event, line.data))
+                    self._heard(line)
         except QemuSilent:
             return
 
     def close(self) -> None:
         self._socket.close()
+
+    def _heard(self, line: _Line) -> None:
+        assert line.event is not None
+        self.events.append((line.event, line.data))
+        self.told_at[line.event] = line.timestamp.seconds + line.timestamp.microseconds / 1e6
 
     def _line(self, deadline: float) -> _Line:
         while (end := self._buffer.find(b"\n")) < 0:
