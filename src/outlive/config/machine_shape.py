@@ -221,7 +221,7 @@ MACHINE = Table(
             Machine,
             "type",
             Choice(tuple(MachineType), made=MachineType),
-            "The board: the old PC with PCI, or Q35 with PCI Express.",
+            "The board: the old PC with PCI, or Q35 with PCI Express. Hot machines pause for less on the old one.",
             also=("machine", "machine_type", "board"),
         ),
         key_of(

@@ -19,11 +19,10 @@ HOSTS, READY_S = 3, 30.0
 WHOLE = Effort(window_s=6.0, bulk_bytes=64 << 20, levels=LEVELS)
 QUICK = Effort(window_s=3.5, bulk_bytes=8 << 20, levels=(IDLE, BUSY))
 
-HOT = machines.Wish(name="hot", type="pc", protection="hot", disk_on="local")
+HOT = machines.Wish(name="hot", protection="hot", disk_on="local")
 TO_CUT = replace(HOT, name="to-cut")
 UNPROTECTED = machines.Wish(
     name="unprotected",
-    type="pc",
     address=f"{NETWORK_4}.151",
     mac="52:54:00:77:00:97",
     disk_on="local",
@@ -32,8 +31,11 @@ UNPROTECTED = machines.Wish(
 )
 
 
-def play(lab: Lab, effort: Effort, cuts: int, progress: Progress) -> Bench:
-    """Measure both machines in a lab of three hosts that is up. Raises Failed when one does not get going."""
+def play(lab: Lab, effort: Effort, cuts: int, progress: Progress, board: str = "pc") -> Bench:
+    """Measure both machines in a lab of three hosts that is up. Raises Failed when one does not get going.
+
+    board: of all machines, `pc` or `q35`.
+    """
     guest = tiny(say=progress)
     progress("waiting for a leader")
     ready.until_ready(lab, READY_S)
@@ -41,12 +43,12 @@ def play(lab: Lab, effort: Effort, cuts: int, progress: Progress) -> Bench:
     runs: list[Run] = []
     for kind, wish in (("hot", HOT), ("unprotected", UNPROTECTED)):
         progress(f"starting the {kind} machine")
-        subject = start(lab, wish, guest, rates)
+        subject = start(lab, replace(wish, type=board), guest, rates)
         runs.append(measure(subject, effort, progress))
         forget(subject)
     hot, unprotected = runs
     if not cuts:
         return Bench(unprotected, hot, ())
     progress("starting a hot machine whose hosts lose their power")
-    subject = start(lab, TO_CUT, guest, rates)
+    subject = start(lab, replace(TO_CUT, type=board), guest, rates)
     return Bench(unprotected, hot, *power_cuts(subject, cuts, progress))
