@@ -62,8 +62,8 @@ def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(locks, "adopt", adopt)
     kept: dict[str, int] = {}
     return SimpleNamespace(
-        host="b", premises=SimpleNamespace(states=tmp_path), floor=None, clock=None, tasks=FakeTasks(), may_act=None,
-        superseded=None, ran_before=None, resume_at=None, kept=kept,
+        host="b", premises=SimpleNamespace(states=tmp_path), floor=None, clock=None, tasks=FakeTasks(),
+        kept=kept,
         guard=SimpleNamespace(adopt=lambda name, one: kept.__setitem__(name, one.generation)),
     )  # fmt: skip
 

@@ -12,13 +12,15 @@ import pytest
 from outlive.agent import machine as machines
 from outlive.agent import warm_start
 from outlive.agent.comm import Ended
-from outlive.agent.machine import Around, MachineRuntime
+from outlive.agent.ground import Ground
+from outlive.agent.machine import MachineRuntime
 from outlive.agent.seating import Floor
 from outlive.cluster import commands as do
 from outlive.cluster import events as ev
 from outlive.cluster.commands import Role
 from outlive.cluster.heartbeat import ModuleStatus
 from outlive.cluster.machine import MODULE, Machine, WarmPolicy
+from outlive.cluster.mirror import Mirror
 from outlive.cluster.workload import Kind, Module, Protection, Workload
 from outlive.errors import Failed
 from outlive.replication import control
@@ -83,11 +85,10 @@ class Scene:
         tree = cgroup.Tree(self.folder / "groups", cgroup.find_or_mount())
         premises = Premises(tree, self.folder / "states", self.folder / "logs")
         floor = Floor("c", "a", "10.0.0.1", self.folder, self.folder, self.folder, Wires())
-        around = Around(
-            premises, floor, lambda *_: None, self.told.append, lambda: AT, self.tasks, lambda: True,
-            lambda *_: False, lambda *_: False, lambda *_: "",
-        )  # fmt: skip
-        made = MachineRuntime(workload, Whereabouts("a", "web", 7, None, ()), role, pairing, {}, around)
+        anything: Any = SimpleNamespace(deadline_at=AT + 1)
+        ground = Ground("a", premises, floor, anything, {}, anything, lambda: AT, self.tasks, Mirror)
+        where = Whereabouts("a", "web", 7, None, ())
+        made = MachineRuntime(workload, where, role, pairing, {}, ground, lambda *_: None, self.told.append)
         made._comm = comm  # type: ignore[assignment]
         made._vm = FakeVm()  # type: ignore[assignment]
 
@@ -238,7 +239,7 @@ async def test_a_new_agent_knows_what_to_tell_a_warm_machines_next_manager(
     warm = replace(HOT, protection=Protection.WARM, warm=WarmPolicy(on="shared"))
     machine = scene.machine(FakeComm(found=control.Status("free", 7, 0)), workload=warm)
     machine._data = {"shared": scene.folder / "data" / "web"}
-    machine._around = replace(machine._around, floor=replace(machine._around.floor, facts=FACTS))
+    machine._ground = replace(machine._ground, floor=replace(machine._ground.floor, facts=FACTS))
     monkeypatch.setattr(warm_start, "_hardware", lambda *_: HARDWARE)
     monkeypatch.setattr(machines, "lock_path", lambda *_: None)
     assert await machine.adopt()

@@ -32,7 +32,7 @@ from outlive.runtime.service import Service
 from . import comm
 from .clearing import clear, insisting
 from .ground import Ground
-from .machine import Around, MachineRuntime
+from .machine import MachineRuntime
 from .note import Note, read_note, write_note
 from .observe import Tell
 from .seating import is_followed, lock_path
@@ -139,11 +139,9 @@ class Holding:
         data = self._data.get(self.workload.data_on) if self.workload.data_on is not None else None
         where = Whereabouts(ground.host, self.name, self.generation, data, addresses)
         if self.workload.kind is Kind.VM:
-            around = Around(
-                ground.premises, ground.floor, self._told, self._tell, ground.clock, ground.tasks, ground.may_act,
-                ground.superseded, ground.ran_before, ground.resume_at,
-            )  # fmt: skip
-            self.runtime = MachineRuntime(self.workload, where, self.role, self.pairing, self._data, around)
+            self.runtime = MachineRuntime(
+                self.workload, where, self.role, self.pairing, self._data, ground, self._told, self._tell
+            )
         else:
             self.runtime = Service(self.workload, where, ground.premises, self._told, ground.tasks, ground.may_act)
         self.in_force = self.role is Role.PRIMARY

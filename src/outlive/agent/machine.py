@@ -7,8 +7,8 @@ output back is ended, never told to let go, unless the node said that the store 
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -24,7 +24,6 @@ from outlive.errors import OutliveError
 from outlive.replication import control
 from outlive.runtime import cgroup
 from outlive.runtime.base import Told, Whereabouts
-from outlive.runtime.service import Premises
 from outlive.runtime.vm.moving import Sent, Tls
 from outlive.runtime.vm.seat import Seat
 from outlive.runtime.vm.states import GuestState
@@ -32,10 +31,10 @@ from outlive.runtime.vm.vm import Noted, Vm
 
 from . import moves
 from .comm import Comm, CommFailed, Ended
+from .ground import Ground
 from .machine_news import About, missed, news_of
-from .observe import Clock, Tell
+from .observe import Tell
 from .seating import (
-    Floor,
     comm_config_of,
     is_followed,
     is_warm,
@@ -59,44 +58,36 @@ PRIMARY_PHASES = ("free", "seeding", *HELD_PHASES)
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Around:
-    """What a machine needs of its agent. told: its module's status.  tell: whatever else the node must know.
-
-    superseded: whether a workload is elsewhere, or at a newer generation.  ran_before: at an earlier one.
-    resume_at:  the checkpoint that an operator wants a workload to begin from at a generation.
-    """
-
-    premises: Premises
-    floor: Floor
-    told: Told
-    tell: Tell
-    clock: Clock
-    tasks: asyncio.TaskGroup
-    may_act: Callable[[], bool]
-    superseded: Callable[[str, int], bool]
-    ran_before: Callable[[str, int], bool]
-    resume_at: Callable[[str, int], str]
-
-
 class MachineRuntime:
     """A workload of kind vm here, in one role. data: its data folder in each datastore that its disks are on.
+
+    told: takes its module's status.  tell: whatever else the node must know.
 
     _bound: its manager may hold output for a standby, so that after its death none is let out before GoAlone.
     """
 
     def __init__(
-        self, workload: Workload, where: Whereabouts, role: Role, pairing: int, data: Mapping[str, Path], around: Around
+        self,
+        workload: Workload,
+        where: Whereabouts,
+        role: Role,
+        pairing: int,
+        data: Mapping[str, Path],
+        ground: Ground,
+        told: Told,
+        tell: Tell,
     ) -> None:
         self._workload = workload
         self._where = where
         self._data = data
-        self._around = around
+        self._ground = ground
+        self._told = told
+        self._tell_node = tell
         self.role = role
         self.pairing = pairing
         self.generation = where.generation
         self._vm: Vm | None = None
-        self._comm = Comm(workload.name, around.premises, around.tasks, self._heard)
+        self._comm = Comm(workload.name, ground.premises, ground.tasks, self._heard)
         self._waits = asyncio.Event()
         self._withheld = False
         self._bound = False
@@ -135,25 +126,25 @@ class MachineRuntime:
                 self._warm = await self._warm_start(seat)
                 seat = self._warm.seat
             elif self._workload.is_hot:
-                await make_startable(self._around.floor, self._workload)
+                await make_startable(self._ground.floor, self._workload)
             self._vm = self._make(seat)
             await self._vm.start(module)
             if self._vm.pid is not None:
-                await mark_made(self._around.floor, self._workload, self._data)
+                await mark_made(self._ground.floor, self._workload, self._data)
             if self._withheld and self._vm.pid is not None:
                 await self._start_comm(seat, self._vm.pid)
         except (OutliveError, OSError) as error:
             await self._end_both()
-            self._around.told(MODULE, ModuleStatus.FAILED, str(error))
+            self._told(MODULE, ModuleStatus.FAILED, str(error))
 
     async def _warm_start(self, seat: Seat) -> WarmStart:
-        around, name, generation = self._around, self._workload.name, self.generation
+        ground, name, generation = self._ground, self._workload.name, self.generation
         await self._shut_down_noted()
-        at = "" if self._began else around.resume_at(name, generation)
+        at = "" if self._began else ground.resume_at(name, generation)
         self._began = True
         return await warm_start(
-            self._workload, seat, around.floor.emulator(), self._data, generation=generation,
-            host=around.floor.host, at=at, run_lock=lock_path(self._workload, self._data),
+            self._workload, seat, ground.floor.emulator(), self._data, generation=generation,
+            host=ground.floor.host, at=at, run_lock=lock_path(self._workload, self._data),
             incoming=self.role is not Role.PRIMARY,
         )  # fmt: skip
 
@@ -169,7 +160,7 @@ class MachineRuntime:
         assert self.role is not Role.PRIMARY
         for _ in range(OPENED_TRIES):
             seat = await self._until_waiting()
-            if self._warm is None or await same_disks(self._workload, self._data, self._around.floor.host):
+            if self._warm is None or await same_disks(self._workload, self._data, self._ground.floor.host):
                 break
             # A checkpoint that was under way gave the disks new layers.
             await self._leave_vm()
@@ -179,8 +170,8 @@ class MachineRuntime:
         if self.role is Role.STANDBY:
             await self._start_comm(seat, self._vm.pid)
         else:
-            port = await moves.await_guest(self._vm, self._around.floor.address, self._local_disks, await self._tls())
-            self._tell(news_of(control.Listening(port), self._about, self._around.clock()))
+            port = await moves.await_guest(self._vm, self._ground.floor.address, self._local_disks, await self._tls())
+            self._tell(news_of(control.Listening(port), self._about, self._ground.clock()))
 
     async def _until_waiting(self) -> Seat:
         """Start the machine on its seat, and wait until it waits for state."""
@@ -201,7 +192,7 @@ class MachineRuntime:
         self._vm = self._make(await self._plugged_seat())
         if is_warm(self._workload):
             self._warm = adopted_start(
-                self._workload, self._vm.seat, self._around.floor.emulator(), self._data,
+                self._workload, self._vm.seat, self._ground.floor.emulator(), self._data,
                 run_lock=lock_path(self._workload, self._data),
             )  # fmt: skip
         statuses = await self._vm.adopt()
@@ -233,7 +224,7 @@ class MachineRuntime:
         """
         await self._revive_no_more()
         runs = self._vm is not None and self._vm.state is GuestState.RUNNING
-        superseded = self._around.superseded(self._workload.name, self.generation)
+        superseded = self._ground.superseded(self._workload.name, self.generation)
         if self.role is not Role.PRIMARY or superseded or self._comm.phase in HELD_PHASES[1:]:
             self._kill()
             runs = False
@@ -292,7 +283,7 @@ class MachineRuntime:
         except OutliveError as error:
             log.error("machine.not_rolled_back", workload=self._workload.name, reason=str(error))
             await self._end_both()
-            self._around.told(MODULE, ModuleStatus.FAILED, f"it could not go on after a move that failed: {error}")
+            self._told(MODULE, ModuleStatus.FAILED, f"it could not go on after a move that failed: {error}")
             return
         if is_warm(self._workload):
             await self._revive()
@@ -303,7 +294,7 @@ class MachineRuntime:
 
     async def migrate(self, command: do.MigrateTo) -> None:
         """Move to another host while it runs; Migrated or MigrationFailed follows."""
-        name, generation, pairing, clock = self._workload.name, self.generation, command.pairing, self._around.clock
+        name, generation, pairing, clock = self._workload.name, self.generation, command.pairing, self._ground.clock
         self.pairing = pairing
         if self.move is not None:
             return
@@ -332,7 +323,7 @@ class MachineRuntime:
             log.warning("machine.not_sent", workload=name, generation=generation, reason=reason)
             self._tell(ev.MigrationFailed(clock(), name, generation, pairing, reason))
 
-        self.move = moves.Move(self._vm, self._around.tasks, sent, failed)
+        self.move = moves.Move(self._vm, self._ground.tasks, sent, failed)
         self.move.begin(moves.Route(command.address, command.port, self._local_disks, tls))
 
     async def _lacking_for_move(self, target: str) -> str:
@@ -347,7 +338,7 @@ class MachineRuntime:
         return tuple(disk.name for disk in disks if disk.on == LOCAL and not disk.read_only)
 
     async def _tls(self, peer: str | None = None) -> Tls | None:
-        floor = self._around.floor
+        floor = self._ground.floor
         account = floor.emulator().account
         return await moves.credentials(floor.tls, floor.run_folder(self._workload.name), account, peer)
 
@@ -361,7 +352,7 @@ class MachineRuntime:
         if is_warm(self._workload):
             await self._revive()
         age = (to_generation, self.pairing)
-        await self._around.floor.wires.take(self._workload.name, age, machine_of(self._workload))
+        await self._ground.floor.wires.take(self._workload.name, age, machine_of(self._workload))
 
     async def _have_adopted(self, to_generation: int) -> None:
         """Its manager adopts the last whole epoch, unless an earlier agent has told it so before it ended."""
@@ -392,18 +383,18 @@ class MachineRuntime:
     # Parts.
 
     async def _seat(self) -> Seat:
-        floor, workload = self._around.floor, self._workload
+        floor, workload = self._ground.floor, self._workload
         floor.emulator()
         await make_room(floor, workload, self.role)
         seat = await self._plugged_seat()
-        fresh = self.role is Role.PRIMARY and not self._around.ran_before(workload.name, self.generation)
+        fresh = self.role is Role.PRIMARY and not self._ground.ran_before(workload.name, self.generation)
         if fresh and not await were_made(floor, workload, self._data):
             return replace(seat, may_make_disks=True)
         return seat
 
     async def _plugged_seat(self) -> Seat:
         """The machine's seat, with its taps made or found."""
-        floor, workload = self._around.floor, self._workload
+        floor, workload = self._ground.floor, self._workload
         live = self.role is Role.PRIMARY
         taps = {
             nic.name: await floor.wires.plug(workload.name, self.generation, nic, live=live)
@@ -412,24 +403,24 @@ class MachineRuntime:
         return seat_of(floor, workload, self.role, taps, self._data)
 
     def _make(self, seat: Seat) -> Vm:
-        around, workload = self._around, self._workload
+        ground, workload = self._ground, self._workload
         if self._warm is not None:
             workload = replace(workload, machine=self._warm.machine)
         return Vm(
             workload,
             self._where,
-            around.premises,
+            ground.premises,
             seat,
-            around.floor.emulator(),
+            ground.floor.emulator(),
             self._vm_told,
-            around.tasks,
-            around.may_act,
+            ground.tasks,
+            ground.may_act,
             self._noted,
         )
 
     async def _start_comm(self, seat: Seat, pid: int) -> None:
         at = (self.generation, self.pairing)
-        about = self._around.floor, self._workload, self.role, seat, self._comm.state_dir, at, pid
+        about = self._ground.floor, self._workload, self.role, seat, self._comm.state_dir, at, pid
         config = await asyncio.to_thread(comm_config_of, *about)
         if self._warm is not None:
             config = msgspec.structs.replace(config, warm=self._warm.values)
@@ -438,18 +429,18 @@ class MachineRuntime:
             self._heard(control.Listening(status.port))
         self._comm.follow()
         if self._warm is not None and self._warm.resumes and self._vm is not None:
-            self._around.tasks.create_task(self._until_resumed(self._vm))
+            self._ground.tasks.create_task(self._until_resumed(self._vm))
             return
         self._withheld = False
         if self.role is Role.PRIMARY and self._waits.is_set():
-            self._around.told(MODULE, ModuleStatus.RUNNING, "")
+            self._told(MODULE, ModuleStatus.RUNNING, "")
 
     async def _until_resumed(self, vm: Vm) -> None:
         """Tell that the machine runs once it has gone on from its checkpoint."""
         while self._withheld and self._vm is vm and not self._stopped:
             if vm.state is GuestState.RUNNING:
                 self._withheld = False
-                self._around.told(MODULE, ModuleStatus.RUNNING, "")
+                self._told(MODULE, ModuleStatus.RUNNING, "")
             await asyncio.sleep(RESUMED_POLL_S)
 
     async def _revive(self) -> None:
@@ -463,7 +454,7 @@ class MachineRuntime:
             await self._resume()
         except (OutliveError, OSError) as error:
             await self._end_both()
-            self._around.told(MODULE, ModuleStatus.FAILED, f"its communication manager could not be replaced: {error}")
+            self._told(MODULE, ModuleStatus.FAILED, f"its communication manager could not be replaced: {error}")
 
     async def _revive_no_more(self) -> None:
         self._stopped = True
@@ -473,7 +464,7 @@ class MachineRuntime:
 
     async def _resume(self) -> None:
         """Let the guest go on: it stands still after a hand-over, or where its manager died in the middle of one."""
-        if self._vm is not None and self._around.may_act():
+        if self._vm is not None and self._ground.may_act():
             try:
                 async with self._vm.monitored() as monitor:
                     await monitor.call("cont")
@@ -495,7 +486,7 @@ class MachineRuntime:
 
     def _kill(self) -> None:
         with contextlib.suppress(OSError):  # its group may be on the way out
-            cgroup.kill(self._around.premises.tree.module(self._workload.name, MODULE))
+            cgroup.kill(self._ground.premises.tree.module(self._workload.name, MODULE))
 
     # What is told here.
 
@@ -507,7 +498,7 @@ class MachineRuntime:
         else:
             self._waits.clear()
         if self.role is Role.PRIMARY:
-            self._around.told(module, status, reason)
+            self._told(module, status, reason)
         elif status is ModuleStatus.FAILED:
             self._standby_failed(reason)
             self._waits.set()
@@ -515,7 +506,7 @@ class MachineRuntime:
     def _noted(self, note: Noted) -> None:
         log.info(note.what, workload=self._workload.name, reason=note.sentence)
         if note.what == "guest.powered-off" and is_warm(self._workload) and self.role is Role.PRIMARY:
-            self._noting = self._around.tasks.create_task(note_shut_down(self._workload, self._data))
+            self._noting = self._ground.tasks.create_task(note_shut_down(self._workload, self._data))
 
     async def _shut_down_noted(self) -> None:
         """That the guest shut down is for the reign to come: written too late it would be taken for the next one's."""
@@ -549,12 +540,12 @@ class MachineRuntime:
             case Ended(reason=reason, phase=phase):
                 self._comm_ended(reason, phase)
             case _:
-                if (news := news_of(event, self._about, self._around.clock())) is not None:
+                if (news := news_of(event, self._about, self._ground.clock())) is not None:
                     self._tell(news)
 
     @property
     def _about(self) -> About:
-        return About(self._workload.name, self.generation, self.pairing, self.role, self._around.floor.address)
+        return About(self._workload.name, self.generation, self.pairing, self.role, self._ground.floor.address)
 
     def _has_adopted(self, adopted: control.Adopted) -> None:
         if self._adopted is not None and not self._adopted.done():
@@ -577,27 +568,27 @@ class MachineRuntime:
         # One that was seeding may have held already, and its standby have a whole epoch that was never told here.
         bound = self._bound or phase in ("seeding", *HELD_PHASES)
         if bound:
-            at, name = self._around.clock(), self._workload.name
+            at, name = self._ground.clock(), self._workload.name
             self._tell(ev.PeerLost(at, name, self.generation, self.pairing, self.role, reason))
         if self._withheld:
             self._withheld = False
             self._kill()
-            self._around.told(MODULE, ModuleStatus.FAILED, reason)
+            self._told(MODULE, ModuleStatus.FAILED, reason)
             return
         # What was held back is let out only by GoAlone; a manager that held nothing is replaced at once.
         if not bound and not self._stopped and self._vm is not None and self._vm.pid is not None:
-            self._revival = self._around.tasks.create_task(self._revive())
+            self._revival = self._ground.tasks.create_task(self._revive())
 
     def _standby_failed(self, reason: str) -> None:
-        at, name = self._around.clock(), self._workload.name
+        at, name = self._ground.clock(), self._workload.name
         self._tell(ev.StandbyFailed(at, name, self.generation, self.pairing, reason))
 
     def _checkpoint_ended(self, name: str, *, whole: bool, reason: str) -> None:
         command = self._checkpoints.pop(name, None)
         if command is not None:
-            at, operation = self._around.clock(), command.operation
+            at, operation = self._ground.clock(), command.operation
             self._tell(ev.CheckpointEnded(at, self._workload.name, self.generation, operation, whole, reason))
 
     def _tell(self, event: ev.Event | None) -> None:
         if event is not None:
-            self._around.tell(event)
+            self._tell_node(event)
