@@ -1,4 +1,4 @@
-"""Real hosts for tests of the whole agent."""
+"""Real hosts for tests of the whole agent, and machines that are none for tests of its rooms."""
 
 import asyncio
 import os
@@ -15,8 +15,9 @@ from outlive.store.sqlite import SqliteStore
 
 from .. import one_host as hosts
 from ..one_host import OneHost, one_host, other_host
+from .machine_scene import scene
 
-__all__ = ["one_host", "other_host", "patient_host", "pytest_collection_modifyitems"]
+__all__ = ["one_host", "other_host", "patient_host", "pytest_collection_modifyitems", "scene"]
 
 PATIENT = Timing(claim_ttl_s=40)
 

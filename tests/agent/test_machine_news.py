@@ -2,15 +2,16 @@
 
 import pytest
 
-from outlive.agent.machine_news import About, missed, news_of
+from outlive.agent.machine_news import missed, news_of
+from outlive.agent.standing import Standing
 from outlive.cluster import events as ev
 from outlive.cluster.commands import Role
 from outlive.replication import control
 
 AT = 12.5
-PRIMARY = About("web", 7, 3, Role.PRIMARY, "10.0.0.1")
-STANDBY = About("web", 7, 3, Role.STANDBY, "10.0.0.2")
-INCOMING = About("web", 7, 3, Role.INCOMING, "10.0.0.3")
+PRIMARY = Standing("web", 7, 3, Role.PRIMARY, "10.0.0.1")
+STANDBY = Standing("web", 7, 3, Role.STANDBY, "10.0.0.2")
+INCOMING = Standing("web", 7, 3, Role.INCOMING, "10.0.0.3")
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ INCOMING = About("web", 7, 3, Role.INCOMING, "10.0.0.3")
         (control.Refused("pair", "old"), PRIMARY, None),
     ],
 )
-def test_what_is_told_and_what_it_means(told: control.Event, about: About, means: ev.Event | None) -> None:
+def test_what_is_told_and_what_it_means(told: control.Event, about: Standing, means: ev.Event | None) -> None:
     assert news_of(told, about, AT) == means
 
 

@@ -30,7 +30,14 @@ CONFIG = "comm.json"
 SILENT_S = 5.0
 ASKED_WITHIN_S = 3.0
 ENDED_WITHIN_S = 5.0
-STOP_GRACE_S = 1.0
+
+PARTED_PHASES = ("lost", "handed-over")
+"""Those of a primary whose standby may act already: nothing leaves it."""
+
+HELD_PHASES = ("paired", *PARTED_PHASES)
+"""Those in which a primary's output is held back until its standby has the state that sent it."""
+
+PRIMARY_PHASES = ("free", "seeding", *HELD_PHASES)
 
 log = structlog.get_logger()
 
@@ -205,7 +212,7 @@ _PHASES: dict[type, str] = {
 
 def phase_after(phase: str, event: control.Event) -> str:
     """Where a manager stands once it has told this; the same for what changes nothing."""
-    of_primary = phase in ("free", "seeding", "paired", "lost", "handed-over")
+    of_primary = phase in PRIMARY_PHASES
     match event:
         case control.Status():
             return event.phase

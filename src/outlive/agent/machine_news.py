@@ -3,25 +3,14 @@
 Where an agent comes late, a manager's status stands for all that it had told before.
 """
 
-from dataclasses import dataclass
-
 from outlive.cluster import events as ev
 from outlive.cluster.commands import Role
 from outlive.replication import control
 
-
-@dataclass(frozen=True, slots=True)
-class About:
-    """Whose news it is. address: this host's, on which a standby listens."""
-
-    workload: str
-    generation: int
-    pairing: int
-    role: Role
-    address: str
+from .standing import Standing
 
 
-def news_of(told: control.Event, about: About, at: float) -> ev.Event | None:
+def news_of(told: control.Event, about: Standing, at: float) -> ev.Event | None:
     """The event that what was told means for the node; None when it means nothing there."""
     name, generation, pairing = about.workload, about.generation, about.pairing
     is_primary = about.role is Role.PRIMARY
