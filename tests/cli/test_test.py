@@ -5,16 +5,19 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import pytest
 
 from outlive.cli import main, test
-from outlive.cli.test import Counts, Runner, Step, pytest_step, read_counts
+from outlive.cli.test import WORKERS, Counts, Runner, Step, pytest_step, read_counts
 
 CONFTEST = Path(__file__).resolve().parents[1] / "conftest.py"
-CONFIGURATION = '[tool.pytest.ini_options]\nmarkers = ["lab", "soak"]\n'
+CONFIGURATION = (
+    '[tool.pytest.ini_options]\nmarkers = ["lab", "soak"]\nasyncio_default_fixture_loop_scope = "function"\n'
+)
 
 
 @pytest.fixture
@@ -88,7 +91,22 @@ def test_a_selection_that_finds_no_test_fails(checkout: Path) -> None:
     assert not Runner(checkout, True).run(pytest_step("tests", "not soak", "-k", "nothing_is_named_so")).holds
 
 
-def test_a_skipped_test_fails_the_run_of_root_alone(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tests_beside_each_other_are_counted_so_too_and_one_that_ends_its_process_is_an_error(checkout: Path) -> None:
+    dying = "import os, signal\ndef test_dying(): os.kill(os.getpid(), signal.SIGKILL)\n"
+    (checkout / "tests" / "test_dying.py").write_text(dying)
+    (checkout / "tests" / "test_some.py").write_text(TESTS)
+    result = Runner(checkout, True).run(pytest_step("tests", "not soak", *WORKERS))
+    assert (result.holds, result.counts) == (False, Counts(passed=1, failed=1, errors=2))
+
+
+def test_a_skipped_test_fails_the_run_of_root_beside_others_too(checkout: Path) -> None:
+    skipping = "import pytest\ndef test_it(): pytest.skip('no time')\ndef test_good(): pass\n"
+    (checkout / "tests" / "test_some.py").write_text(skipping)
+    result = Runner(checkout, True).run(pytest_step("tests", "not soak", *WORKERS))
+    assert (result.holds, result.counts.passed, result.counts.skipped) == (os.geteuid() != 0, 1, 1)
+
+
+def test_a_skipped_test_fails_the_run_of_root_alone(checkout: Path) -> None:
     skipping = (
         "import os, pytest\nos.geteuid = lambda: {uid}\ndef test_it(): pytest.skip('no time')\ndef test_good(): pass\n"
     )
@@ -142,7 +160,9 @@ def test_all_steps_run_though_one_fails_and_the_result_says_which(
 def test_words_select_tests_alone(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (checkout / "tests" / "test_some.py").write_text("def test_one(): pass\ndef test_two(): pass\n")
+    alone = "import os\ndef test_one(): pass\ndef test_two(): assert 'PYTEST_XDIST_WORKER' not in os.environ\n"
+    (checkout / "tests" / "test_some.py").write_text(alone)
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     monkeypatch.setattr(test, "find_checkout", lambda: checkout)
     monkeypatch.delattr(test, "all_steps")
     assert main.run(["test", "tests/test_some.py", "-k", "two", "-x"]) == 0
@@ -189,6 +209,30 @@ def test_terminating_the_command_ends_its_step_cleanly(tmp_path: Path) -> None:
         process.communicate(timeout=90)
     assert process.returncode == 130
     assert (tmp_path / "cleaned").exists()
+
+
+SLOW = """
+import pathlib, time
+import pytest
+
+@pytest.mark.parametrize("number", range(4))
+def test_slow(number):
+    try:
+        pathlib.Path(f"began-{number}").touch()
+        time.sleep(100)
+    finally:
+        pathlib.Path(f"cleaned-{number}").touch()
+"""
+
+
+@pytest.mark.soak
+def test_tests_that_run_beside_each_other_are_ended_cleanly_too(checkout: Path) -> None:
+    (checkout / "tests" / "test_some.py").write_text(SLOW)
+    step = pytest_step("tests", "not soak", *WORKERS)
+    assert not Runner(checkout, True).run(replace(step, limit_s=40.0)).holds
+    began = {path.name.removeprefix("began-") for path in checkout.glob("began-*")}
+    assert began
+    assert began == {path.name.removeprefix("cleaned-") for path in checkout.glob("cleaned-*")}
 
 
 def test_the_steps_of_this_checkout_can_be_named() -> None:

@@ -27,6 +27,10 @@ QUICK = "not lab and not soak"
 LAB = "lab and not soak"
 SOAK = "soak"
 
+# Tests that make no hosts run beside each other, in processes that take work from each other. It takes seconds to
+# begin with, so a selection goes without.
+WORKERS = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
+
 # How long an interrupted step may clean up after itself: the lab takes its hosts down.
 CLEANUP_S = 60.0
 
@@ -151,7 +155,7 @@ def all_steps(checkout: Path) -> list[Step]:
         Step("types", [[sys.executable, "-m", "mypy"]], 900),
         Step("import contracts", [[str(scripts / "lint-imports"), "--no-logo"]], 120),
         Step("native programs, warnings as errors", [setup, [*meson, "compile", "-C", str(strict)]], 300),
-        pytest_step("tests", QUICK),
+        pytest_step("tests", QUICK, *WORKERS),
         replace(pytest_step("native programs under sanitizers", QUICK, "tests/native"), environment=sanitized),
         Step("simulator sample", [outlive_command("simulate", "--seeds", "100", "--hosts", "5", "--json")], 900),
     ]
