@@ -1,9 +1,10 @@
 """The primary's end of one pairing: sends steps, takes acknowledgements, keeps the standby's pulse.
 
 Three threads: one sends (it packs pages, with the interpreter's lock released), one reads acknowledgements and lets
-frames go, one keeps alive. The epoch loop hands over steps and never waits for the network, except when too much is
-under way: then it waits here, and the guest with it. A feed that is lost stays lost; a new pairing is a new feed. The
-invariant: `acknowledged` of a step is said once, in order, and only for steps that were handed over.
+frames go, one keeps alive. The epoch loop hands over steps and does not wait for the network: it sends a step itself
+only where the way is free. When too much is under way it waits, and the guest with it. A feed that is lost stays lost;
+a new pairing is a new feed. The invariant: `acknowledged` of a step is said once, in order, and only for steps that
+were handed over, and that it is lost is said once.
 """
 
 import queue
@@ -28,6 +29,7 @@ from outlive.replication.handshake import DiskShape, Hello, StepHead, Welcome
 from outlive.replication.keepalive import KEY_BYTES, KeepAlive
 from outlive.replication.kernels import Packer, Staging
 from outlive.replication.link import Bandwidth, LinkBroken, boot_s
+from outlive.replication.memory import PAGE_BYTES
 from outlive.replication.ports import Ports
 from outlive.replication.stream import HEADER_BYTES, Bytes, Kind, Receiver, Reign, Sender, StalePeer
 
@@ -38,7 +40,7 @@ SEEDING, FINAL = 1, 2
 
 CONNECT_S = 5.0
 _THREADS_END_S = 2.0
-_SENT_AT_ONCE_PAGES = 256
+_SENT_AT_ONCE_BYTES = 1 << 20
 PRIMARY_NOTICES_SOONER = 0.75
 """Of the standby's threshold: when a link is cut and both live, the side that serves clients asks the store first."""
 
@@ -58,7 +60,7 @@ class StandbyUnfit(Failed):
 class Step:
     """What one step changes. pages: stagings to be sent and given back. state: empty while seeding.
 
-    part: pages of a step whose end is still to come.
+    part: pages of a step whose end is still to come. prefix: of the machine's device states, before the first step.
     """
 
     number: int
@@ -70,6 +72,14 @@ class Step:
     seeding: bool = False
     final: bool = False
     sent_at: float = 0.0
+    prefix: bytes = b""
+
+    @property
+    def most_bytes(self) -> int:
+        """What there is to send, before it is packed."""
+        pages = sum(staging.pages for staging in self.pages) * PAGE_BYTES
+        writes = sum(write.length for write in self.writes)
+        return pages + writes + len(self.state) + sum(map(len, self.output))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +103,7 @@ class Feed:
         self.peer_host = pair.standby_host
         self.labels: tuple[DiskLabel, ...] = ()
         self.whole = False
+        self._relied_on = False
         self.bytes_sent = 0
         self.lag_s = 0.0
         self._config = config
@@ -114,6 +125,7 @@ class Feed:
         self._under_way: deque[Step] = deque()
         self._under_way_lock = threading.Lock()
         self._lost = threading.Event()
+        self._losing = threading.Lock()
         self._sending = threading.Lock()
         self._link: link.Link | None = None
         self._keepalive: KeepAlive | None = None
@@ -165,10 +177,11 @@ class Feed:
         )
 
     def start(self, prefix: bytes) -> None:
-        """Send the prefix of the machine's device states, and begin the threads."""
+        """Begin the threads; the prefix of the machine's device states goes out first."""
         assert self._keepalive is not None
         self._keepalive.start()
-        self._guarded(lambda: self._send(Kind.PREFIX, [prefix]))
+        self._steps.append(Step(0, part=True, prefix=prefix))
+        self._steps_wake.set()
         self._threads = [
             threading.Thread(target=self._send_all, name="send", daemon=True),
             threading.Thread(target=self._receive_all, name="acknowledgements", daemon=True),
@@ -189,10 +202,13 @@ class Feed:
         return len(self._under_way) < most
 
     def put(self, step: Step) -> None:
-        """Hand over the next step. A small one is sent here and now, since waking a thread takes about as long."""
+        """Hand over the next step. A small one is sent here and now, since waking a thread takes about as long.
+
+        But only where that does not wait: commands and the guest's next epoch are not to stand behind a slow link.
+        """
         step.sent_at = boot_s()
-        pages = sum(staging.pages for staging in step.pages)
-        at_once = pages <= _SENT_AT_ONCE_PAGES and not step.writes and not self._steps
+        self._relied_on = self._relied_on or not step.seeding
+        at_once = self._way_is_free and not step.seeding and step.most_bytes <= _SENT_AT_ONCE_BYTES
         with self._under_way_lock:
             self._under_way.append(step)
         self._steps.append(step)
@@ -203,6 +219,11 @@ class Feed:
                 self._sending.release()
         if self._steps:
             self._steps_wake.set()
+
+    @property
+    def _way_is_free(self) -> bool:
+        # What is acknowledged has left every buffer between us. A limited bandwidth is kept by sleeping.
+        return not self._steps and not self._under_way and self.hot.bandwidth_mib_s is None
 
     def put_pages(self, number: int, pages: list[Staging]) -> None:
         """Hand over pages of the next step ahead of its end; they mean nothing to the standby before that."""
@@ -239,9 +260,10 @@ class Feed:
             self._sending.release()
 
     def _lose(self, reason: str, silent_s: float) -> None:
-        if self._lost.is_set():
-            return
-        self._lost.set()
+        with self._losing:
+            if self._lost.is_set():
+                return
+            self._lost.set()
         assert self._link is not None
         assert self._keepalive is not None
         self._keepalive.stop()
@@ -261,10 +283,11 @@ class Feed:
     def _given_up_by_now(self) -> bool:
         """Whether we stood still for so long, as a paused host does, that the standby may have asked to take over.
 
-        An acknowledgement that lay here meanwhile is true, but another host may already speak for the machine.
+        An acknowledgement that lay here meanwhile is true, but another host may already speak for the machine: from
+        when the first whole epoch is sent, since the standby has it before we hear of that.
         """
         assert self._keepalive is not None
-        return self.whole and boot_s() - self._keepalive.told_at >= self.hot.silence_ms / 1000
+        return self._relied_on and boot_s() - self._keepalive.told_at >= self.hot.silence_ms / 1000
 
     def _silence_limit_s(self) -> float:
         return self.hot.silence_ms / 1000 * PRIMARY_NOTICES_SOONER if self.whole else SEEDING_SILENCE_S
@@ -304,6 +327,8 @@ class Feed:
             self._send(Kind.INPUT, [port.to_bytes(4, "little"), frames])
 
     def _send_step(self, step: Step) -> None:
+        if step.prefix:
+            self._send(Kind.PREFIX, [step.prefix])
         seeding = SEEDING if step.seeding else 0
         self._page_messages += len(step.pages)
         while step.pages:

@@ -282,7 +282,8 @@ class Primary:
 
     def _on_acknowledged(self, number: int, final: bool) -> None:
         with self._output:
-            if self._feed is None:
+            # Once it was said that the standby is lost, its acknowledgements are no leave to speak any more.
+            if self._feed is None or self._feed.lost:
                 return
             self._machine.journal.acknowledged(number)
             if not self._first_epoch or number < self._first_epoch:
