@@ -205,7 +205,6 @@ class Machine:
             self._ahead.learn(ahead, cut.page_count - ahead)
             return cut
         except (StandbyLost, MirrorBroken):
-            self.qmp.settle()
             self.go_on()
             raise
         finally:
@@ -221,6 +220,7 @@ class Machine:
         final: bool,
     ) -> None:
         cut.busy_share = self._vcpus.busy_share() if self._vcpus else 1.0
+        self.qmp.settle()
         self.qmp.write(self._save, 3)
         was_running = bool(self.qmp.answer()["running"])
         # QEMU turns to `stop` only once it has said this.

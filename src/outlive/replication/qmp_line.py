@@ -100,7 +100,8 @@ class QmpLine:
         descriptors: Sequence[int] = (),
         within_s: float = COMMAND_S,
     ) -> Any:
-        """Give one command and return its answer. Raises QemuSilent, QemuRefused."""
+        """Give one command and return its answer, not one that was left unfetched. Raises QemuSilent, QemuRefused."""
+        self.settle()
         self.write(command(name, arguments), 1, descriptors=descriptors)
         return self.answer(within_s=within_s)
 
