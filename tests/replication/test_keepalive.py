@@ -103,3 +103,11 @@ def test_pages_are_copied_ahead_when_there_are_many_and_as_a_rule_few_are_writte
     assert told.index(False) < 5
     again = told.index(True, told.index(False))
     assert again - told.index(False) == 50
+
+
+def test_the_few_pages_of_an_idle_guest_tell_nothing_about_many() -> None:
+    ahead = Ahead()
+    for _ in range(40):
+        ahead.learn(6, 6)
+    ahead.learn(6, 4000)
+    assert ahead.worthwhile

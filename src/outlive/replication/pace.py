@@ -93,7 +93,8 @@ class Ahead:
     def learn(self, ahead: int, standing: int) -> None:
         """An epoch was cut. ahead, standing: pages copied while the guest ran, and while it stood."""
         self._not_for = max(0, self._not_for - 1)
-        if ahead:
+        # A few pages tell nothing: those that an idle guest writes are the same ones again and again.
+        if ahead and self._many:
             self._again_share += _SMOOTHING * (min(1.0, standing / ahead) - self._again_share)
         if self._again_share > _WRITTEN_AGAIN:
             self._again_share, self._not_for = 0.0, _EPOCHS_UNTIL_TRIED_AGAIN
