@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from outlive.agent import machine_start, warm_start
+from outlive.agent import warm_start
 from outlive.cluster.machine import WarmPolicy
 from outlive.cluster.workload import Protection
 from outlive.replication import control
@@ -22,7 +22,7 @@ async def test_a_new_agent_knows_what_to_tell_a_warm_machines_next_manager(
     data = {"shared": scene.folder / "data" / "web"}
     machine = scene.machine(FakeComm(found=control.Status("free", 7, 0)), workload=warm, data=data)
     monkeypatch.setattr(warm_start, "_hardware", lambda *_: HARDWARE)
-    monkeypatch.setattr(machine_start, "lock_path", lambda *_: None)
+    monkeypatch.setattr(warm_start, "lock_path", lambda *_: None)
     assert await machine.adopt()
     start = machine._processes._starts._warm
     assert start is not None

@@ -52,6 +52,9 @@ class PreparationFailed(Exception):
         self.step = step
         self.reason = reason
 
+    def __str__(self) -> str:
+        return f"{self.step}: {self.reason}"
+
 
 class Holding:
     """A workload that this host has begun. in_force: it is made ready, and nothing of it was let go of since.

@@ -60,7 +60,7 @@ class _Line:
 
 
 class Holdings:
-    """What this host holds. `tell` takes the events; it is set before anything is begun."""
+    """What this host holds. tell: takes the events."""
 
     def __init__(self, ground: Ground, journal: JournalKeeper, tell: Tell) -> None:
         self._ground = ground

@@ -79,8 +79,7 @@ class MachineOrders:
             assert holding.machine is not None
             await holding.machine.stand_by()
         except (PreparationFailed, OutliveError, OSError, TimeoutError) as error:
-            reason = ": ".join(error.args) if isinstance(error, PreparationFailed) else str(error)
-            reason = reason or type(error).__name__
+            reason = str(error) or type(error).__name__
             log.warning("standby.not_prepared", workload=workload.name, generation=generation, reason=reason)
             await self._let_go(workload.name)
             at = self._ground.clock()
@@ -110,7 +109,7 @@ class MachineOrders:
         except PreparationFailed as failed:
             log.error("machine.not_adopted", workload=name, generation=to, step=failed.step, reason=failed.reason)
             await self._let_go(name)
-            self._tell(ev.TakeOverFailed(self._ground.clock(), name, to, f"{failed.step}: {failed.reason}"))
+            self._tell(ev.TakeOverFailed(self._ground.clock(), name, to, str(failed)))
         else:
             self._tell(ev.TookOver(self._ground.clock(), name, to))
 

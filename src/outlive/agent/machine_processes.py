@@ -174,7 +174,7 @@ class Processes:
         """The manager is no more. replace_it: it held nothing back, so that another may take its place at once."""
         if self.starting:
             self.starting = False
-            self.kill()
+            self._kill()
             self._events.module(ModuleStatus.FAILED, reason)
         elif replace_it and not self._stopped and self.vm is not None and self.vm.pid is not None:
             self._revival = self._ground.tasks.create_task(self.revive())
@@ -185,7 +185,7 @@ class Processes:
         """Stop both. at_once: by killing it, else by its power button. Returns when nothing of them is left."""
         runs = self.vm is not None and self.vm.state is GuestState.RUNNING
         if at_once:
-            self.kill()
+            self._kill()
             runs = False
         if is_warm(self._workload):
             # A checkpoint under way would hold the guest up, and be of a guest that is shutting down.
@@ -201,19 +201,18 @@ class Processes:
         """End both at once, and tell that the machine failed."""
         await self.comm.end()
         if self.vm is not None:
-            self.kill()
+            self._kill()
             await self.vm.stop()
         self._events.module(ModuleStatus.FAILED, reason)
 
-    def kill(self) -> None:
-        """Kill QEMU; that it ended is seen like any end of it."""
+    def _kill(self) -> None:
         with contextlib.suppress(OSError):  # its group may be on the way out
             cgroup.kill(self._ground.premises.tree.module(self._workload.name, MODULE))
 
     async def _leave_vm(self) -> None:
         """Let go of the run before this one, of which nothing may be left."""
         if self.vm is not None:
-            self.kill()
+            self._kill()
             await self.vm.stop()
             self.vm = None
 

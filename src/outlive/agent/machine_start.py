@@ -22,7 +22,6 @@ from .ground import Ground
 from .seating import (
     comm_config_of,
     is_warm,
-    lock_path,
     machine_of,
     make_room,
     make_startable,
@@ -89,7 +88,6 @@ class Starts:
             generation=generation,
             host=ground.floor.host,
             at=at,
-            run_lock=lock_path(self._workload, self._data),
             incoming=self._standing.role is not Role.PRIMARY,
         )
         return self._warm.seat
@@ -120,8 +118,7 @@ class Starts:
         self._began = True
         vm = self.vm(await self._plugged_seat(), told, noted)
         if is_warm(self._workload):
-            emulator, run_lock = self._ground.floor.emulator(), lock_path(self._workload, self._data)
-            self._warm = adopted_start(self._workload, vm.seat, emulator, self._data, run_lock=run_lock)
+            self._warm = adopted_start(self._workload, vm.seat, self._ground.floor.emulator(), self._data)
         return vm
 
     async def comm_config(self, seat: Seat, state_dir: Path, qemu_pid: int) -> CommConfig:

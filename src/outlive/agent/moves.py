@@ -19,7 +19,7 @@ from outlive.errors import OutliveError
 from outlive.runtime.runner import Account
 from outlive.runtime.vm import moving
 from outlive.runtime.vm.moving import MoveFailed, Pace, Progress, Sent, Tls
-from outlive.runtime.vm.qmp import VmFailed
+from outlive.runtime.vm.qmp import Monitor, VmFailed
 from outlive.runtime.vm.vm import Vm
 
 FOLDER = "move-tls"
@@ -100,10 +100,15 @@ async def await_guest(vm: Vm, address: str, disks: Sequence[str], tls: Tls | Non
             break
     else:
         raise MoveFailed("This host cannot take the guest in.", cause="no port is free for it")
-    disks_at = f"tcp:{address}:{port + 1}" if disks else None
+    uri, disks_at = _uris(address, port, disks)
     async with vm.monitored() as monitor:
-        await moving.await_guest(monitor, f"tcp:{address}:{port}", disks=disks, disks_at=disks_at, tls=tls)
+        await moving.await_guest(monitor, uri, disks=disks, disks_at=disks_at, tls=tls)
     return port
+
+
+def _uris(address: str, port: int, disks: Sequence[str]) -> tuple[str, str | None]:
+    """Where memory goes, and where disks do if there are any."""
+    return f"tcp:{address}:{port}", f"tcp:{address}:{port + 1}" if disks else None
 
 
 def _is_free(address: str, port: int) -> bool:
@@ -115,9 +120,8 @@ def _is_free(address: str, port: int) -> bool:
 
 
 async def _send(vm: Vm, route: Route, told: Callable[[Progress], None]) -> Sent:
-    disks_at = f"tcp:{route.address}:{route.port + 1}" if route.disks else None
+    uri, disks_at = _uris(route.address, route.port, route.disks)
     async with vm.monitored() as monitor:
-        uri = f"tcp:{route.address}:{route.port}"
         # A communication manager leaves memory out of what it saves; a move takes all of it along.
         whole = [{"capability": "x-ignore-shared", "state": False}]
         await monitor.call("migrate-set-capabilities", {"capabilities": whole})
@@ -125,10 +129,14 @@ async def _send(vm: Vm, route: Route, told: Callable[[Progress], None]) -> Sent:
         return await moving.switch(monitor, SWITCHED_WITHIN_S)
 
 
+async def _runs(monitor: Monitor) -> bool:
+    return bool((await monitor.call("query-status"))["status"] == "running")
+
+
 async def go_on_here(vm: Vm) -> None:
     """At the target, once the store has it: let the guest run. Raises OutliveError."""
     async with vm.monitored() as monitor:
-        if (await monitor.call("query-status"))["status"] == "running":
+        if await _runs(monitor):
             return  # an agent before this one let it, and ended before that was known
         await moving.arrived(monitor, ARRIVED_WITHIN_S)
         await moving.go_on(monitor)
@@ -138,8 +146,7 @@ async def _go_on_after_all(vm: Vm) -> None:
     """At the source, once the store says that nobody else goes on: let the guest run. Raises OutliveError."""
     async with vm.monitored() as monitor:
         await moving.abandon(monitor)
-        status = (await monitor.call("query-status"))["status"]
-        if status == "running":
+        if await _runs(monitor):
             return
         try:
             await moving.roll_back(monitor)

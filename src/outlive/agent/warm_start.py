@@ -25,7 +25,7 @@ from outlive.runtime.vm.command_line import command_line
 from outlive.runtime.vm.host import HostFacts
 from outlive.runtime.vm.seat import Seat
 
-from .seating import machine_of
+from .seating import lock_path, machine_of
 
 log = structlog.get_logger()
 
@@ -46,6 +46,10 @@ def datastore_folder(workload: Workload, data: Mapping[str, Path]) -> Path:
     return data[on].parent.parent
 
 
+def _checkpoints(workload: Workload, data: Mapping[str, Path]) -> Path:
+    return folder_of(datastore_folder(workload, data), workload.name)
+
+
 async def warm_start(
     workload: Workload,
     seat: Seat,
@@ -55,23 +59,23 @@ async def warm_start(
     generation: int,
     host: str,
     at: str,
-    run_lock: Path | None,
     incoming: bool = False,
 ) -> WarmStart:
     """Decide how the machine begins, and make that ready. Raises OutliveError, OSError.
 
+    at: the checkpoint that an operator chose to begin from; '' for none.
     incoming: its state comes from another host, so it begins from nothing here; its disks are as they are there.
     """
-    datastore = datastore_folder(workload, data)
     machine = machine_of(workload)
     hardware = _hardware(workload, seat, facts)
-    folder = folder_of(datastore, workload.name)
+    folder = _checkpoints(workload, data)
+    run_lock, owner = lock_path(workload, data), _owner(facts)
 
     if incoming:
         begun = Beginning("", await inquiry.incoming(folder, host))
     else:
         begun = await inquiry.begun(
-            folder, hardware, generation=generation, host=host, at=at, run_lock=run_lock, owner=_owner(facts)
+            folder, hardware, generation=generation, host=host, at=at, run_lock=run_lock, owner=owner
         )
     for passed in begun.skipped:
         log.error("checkpoint.passed_over", workload=workload.name, checkpoint=passed.name, reason=passed.reason)
@@ -84,19 +88,17 @@ async def warm_start(
     seat = replace(seat, disks={**seat.disks, **files}, incoming=incoming or bool(begun.checkpoint))
     if begun.disks:
         seat = replace(seat, may_make_disks=False)
-    values = _values(workload, datastore, hardware, begun, run_lock, facts)
+    values = _values(workload, data, hardware, begun, facts)
     return WarmStart(replace(machine, disks=disks), seat, values, bool(begun.checkpoint))
 
 
-def adopted_start(
-    workload: Workload, seat: Seat, facts: HostFacts, data: Mapping[str, Path], *, run_lock: Path | None
-) -> WarmStart:
+def adopted_start(workload: Workload, seat: Seat, facts: HostFacts, data: Mapping[str, Path]) -> WarmStart:
     """What a manager is told of a machine that an earlier agent started: it runs, or waits, and begins from nothing.
 
     seat: as before any layers, by which its hardware is known.
     """
     hardware = _hardware(workload, seat, facts)
-    values = _values(workload, datastore_folder(workload, data), hardware, Beginning("", {}), run_lock, facts)
+    values = _values(workload, data, hardware, Beginning("", {}), facts)
     return WarmStart(machine_of(workload), seat, values, resumes=False)
 
 
@@ -107,22 +109,18 @@ def _hardware(workload: Workload, seat: Seat, facts: HostFacts) -> Hardware:
 
 
 def _values(
-    workload: Workload,
-    datastore: Path,
-    hardware: Hardware,
-    begun: Beginning,
-    run_lock: Path | None,
-    facts: HostFacts,
+    workload: Workload, data: Mapping[str, Path], hardware: Hardware, begun: Beginning, facts: HostFacts
 ) -> WarmValues:
-    policy = workload.warm
+    policy, run_lock = workload.warm, lock_path(workload, data)
+    user, group = _owner(facts) or (None, None)
     writable = [disk for disk in machine_of(workload).disks if not disk.read_only]
     return WarmValues(
-        datastore=str(datastore),
+        datastore=str(datastore_folder(workload, data)),
         hardware=hardware,
         disks=tuple(WarmDisk(disk.name, seats.disk_device(disk.name)) for disk in writable),
         run_lock=str(run_lock) if run_lock is not None else None,
-        user=facts.account.user if facts.account is not None else None,
-        group=facts.account.group if facts.account is not None else None,
+        user=user,
+        group=group,
         interval_s=policy.interval_s,
         keep=policy.keep,
         base_every=policy.base_every,
@@ -136,14 +134,12 @@ def _owner(facts: HostFacts) -> tuple[int, int] | None:
 
 async def note_shut_down(workload: Workload, data: Mapping[str, Path]) -> None:
     """The guest ended by its own will: the next reign boots it."""
-    folder = folder_of(datastore_folder(workload, data), workload.name)
     try:
-        await inquiry.shut_down(folder)
+        await inquiry.shut_down(_checkpoints(workload, data))
     except OutliveError as error:
         log.error("shutdown.not_noted", workload=workload.name, reason=str(error))
 
 
 async def same_disks(workload: Workload, data: Mapping[str, Path], target: str) -> bool:
     """Whether the target of a move opened the disks' layers as they are now; no checkpoint may be taken after this."""
-    folder = folder_of(datastore_folder(workload, data), workload.name)
-    return await inquiry.opened_the_same(folder, target)
+    return await inquiry.opened_the_same(_checkpoints(workload, data), target)
