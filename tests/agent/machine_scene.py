@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +28,7 @@ from outlive.runtime.service import Premises
 from .test_holdings import WITHIN_S, NoCards
 
 HOT = Workload("web", (Module(MODULE, ()),), Kind.VM, Protection.HOT, machine=Machine())
+COLD = replace(HOT, protection=Protection.COLD)
 AT = 3.5
 FACTS: Any = SimpleNamespace(account=None)
 

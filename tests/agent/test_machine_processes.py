@@ -1,0 +1,186 @@
+"""A machine is said to run only once all of it does, and what dies is replaced only where nothing was held back."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from outlive.agent import machine_processes
+from outlive.agent.comm import CommFailed
+from outlive.agent.machine_events import MachineEvents
+from outlive.agent.machine_processes import Processes
+from outlive.agent.standing import Standing
+from outlive.cluster import events as ev
+from outlive.cluster.commands import Role
+from outlive.cluster.heartbeat import ModuleStatus
+from outlive.cluster.machine import MODULE
+from outlive.cluster.workload import Workload
+from outlive.replication import control
+from outlive.runtime import cgroup
+from outlive.runtime.vm.states import GuestState
+
+from .machine_scene import AT, COLD, HOT
+
+RUNNING = (MODULE, ModuleStatus.RUNNING, "")
+
+
+@dataclass
+class Qemu:
+    """QEMU as its machine sees it: it says that it runs as soon as it was started."""
+
+    told: Any
+    ready: bool = True
+    pid: int | None = 1
+    seat: Any = None
+    state: GuestState = GuestState.RUNNING
+
+    async def start(self, module: str) -> None:
+        if self.ready:
+            self.told(module, ModuleStatus.RUNNING, "")
+        else:
+            self.pid = None
+            self.told(module, ModuleStatus.FAILED, "no memory")
+
+    async def stop(self) -> None:
+        self.pid = None
+
+
+@dataclass
+class Manager:
+    """A communication manager that is started, or refuses to be."""
+
+    said: list[str]
+    fails: bool = False
+    phase: str = ""
+    state_dir: Path = Path("/nowhere")
+
+    async def start(self, _: object) -> control.Status:
+        if self.fails:
+            raise CommFailed("It does not answer.")
+        self.said.append("manager")
+        return control.Status("free", 7, 3)
+
+    async def end(self) -> None:
+        pass
+
+    def follow(self) -> None:
+        pass
+
+
+@dataclass
+class Begun:
+    """What a machine is started from. layers: whether the disks' layers stand, each time that this is asked."""
+
+    layers: list[bool] = field(default_factory=list)
+    ready: bool = True
+    resumes: bool = False
+    vms: list[Qemu] = field(default_factory=list)
+
+    async def seat(self) -> None:
+        pass
+
+    async def on_layers(self, seat: object) -> object:
+        return seat
+
+    async def finish_disks(self) -> None:
+        pass
+
+    async def mark_made(self) -> None:
+        pass
+
+    async def layers_stand(self) -> bool:
+        return self.layers.pop(0) if self.layers else True
+
+    def vm(self, _: object, told: Any, noted: object) -> Qemu:
+        self.vms.append(Qemu(told, self.ready))
+        return self.vms[-1]
+
+    async def comm_config(self, *_: object) -> None:
+        pass
+
+
+@dataclass
+class Scene:
+    """said: what was done and told, in order."""
+
+    said: list[Any] = field(default_factory=list)
+    told: list[ev.Event] = field(default_factory=list)
+
+    def processes(
+        self, folder: Path, begun: Begun, workload: Workload = HOT, role: Role = Role.PRIMARY, *, fails: bool = False
+    ) -> Processes:
+        standing = Standing("web", 7, 3, role, "10.0.0.1")
+        events = MachineEvents(standing, lambda: AT, lambda *told: self.said.append(told), self.told.append)
+        tree = cgroup.Tree(folder / "groups", cgroup.find_or_mount())
+        premises = SimpleNamespace(tree=tree, states=folder)
+        ground: Any = SimpleNamespace(premises=premises, tasks=None, may_act=lambda: False)
+        starts: Any = begun
+        made = Processes(workload, {}, ground, standing, starts, events, lambda _: None)
+        made.comm = Manager(self.said, fails)  # type: ignore[assignment]
+        return made
+
+
+async def test_that_it_runs_is_told_once_its_manager_is_there(tmp_path: Path) -> None:
+    scene = Scene()
+    processes = scene.processes(tmp_path, Begun())
+    await processes.start(MODULE)
+    assert (scene.said, processes.starting) == (["manager", RUNNING], False)
+
+
+async def test_a_cold_machine_has_no_manager(tmp_path: Path) -> None:
+    scene = Scene()
+    await scene.processes(tmp_path, Begun(), COLD).start(MODULE)
+    assert scene.said == [RUNNING]
+
+
+async def test_without_a_manager_nothing_runs(tmp_path: Path) -> None:
+    scene = Scene()
+    begun = Begun()
+    processes = scene.processes(tmp_path, begun, fails=True)
+    with pytest.raises(CommFailed) as failed:
+        await processes.start(MODULE)
+    await processes.fail(str(failed.value))
+    assert begun.vms[0].pid is None
+    assert scene.said == [(MODULE, ModuleStatus.FAILED, "It does not answer.")]
+
+
+async def test_a_manager_that_ends_before_the_machine_runs_is_the_end_of_that_start(tmp_path: Path) -> None:
+    scene = Scene()
+    processes = scene.processes(tmp_path, Begun())
+    processes.starting = True
+    processes.manager_ended("killed", replace_it=True)
+    assert (scene.said, processes.starting) == ([(MODULE, ModuleStatus.FAILED, "killed")], False)
+
+
+async def test_a_standby_that_waits_is_started_anew_when_its_disks_got_new_layers(tmp_path: Path) -> None:
+    scene = Scene()
+    begun = Begun([False, True])
+    await scene.processes(tmp_path, begun, role=Role.STANDBY).start_waiting()
+    assert [vm.pid for vm in begun.vms] == [None, 1]
+    assert (scene.said, scene.told) == (["manager"], []), "who only waits does not run"
+
+
+async def test_a_standby_that_ends_before_it_waits_is_told_and_gets_no_manager(tmp_path: Path) -> None:
+    scene = Scene()
+    with pytest.raises(CommFailed):
+        await scene.processes(tmp_path, Begun(ready=False), role=Role.STANDBY).start_waiting()
+    assert (scene.said, scene.told) == ([], [ev.StandbyFailed(AT, "web", 7, 3, "no memory")])
+
+
+@pytest.mark.parametrize(("at_once", "noted"), [(False, ["noted"]), (True, [])])
+async def test_a_warm_guest_that_was_shut_down_in_order_is_noted_and_one_that_was_killed_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, at_once: bool, noted: list[str]
+) -> None:
+    written: list[str] = []
+
+    async def note(*_: object) -> None:
+        written.append("noted")
+
+    monkeypatch.setattr(machine_processes, "note_shut_down", note)
+    monkeypatch.setattr(machine_processes, "is_warm", lambda _: True)
+    processes = Scene().processes(tmp_path, Begun(), COLD)
+    await processes.start(MODULE)
+    await processes.stop(at_once=at_once)
+    assert written == noted
