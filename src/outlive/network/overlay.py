@@ -10,30 +10,23 @@ Invariant: an entry is replaced only by one of the same or a newer age (see `for
 another alias than ours are neither changed nor removed.
 """
 
-import contextlib
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self, TypeVar
 
 import structlog
 
 from outlive.cluster.overlay import Segment, Wiring, checked_mac
-from outlive.errors import OutliveError
 from outlive.network import bridge as bridges
 from outlive.network import fdb
 from outlive.network.bridge import BRIDGE, LIVE, NETWORK_ALIAS, SHADOW
 from outlive.network.forwarding import Age, Ages, Row, steps
 from outlive.network.kernel_links import Device, KernelLinks, Vxlan
 from outlive.network.tap import tap_name
-from outlive.network.workers import Workers
+from outlive.network.workers import KernelUser
 
 VXLAN_PORT = 4789
 SHADOW_PORT = 7412
 """UDP ports on which wrapped frames are received: everybody's, and those that come besides for a standby."""
-
-T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -48,7 +41,7 @@ class Updated:
     took_ms: float
 
 
-class Overlay:
+class Overlay(KernelUser):
     """The virtual networks of this host, as `async with Overlay(address) as overlay`. Leaving removes nothing.
 
     address: this host's own in the cluster, on which other members reach it.
@@ -59,18 +52,7 @@ class Overlay:
         self, address: str, *, port: int = VXLAN_PORT, shadow_port: int = SHADOW_PORT, limit_s: float = 5.0
     ) -> None:
         self._tables = _Tables(address, port, shadow_port)
-        self._kernel = Workers("overlay", 1)
-        self._limit_s = limit_s
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        with contextlib.suppress(OutliveError):
-            await self._in_kernel("close", self._tables.close)
-        self._kernel.close()
+        super().__init__("overlay", self._tables.close, limit_s)
 
     async def update(self, wiring: Wiring, *, look_again: bool = False) -> Updated:
         """Bring the kernel to what is wanted. Calls take effect in their order.
@@ -99,9 +81,6 @@ class Overlay:
         taken = await self._in_kernel(f"take {card}", lambda: self._tables.take(vni, card, age))
         log.info("overlay.card_taken", vni=vni, mac=card, generation=age[0], pairing=age[1], taken=taken)
         return taken
-
-    async def _in_kernel(self, doing: str, work: Callable[[], T]) -> T:
-        return await self._kernel.run(doing, work, self._limit_s)
 
 
 @dataclass

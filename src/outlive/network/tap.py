@@ -9,12 +9,9 @@ Invariant: only links with our alias are changed or removed.
 
 import asyncio
 import base64
-import contextlib
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self, TypeVar
 
 import structlog
 
@@ -26,7 +23,7 @@ from outlive.network import machine_announcements
 from outlive.network.address import IPAddress
 from outlive.network.errors import kernel_refused
 from outlive.network.kernel_links import Device, KernelLinks
-from outlive.network.workers import Workers
+from outlive.network.workers import KernelUser, Workers
 
 PREFIX = "ol"
 ALIAS = "outlive"
@@ -38,8 +35,6 @@ _HASHED = 13
 _ANY_OTHER_FIRST_BYTE = "fe"
 _KIND = "tun"
 _ANNOUNCING_THREADS = 4
-
-T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -100,7 +95,7 @@ def read_alias(text: str) -> tuple[str, str, int] | None:
     return workload, nic, int(generation)
 
 
-class Taps:
+class Taps(KernelUser):
     """The taps of this host, as `async with Taps() as taps`. Leaving removes none of them.
 
     limit_s: the time that the kernel has for one tap.
@@ -108,20 +103,8 @@ class Taps:
 
     def __init__(self, *, limit_s: float = 2.0) -> None:
         self._links = KernelLinks()
-        self._kernel = Workers("taps", 1)
         self._packets = Workers("machine-announcements", _ANNOUNCING_THREADS)
-        self._limit_s = limit_s
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        with contextlib.suppress(OutliveError):
-            await self._in_kernel("close", self._links.close)
-        self._kernel.close()
-        self._packets.close()
+        super().__init__("taps", self._links.close, limit_s, self._packets)
 
     async def ensure(self, wanted: Wanted) -> Tap:
         """Make the tap, or bring the one that is there to what is wanted: bridge, MTU, alias, live or standing by.
@@ -189,9 +172,6 @@ class Taps:
             raise trouble
         log.info("machine.announced", bridge=bridge, mac=mac, times=told)
         return told
-
-    async def _in_kernel(self, doing: str, work: Callable[[], T]) -> T:
-        return await self._kernel.run(doing, work, self._limit_s)
 
 
 def _ensure(links: KernelLinks, wanted: Wanted, mac: str) -> tuple[Tap, bool]:

@@ -9,13 +9,11 @@ itself drops it within its lifetime, rounded up to whole seconds, and about a se
 """
 
 import asyncio
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import structlog
 
@@ -26,7 +24,7 @@ from outlive.network.errors import AddressInUse
 from outlive.network.held import ADDRESS_TAG, HeldAddresses, until
 from outlive.network.kernel_addresses import KernelAddresses
 from outlive.network.remembered import RememberedAddresses
-from outlive.network.workers import Workers
+from outlive.network.workers import KernelUser, Workers
 
 DETECTION_S = 0.3
 """How long a takeover waits for another holder to answer; a neighbour on the same network needs milliseconds."""
@@ -49,7 +47,7 @@ def boot_time_s() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-class VirtualIps:
+class VirtualIps(KernelUser):
     """The virtual IPs of this host, as `async with VirtualIps() as addresses`. Leaving removes none of them.
 
     tag:           what marks our addresses in the kernel; None uses the remembered list instead.
@@ -66,21 +64,9 @@ class VirtualIps:
         now_s: Callable[[], float] = boot_time_s,
     ) -> None:
         self._held = HeldAddresses(KernelAddresses(), RememberedAddresses(remembered_in), tag, now_s)
-        self._limit_s = limit_s
         self._now_s = now_s
-        self._kernel = Workers("virtual-ip-kernel", 1)
         self._packets = Workers("virtual-ip-packets", _PACKET_THREADS)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        with contextlib.suppress(OutliveError):
-            await self._in_kernel("close", self._held.close)
-        self._kernel.close()
-        self._packets.close()
+        super().__init__("virtual-ip-kernel", self._held.close, limit_s, self._packets)
 
     async def resolve(self, text: str, interface: str | None = None) -> VirtualAddress:
         """Read `10.0.0.9/24%eth0`; a missing interface or prefix is taken from the subnet that this host is in.
@@ -193,9 +179,6 @@ class VirtualIps:
             raise trouble
         log.info("virtual_ip.announced", address=str(address), times=told)
         return told
-
-    async def _in_kernel(self, doing: str, work: Callable[[], T]) -> T:
-        return await self._kernel.run(doing, work, self._limit_s)
 
     async def _with_packets(self, doing: str, work: Callable[[], T], asking_s: float = 0.0) -> T:
         return await self._packets.run(doing, work, self._limit_s + asking_s)
