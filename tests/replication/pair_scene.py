@@ -2,11 +2,12 @@
 
 Everything is started by the scene and ended by it, by pid. A bridge of the clients joins both hosts' bridges;
 the managers talk over a link of their own, so that the two can be cut apart. The namespaces' names carry this process's
-pid, so that two runs do not meet.
+pid and a number, so that two do not meet.
 """
 
 import asyncio
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -23,7 +24,7 @@ from typing import Any, TypeVar
 from outlive.lab.guests.clients import Server
 from outlive.lab.guests.tiny import tiny
 from outlive.replication.comm_config import CommConfig, Held, HotValues, ReplicatedDisk, write_config
-from outlive.replication.control import Command, Event, Manager, Pair, Status, command_line
+from outlive.replication.control import Adopt, Adopted, Command, Event, Manager, Pair, Status, command_line
 from outlive.replication.library import pagewatch_path
 
 from .authority import Authority
@@ -34,6 +35,8 @@ GUEST = ("10.77.0.10", "10.77.1.10")
 LINK = {"p": "10.88.0.1", "s": "10.88.0.2"}
 MAC = ("52:54:00:77:00:10", "52:54:00:77:01:10")
 Told = TypeVar("Told")
+
+_numbers = itertools.count()
 
 
 def run(*words: str) -> None:
@@ -170,6 +173,10 @@ class Side:
             time.sleep(0.005)
         raise AssertionError(f"{self.name} did not tell {kind.__name__}: {self.events[-5:]}\n{self.log()}")
 
+    def told(self, what: str) -> int:
+        """How often its manager has logged something."""
+        return (self.folder / "comm.log").read_text().count(what)
+
     def log(self) -> str:
         logs = [self.folder / "comm.log", self.folder / "qemu.log"]
         return "\n".join(path.read_text()[-3000:] for path in logs if path.exists())
@@ -193,13 +200,16 @@ class Side:
 
 
 class PairScene:
-    """Both hosts and the clients' network. Leave it with `close`, whatever happened."""
+    """Both hosts and the clients' network: p acts, s follows. Leave it with `close`, whatever happened."""
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
-        self.tag = f"ol{os.getpid()}"
+        self.tag = f"ol{os.getpid()}x{next(_numbers)}"
         self.clients = f"{self.tag}-c"
         self.started: list[subprocess.Popen[bytes]] = []
+        self.generation, self.pairing = 1, 0
+        self.acting: Side | None = None
+        self.first_ids = itertools.count(0, 8)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -228,15 +238,38 @@ class PairScene:
     def server(self, index: int = 0, within_s: float = PATIENCE_S) -> Server:
         return Server.reach(GUEST[index], within_s, namespace=self.clients)
 
-    def pair(self, primary: Side, standby: Side, generation: int = 1, pairing: int = 1) -> None:
+    def pair(self, primary: Side, standby: Side) -> None:
         """Tell the primary to pair, and wait until it is."""
         from outlive.replication.control import Paired
 
         began = time.monotonic()
         port = self.port_of(standby)
-        primary.send(Pair(standby.name, LINK[standby.name], port, generation, pairing))
+        self.pairing += 1
+        primary.send(Pair(standby.name, LINK[standby.name], port, self.generation, self.pairing))
         primary.wait(Paired, after=began)
         assert ("tracking.by_comparing" in primary.log()) is not self.shape.watched
+
+    def adopt(self, side: Side, after: float = 0.0) -> Adopted:
+        """Have a standby go on as the primary of the next generation."""
+        self.generation += 1
+        self.acting = side
+        side.send(Adopt(self.generation))
+        return side.wait(Adopted, after=after)
+
+    def follow_anew(self, survivor: Side) -> None:
+        """Who took over acts; the other begins anew as its standby, and follows."""
+        self.p, self.s = survivor, self.p if survivor is self.s else self.s
+        self.s.kill()
+        for process in (self.s.qemu, self.s.comm):
+            assert process is not None
+            process.wait(PATIENCE_S)
+        self.s.links("up")
+        for side in (self.p, self.s):
+            side.events.clear()
+        self.acting = None
+        self.s.start_qemu(incoming=True)
+        self.s.start_comm("standby", self.generation, self.pairing)
+        self.pair(self.p, self.s)
 
     def port_of(self, side: Side) -> int:
         assert side._manager is not None
@@ -316,3 +349,28 @@ def hot_pair(shape: Shape | None = None, *, paired: bool = True) -> Iterator[Pai
         raise
     finally:
         scene.close()
+
+
+class SharedPair:
+    """A pair for tests that follow each other: whoever took over in one is the primary of the next."""
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+        self._scene: PairScene | None = None
+        self._failed = 0
+
+    def begin(self, shape: Shape, failed: int) -> PairScene:
+        """A pair that follows. failed: how many tests have failed until now; after one that did it is made anew."""
+        if failed != self._failed:
+            self.end()
+        self._failed = failed
+        if self._scene is None:
+            self._scene = self._stack.enter_context(hot_pair(shape))
+        elif self._scene.acting is not None:
+            self._scene.follow_anew(self._scene.acting)
+        return self._scene
+
+    def end(self) -> None:
+        """End the pair."""
+        self._scene = None
+        self._stack.close()

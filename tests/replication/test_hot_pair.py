@@ -3,6 +3,7 @@
 import re
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,6 @@ from outlive.lab.guests.clients import Asking, Clients
 from outlive.lab.guests.history import History, judge
 from outlive.replication.comm_config import HotValues
 from outlive.replication.control import (
-    Adopt,
     Adopted,
     Alone,
     BecameFailed,
@@ -24,17 +24,32 @@ from outlive.replication.control import (
     WentAlone,
 )
 
-from .pair_scene import GUEST, PairScene, Shape, Side, hot_pair
+from .pair_scene import GUEST, PairScene, Shape, SharedPair, Side, hot_pair
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(150)]
 
 BLOCK = 4096
 SLOTS = 4096
+DIFFERENCES = '"disks": "differences"'
+WITH_DISK_BY_TLS = Shape(disk_mib=(64,), tls=True)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[SharedPair]:
+    made = SharedPair()
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def scene(shared: SharedPair, request: pytest.FixtureRequest) -> PairScene:
+    """A pair with a disk that follows; a test that uses it ends with a takeover."""
+    return shared.begin(WITH_DISK_BY_TLS, request.session.testsfailed)
 
 
 def clients(scene: PairScene, folder: Path, *, nic: int = 0, request: str = "inc", count: int = 4) -> Clients:
-    asking = Asking(GUEST[nic], connections=count, request=request, first_id=nic * 100, after_s=20.0)
-    return Clients(asking, folder / f"record-{nic}-{request}", namespace=scene.clients)
+    asking = Asking(GUEST[nic], connections=count, request=request, first_id=next(scene.first_ids), after_s=20.0)
+    return Clients(asking, folder / f"record-{asking.first_id}", namespace=scene.clients)
 
 
 def cut_power(side: Side) -> float:
@@ -44,10 +59,8 @@ def cut_power(side: Side) -> float:
     return time.monotonic()
 
 
-def take_over(side: Side, generation: int, after: float) -> tuple[PeerLost, Adopted]:
-    lost = side.wait(PeerLost, after=after)
-    side.send(Adopt(generation))
-    return lost, side.wait(Adopted, after=after)
+def take_over(scene: PairScene, side: Side, after: float) -> tuple[PeerLost, Adopted]:
+    return side.wait(PeerLost, after=after), scene.adopt(side, after)
 
 
 def assert_clean(history: History, *, alone: bool = True) -> None:
@@ -81,7 +94,7 @@ def test_connections_outlive_a_power_cut_with_two_processors_a_gigabyte_two_card
             second.until_answered(2, 30)
             time.sleep(0.7)
             cut = cut_power(scene.p)
-            lost, _ = take_over(scene.s, 2, cut)
+            lost, _ = take_over(scene, scene.s, cut)
             time.sleep(1.5)
             histories = first.stop(), second.stop()
         for history in histories:
@@ -93,61 +106,62 @@ def test_connections_outlive_a_power_cut_with_two_processors_a_gigabyte_two_card
         idle.close()
 
 
-def test_the_standbys_disk_is_exactly_the_last_whole_epochs(tmp_path: Path) -> None:
-    with hot_pair(Shape(disk_mib=(32,))) as scene:
-        with clients(scene, tmp_path, request="dw", count=3) as writing:
-            writing.until_answered(3, 30)
-            time.sleep(1.0)
-            cut = cut_power(scene.p)
-        acknowledged = max(answer.value for answer in writing.so_far().answers)
-        scene.s.wait(PeerLost, after=cut)
-        time.sleep(0.3)
-        on_disk = highest_number(scene.s.disk(0))
-        scene.s.send(Adopt(2))
-        scene.s.wait(Adopted, after=cut)
-        with scene.server() as server:
-            state = server.state()
-        # What was under way at the cut may have been done since: one write for each of three connections.
-        assert acknowledged <= on_disk
-        assert on_disk - 1 <= int(state["written"]) <= on_disk + 4, (on_disk, state)
-        assert not (scene.folder / "s" / "disk-labels.json").exists()
-
-
-def test_a_primary_cut_off_holds_until_told_alone_and_then_only_differences_are_sent_again(tmp_path: Path) -> None:
-    with hot_pair(Shape(disk_mib=(64,))) as scene:
-        with clients(scene, tmp_path, request="dw", count=2) as writing:
-            writing.until_answered(2, 30)
-            cut = time.monotonic()
-            scene.p.links("down", "rep0")
-            scene.p.wait(PeerLost, after=cut)
-            lost = scene.s.wait(PeerLost, after=cut)
-            assert lost.epoch > 0
-            time.sleep(0.3)
-            held = len(writing.so_far().answers)
-            time.sleep(0.7)
-            assert len(writing.so_far().answers) == held, "a frame left unacknowledged"
-            scene.p.send(Alone(2))
-            scene.p.wait(WentAlone, after=cut)
-            time.sleep(1.0)
-            assert len(writing.so_far().answers) > held
-            scene.p.links("up", "rep0")
-            scene.pair(scene.p, scene.s, pairing=3)
-            assert_clean(writing.stop())
-        assert scene.p.log().count('"disks": "differences"') == 1
+def test_the_standbys_disk_is_exactly_the_last_whole_epochs(scene: PairScene, tmp_path: Path) -> None:
+    with clients(scene, tmp_path, request="dw", count=3) as writing:
+        writing.until_answered(3, 30)
+        time.sleep(1.0)
         cut = cut_power(scene.p)
-        take_over(scene.s, 2, cut)
-        with scene.server() as server:
-            assert int(server.state()["written"]) == highest_number(scene.s.disk(0))
-            server.ask("dw 900 1")
+    acknowledged = max(answer.value for answer in writing.so_far().answers)
+    scene.s.wait(PeerLost, after=cut)
+    time.sleep(0.3)
+    on_disk = highest_number(scene.s.disk(0))
+    scene.adopt(scene.s, cut)
+    with scene.server() as server:
+        state = server.state()
+    # What was under way at the cut may have been done since: one write for each of three connections.
+    assert acknowledged <= on_disk
+    assert on_disk - 1 <= int(state["written"]) <= on_disk + 4, (on_disk, state)
+    assert not (scene.s.folder / "disk-labels.json").exists()
 
 
-def test_a_stopped_manager_that_wakes_after_the_takeover_lets_nothing_out(tmp_path: Path) -> None:
-    with hot_pair() as scene, clients(scene, tmp_path) as counting:
+def test_a_primary_cut_off_holds_until_told_alone_and_then_only_differences_are_sent_again(
+    scene: PairScene, tmp_path: Path
+) -> None:
+    before = scene.p.told(DIFFERENCES)
+    with clients(scene, tmp_path, request="dw", count=2) as writing:
+        writing.until_answered(2, 30)
+        cut = time.monotonic()
+        scene.p.links("down", "rep0")
+        scene.p.wait(PeerLost, after=cut)
+        lost = scene.s.wait(PeerLost, after=cut)
+        assert lost.epoch > 0
+        time.sleep(0.3)
+        held = len(writing.so_far().answers)
+        time.sleep(0.7)
+        assert len(writing.so_far().answers) == held, "a frame left unacknowledged"
+        scene.pairing += 1
+        scene.p.send(Alone(scene.pairing))
+        scene.p.wait(WentAlone, after=cut)
+        time.sleep(1.0)
+        assert len(writing.so_far().answers) > held
+        scene.p.links("up", "rep0")
+        scene.pair(scene.p, scene.s)
+        assert_clean(writing.stop())
+    assert scene.p.told(DIFFERENCES) == before + 1
+    cut = cut_power(scene.p)
+    take_over(scene, scene.s, cut)
+    with scene.server() as server:
+        assert int(server.state()["written"]) == highest_number(scene.s.disk(0))
+        assert int(server.ask(f"dw {next(scene.first_ids)} 1").split()[0])
+
+
+def test_a_stopped_manager_that_wakes_after_the_takeover_lets_nothing_out(scene: PairScene, tmp_path: Path) -> None:
+    with clients(scene, tmp_path) as counting:
         counting.until_answered(4, 30)
         assert scene.p.comm is not None
         stopped = time.monotonic()
         scene.p.comm.send_signal(signal.SIGSTOP)
-        take_over(scene.s, 2, stopped)
+        take_over(scene, scene.s, stopped)
         scene.p.comm.send_signal(signal.SIGCONT)
         lost = scene.p.wait(PeerLost, after=stopped)
         time.sleep(1.0)
@@ -156,8 +170,8 @@ def test_a_stopped_manager_that_wakes_after_the_takeover_lets_nothing_out(tmp_pa
         assert_clean(counting.stop())
 
 
-def test_a_hand_over_by_tls_loses_nothing_and_the_roles_swap(tmp_path: Path) -> None:
-    with hot_pair(Shape(tls=True)) as scene, clients(scene, tmp_path) as counting:
+def test_a_hand_over_by_tls_loses_nothing_and_the_roles_swap(scene: PairScene, tmp_path: Path) -> None:
+    with clients(scene, tmp_path) as counting:
         counting.until_answered(4, 30)
         scene.p.send(HandOver())
         scene.p.wait(HandedOver)
@@ -166,44 +180,41 @@ def test_a_hand_over_by_tls_loses_nothing_and_the_roles_swap(tmp_path: Path) -> 
         began = time.monotonic()
         scene.p.send(HandOver())
         scene.s.wait(HandedOver, after=began)
-        scene.s.send(Adopt(2))
-        scene.s.wait(Adopted)
+        scene.adopt(scene.s, began)
         scene.p.send(ReleaseAndQuit())
         assert scene.p.comm is not None
         assert scene.p.comm.wait(30) == 0
-        scene.p.kill()
         time.sleep(1.0)
         # The new primary can be followed in turn, by what was the primary's host.
-        scene.p.start_qemu(incoming=True)
-        scene.p.start_comm("standby", generation=2, pairing=1)
-        scene.pair(scene.s, scene.p, generation=2, pairing=2)
+        scene.follow_anew(scene.s)
         time.sleep(0.5)
-        cut = cut_power(scene.s)
-        take_over(scene.p, 3, cut)
+        cut = cut_power(scene.p)
+        take_over(scene, scene.s, cut)
         time.sleep(1.0)
         assert_clean(counting.stop())
 
 
-def test_a_guest_that_switches_itself_off_is_said_to_have_ended() -> None:
-    with hot_pair() as scene:
-        with scene.server() as server:
-            server.tell("poweroff")
-        assert scene.p.wait(BecameFailed).reason == "guest-ended"
-        assert scene.s.wait(PeerLost).reason == "guest-ended"
-
-
-def test_a_new_manager_takes_over_a_running_machine_from_one_that_died(tmp_path: Path) -> None:
-    with hot_pair(Shape(disk_mib=(16,))) as scene, clients(scene, tmp_path, request="dw", count=2) as writing:
+def test_a_new_manager_takes_over_a_running_machine_from_one_that_died(scene: PairScene, tmp_path: Path) -> None:
+    with clients(scene, tmp_path, request="dw", count=2) as writing:
         writing.until_answered(2, 30)
         scene.p.kill(qemu=False)
         assert scene.s.wait(PeerLost).epoch > 0
-        scene.p.start_comm("primary", 1, 2)
-        scene.pair(scene.p, scene.s, pairing=3)
+        scene.pairing += 1
+        scene.p.start_comm("primary", scene.generation, scene.pairing)
+        scene.pair(scene.p, scene.s)
         time.sleep(0.5)
         cut = cut_power(scene.p)
-        take_over(scene.s, 2, cut)
+        take_over(scene, scene.s, cut)
         time.sleep(1.0)
         assert_clean(writing.stop())
+
+
+def test_a_guest_that_switches_itself_off_is_said_to_have_ended(scene: PairScene, shared: SharedPair) -> None:
+    with scene.server() as server:
+        server.tell("poweroff")
+    assert scene.p.wait(BecameFailed).reason == "guest-ended"
+    assert scene.s.wait(PeerLost).reason == "guest-ended"
+    shared.end()
 
 
 def test_a_primary_that_lives_but_gets_nowhere_is_lost_too(tmp_path: Path) -> None:
@@ -213,7 +224,7 @@ def test_a_primary_that_lives_but_gets_nowhere_is_lost_too(tmp_path: Path) -> No
         assert scene.p.qemu is not None
         hung = time.monotonic()
         scene.p.qemu.send_signal(signal.SIGSTOP)
-        lost, _ = take_over(scene.s, 2, hung)
+        lost, _ = take_over(scene, scene.s, hung)
         assert lost.reason == "no-progress"
         time.sleep(0.5)
         scene.p.kill()
