@@ -1,12 +1,14 @@
 """What the API is asked for: done once, refused with a reason, tried out without leaving a trace."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from outlive.api.wishes import check_addresses
+from outlive.api.wishes import check_addresses, check_order
 from outlive.client.connection import Answered
+from outlive.cluster import records as rec
 from outlive.cluster.mirror import Entry, Mirror
 from outlive.cluster.workload import VirtualIP
 from outlive.errors import UsageInvalid
@@ -158,6 +160,38 @@ def test_a_hosts_own_address_is_no_virtual_ip() -> None:
     check_addresses(picture, service("web", virtual_ips=(VirtualIP("10.88.0.2/24"),)))
     with pytest.raises(UsageInvalid, match="host a's own address"):
         check_addresses(picture, service("web", virtual_ips=(VirtualIP("10.88.0.1/24"),)))
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "circle"),
+    [
+        ({}, ("web", ("web",)), "web after web"),
+        ({"db": ("web",)}, ("web", ("db",)), "web after db after web"),
+        ({"db": ("disk", "net"), "net": ("web",), "disk": ()}, ("web", ("db",)), "web after db after net after web"),
+    ],
+)
+def test_workloads_that_would_wait_for_each_other_are_refused_and_named(
+    there: dict[str, tuple[str, ...]], asked: tuple[str, tuple[str, ...]], circle: str
+) -> None:
+    picture = Mirror()
+    for name, after in there.items():
+        entry = Entry(rec.WorkloadRecord(service(name, after=after)), 1, 1)
+        picture = replace(picture, workloads=picture.workloads.set(name, entry))
+    name, after = asked
+    with pytest.raises(UsageInvalid) as refused:
+        check_order(picture, service(name, after=after))
+    assert refused.value.cause == f"these wait for each other: {circle}"
+    check_order(picture, service(name, after=("not-there-yet",)))
+    check_order(picture, service("after-all", after=(name, *there)))
+
+
+def test_an_order_that_goes_round_in_a_circle_is_not_kept(one_host: OneHost) -> None:
+    put(one_host, "first", 'after = ["second"]\n' + workload("first", *SLEEP))
+    with pytest.raises(Answered, match="second would never be started") as caught:
+        put(one_host, "second", 'after = ["first"]\n' + workload("second", *SLEEP))
+    assert (caught.value.exit_code, "second after first after second" in caught.value.cause) == (2, True)
+    assert "second" not in one_host.names()
+    one_host.forget("first")
 
 
 def test_a_file_under_another_name_is_refused(one_host: OneHost) -> None:

@@ -17,7 +17,8 @@ from outlive.cluster import leader, mirror
 from outlive.cluster import records as rec
 from outlive.cluster.commands import Command, RecordEvent, Transact
 from outlive.cluster.events import StoreMoved, Tick
-from outlive.cluster.mirror import Mirror
+from outlive.cluster.mirror import Entry, Mirror
+from outlive.cluster.ordering import cycle
 from outlive.cluster.transaction import Delete, KeyValue, Put, Transaction, absent, unchanged
 from outlive.cluster.workload import Workload
 from outlive.errors import UsageInvalid
@@ -53,6 +54,7 @@ async def apply(view: View, workload: Workload, *, dry_run: bool) -> dict[str, A
         return replace(stands, workload=wanted, desired=rec.Desired.RUNNING, version=version)
 
     check_addresses(view.mirror, workload)
+    check_order(view.mirror, workload)
     check_machine(view.mirror, workload)
     return await _change(view, workload.name, "workload.applied", change, dry_run)
 
@@ -73,6 +75,18 @@ def check_addresses(picture: Mirror, workload: Workload) -> None:
                 f"The virtual IP {host.record.address} of {workload.name} is host {name}'s own address.",
                 remedy="choose a free address in the same network",
             )
+
+
+def check_order(picture: Mirror, workload: Workload) -> None:
+    """Refuse a workload that would wait for itself, by way of others or not. Raises UsageInvalid."""
+    wanted = Entry(rec.WorkloadRecord(workload), 0, 0)
+    circle = cycle(replace(picture, workloads=picture.workloads.set(workload.name, wanted)), workload.name)
+    if circle:
+        raise UsageInvalid(
+            f"{workload.name} would never be started: it would wait for itself.",
+            cause=f"these wait for each other: {' after '.join(circle)}",
+            remedy="take one of these names out of its `after`, so that one of them can be first",
+        )
 
 
 async def desire(view: View, name: str, desired: rec.Desired, *, dry_run: bool) -> dict[str, Any]:
