@@ -33,24 +33,17 @@ def command() -> None:
 @json_option
 def create(client: "Client", name: str, vni: int | None, mtu: int | None, subnet: str | None, as_json: bool) -> None:
     """Make the network NAME, or change the one that is there to what the options say."""
-    there = client.get("/v1/networks")["networks"]
-    stands: dict[str, Any] = next((each for each in there if each["name"] == name), {})
-    given: dict[str, Any] = {key: value for key, value in (("mtu", mtu), ("subnet", subnet)) if value is not None}
-    number = vni or stands.get("vni") or _free(there)
-    answer = client.put(f"/v1/networks/{name}", {"vni": number, **given})
+    stands = any(each["name"] == name for each in client.get("/v1/networks")["networks"])
+    asked = {"vni": vni, "mtu": mtu, "subnet": subnet}
+    answer = client.put(f"/v1/networks/{name}", {key: value for key, value in asked.items() if value is not None})
     network = answer["network"]
+    said = f"number {network['vni']}, MTU {network['mtu']}"
     if as_json:
         print_json(answer)
     elif answer["changed"]:
-        click.echo(f"{'Changed' if stands else 'Made'} the network {name}: number {number}, MTU {network['mtu']}.")
+        click.echo(f"{'Changed' if stands else 'Made'} the network {name}: {said}.")
     else:
-        say(f"The network {name} is there already: number {number}, MTU {network['mtu']}.")
-
-
-def _free(there: list[dict[str, Any]]) -> int:
-    """The smallest number that no network has."""
-    taken = {each["vni"] for each in there}
-    return next(number for number in range(1, MOST_VNI) if number not in taken)
+        say(f"The network {name} is there already: {said}.")
 
 
 @command.command("list", short_help="List networks and their machines.")
