@@ -4,11 +4,11 @@ Ctrl-C detaches: the move goes on, and `--cancel` takes it back.
 """
 
 import re
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 from .connect import say
+from .copying import CopyLine
 from .waiting import NotInTime
 
 if TYPE_CHECKING:
@@ -16,49 +16,39 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.3
 ENDED = ("done", "failed", "refused", "cancelled")
-_MIB = 1 << 20
 _MS = re.compile(r"(\d+) ms")
 
 
 def until_moved(client: "Client", workload: str, operation: str, wait_s: float) -> dict[str, Any]:
     """Wait until a move has ended, telling how far it is. Raises NotInTime."""
-    deadline, told = time.monotonic() + wait_s, ""
+    deadline, line = time.monotonic() + wait_s, CopyLine()
     try:
         while time.monotonic() < deadline:
             answer: dict[str, Any] = client.get(f"/v1/operations/{operation}?wait_s={LOOK_S}")
             if answer["state"] in ENDED:
                 return answer
-            line = _how_far(client.get(f"/v1/workloads/{workload}"))
-            if line and line != told:
-                _tell(line)
-                told = line
+            _tell(line, client.get(f"/v1/workloads/{workload}"))
     except KeyboardInterrupt:
+        line.end()
         say(f"Detached. The move goes on by itself; take it back with `outlive migrate {workload} --cancel`.")
         raise
     finally:
-        if told and sys.stderr.isatty():
-            sys.stderr.write("\n")
+        line.end()
     raise NotInTime(
         f"The move of {workload} has not ended after {wait_s:g} s.",
         remedy=f"it goes on by itself; take it back with `outlive migrate {workload} --cancel`",
     )
 
 
-def _how_far(answer: dict[str, Any]) -> str:
+def _tell(line: CopyLine, answer: dict[str, Any]) -> None:
     move = (answer.get("machine") or {}).get("move") or {}
-    total = int(move.get("total_bytes") or 0)
+    done, total = int(move.get("done_bytes") or 0), int(move.get("total_bytes") or 0)
     if not total:
-        return ""
-    done = int(move.get("done_bytes") or 0)
-    return f"  {move['phase']}: {done * 100 // total} % ({done // _MIB} of {total // _MIB} MiB)"
-
-
-def _tell(line: str) -> None:
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\x1b[K{line}")
-        sys.stderr.flush()
-    else:
-        say(line)
+        return
+    if move["phase"] != line.what:
+        line.end()
+        line.begin(time.monotonic(), done, move["phase"])
+    line.tell(done, total, time.monotonic())
 
 
 def stood_still_ms(client: "Client", workload: str) -> int | None:

@@ -3,20 +3,18 @@
 Ctrl-C detaches: the machine goes on by itself, and the command says so.
 """
 
-import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from outlive.errors import Degraded
 
 from .connect import say
+from .copying import CopyLine
 from .waiting import POLL_S, NotInTime
 
 if TYPE_CHECKING:
     from outlive.client import Client
-
-_MIB = 1 << 20
 
 
 class NotProtectedYet(Degraded):
@@ -27,13 +25,10 @@ class NotProtectedYet(Degraded):
 
 @dataclass(slots=True)
 class Telling:
-    """Tells a state whenever it changes: on a terminal the copying in place, elsewhere at each tenth of it."""
+    """Tells a state whenever it changes, and how far the copying is in between."""
 
     state: str = ""
-    tenth: int = -1
-    began_at: float = 0.0
-    began_bytes: int = 0
-    in_place: bool = False
+    copying: CopyLine = field(default_factory=CopyLine)
 
     def tell(self, name: str, answer: dict[str, Any], at: float) -> None:
         """Tell how it stands. at: seconds on our own clock."""
@@ -42,32 +37,13 @@ class Telling:
         if replica.get("host"):
             state += f"; its replica on {replica['host']} is {replica.get('state', 'unknown')}"
         if state != self.state:
-            self.end_line()
+            self.copying.end()
             say(state)
-            self.state, self.tenth = state, -1
-            self.began_at, self.began_bytes = at, int(replica.get("done_bytes") or 0)
+            self.state = state
+            self.copying.begin(at, int(replica.get("done_bytes") or 0))
         total = int(replica.get("total_bytes") or 0)
         if total > 0 and replica.get("state") == "seeding":
-            self._tell_copying(int(replica.get("done_bytes") or 0), total, at)
-
-    def _tell_copying(self, done: int, total: int, at: float) -> None:
-        tenth = min(10, done * 10 // total)
-        rate = (done - self.began_bytes) / (at - self.began_at) if at > self.began_at else 0.0
-        left = f", {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
-        line = f"  {done * 100 // total} % ({done // _MIB} of {total // _MIB} MiB, {rate / _MIB:.0f} MiB/s{left})"
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r\x1b[K{line}")
-            sys.stderr.flush()
-            self.in_place = True
-        elif tenth != self.tenth:
-            say(line)
-        self.tenth = tenth
-
-    def end_line(self) -> None:
-        """Go on below what was told in place."""
-        if self.in_place:
-            sys.stderr.write("\n")
-            self.in_place = False
+            self.copying.tell(int(replica.get("done_bytes") or 0), total, at)
 
 
 def until_protected(client: "Client", name: str, wait_s: float) -> dict[str, Any]:
@@ -87,11 +63,11 @@ def until_protected(client: "Client", name: str, wait_s: float) -> dict[str, Any
                 raise _too_late(name, stands, wait_s)
             time.sleep(POLL_S)
     except KeyboardInterrupt:
-        telling.end_line()
+        telling.copying.end()
         say(f"Detached. {name} goes on by itself; see `outlive ps`.")
         raise
     finally:
-        telling.end_line()
+        telling.copying.end()
 
 
 def _too_late(name: str, stands: dict[str, Any], wait_s: float) -> NotInTime | NotProtectedYet:
