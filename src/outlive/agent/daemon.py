@@ -1,340 +1,34 @@
-"""The agent: one queue of events in, one step of the two machines at a time, their commands performed.
+"""The agent's process: alone in its folders, with its log, its threads and its signals, from begin to end.
 
-This is the only place where the machines meet asyncio. Everything else of the agent watches and tells, or is told and
-performs, in tasks of one group; nothing here waits for a disk, a peer or the store. A task that breaks ends the
-agent, which is started again at once and adopts what runs: it never limps on.
+What the agent does meanwhile is in `agent`. A process that cannot end by itself, since a thread of it hangs in a disk,
+ends all the same: the next agent must not wait for that.
 """
 
 import asyncio
-import gc
 import os
-import secrets
-import signal
 import sys
 import threading
-from collections import deque
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from enum import Enum, auto
 
 import structlog
 
-from outlive.cluster import events as ev
-from outlive.cluster import leader, node
-from outlive.cluster import records as rec
-from outlive.cluster.commands import Command, Journal
-from outlive.cluster.heartbeat import ModuleStatus
-from outlive.cluster.mirror import Mirror
-from outlive.cluster.timing import Timing
+from outlive.cluster.commands import Journal
 from outlive.config.agent_file import AgentConfig
-from outlive.errors import Failed, OutliveError
+from outlive.errors import OutliveError
 from outlive.fence.guard import Status
-from outlive.network.link_watch import LinkWatch
-from outlive.network.links import LinkState
-from outlive.store.base import StoreError
-from outlive.store.boot_clock import boot_time_s
-from outlive.wire.endpoint import Address, open_endpoint
 
 from . import journal as journals
 from . import parts as assembly
-from .answering import answer
-from .durable import JournalKeeper
+from .agent import Agent
+from .ending import AgentEnded, Ending
 from .exclusive import alone_in
-from .ground import Ground
-from .holdings import Holdings
 from .log import AgentLog
-from .machine_view import LocalMachines
-from .neighbours import Neighbours
-from .observe import Ticker
 from .parts import Parts
-from .perform import Means, Performer
-from .record import prune
-from .storage import Storage
-from .view import AgentView, Machines
 
-EVENTS_IN_A_ROW = 32
 THREADS = 24
 ENDED_WITHIN_S = 10.0
-KEPT_IN_ORDER_S = 5.0
-STOPPED_WITHIN_S = 120.0
-REVOKED_WITHIN_S = 3.0
 
 log = structlog.get_logger()
-
-
-class Machine(Enum):
-    """Whom an event is for."""
-
-    BOTH = auto()
-    NODE = auto()
-    LEADER = auto()
-
-
-class ClusterChanged(Failed):
-    """The cluster's intervals are others than this agent runs with; the next run takes them up."""
-
-    id = "agent.cluster-changed"
-
-
-class _Ended(Exception):
-    """The agent was asked to end."""
-
-
-class Agent:
-    """One run of the agent, from its parts on. `run` is its whole life."""
-
-    def __init__(self, parts: Parts, timing: Timing, tasks: asyncio.TaskGroup) -> None:
-        self._parts = parts
-        self._timing = timing
-        self._tasks = tasks
-        self._run = secrets.token_hex(4)
-        self._queue: deque[tuple[Machine, ev.Event]] = deque()
-        self._some = asyncio.Event()
-        host = parts.host
-        self.node = node.start(host, parts.identity.boot_id, parts.identity.cluster, timing)
-        self.leader = leader.start(host.name, timing)
-        self._neighbours = Neighbours(parts.identity, parts.seal, parts.sequences, self.tell, boot_time_s)
-        self._storage = Storage(parts.datastores, timing.slot_s, boot_time_s, self._neighbours.numbered)
-        self._journal = JournalKeeper(parts.config.data_folder)
-        ground = Ground(
-            host.name, parts.premises, parts.floor, parts.guard, parts.datastores, parts.addresses, boot_time_s, tasks,
-            lambda: parts.watcher.mirror,
-        )  # fmt: skip
-        self._holdings = Holdings(ground, self._journal, self.tell)
-        self._ticker = Ticker(timing.tick_s, boot_time_s, lambda: self._neighbours.sequence)
-        means = Means(parts.store, self._neighbours, self._storage, self._holdings, self._journal, parts.recorder)
-        self._performer = Performer(host.name, timing, means, boot_time_s, tasks, lambda: parts.watcher.mirror)
-        self._name_taken_told = False
-
-    # Events in, commands out.
-
-    def tell(self, event: ev.Event) -> None:
-        """Put an event in the queue, for the machines that it concerns."""
-        whom = Machine.BOTH
-        me = self._parts.host.name
-        match event:
-            case ev.ProbeAnswered(by=by) if by != me:
-                whom = Machine.LEADER
-            case ev.HeartbeatReceived(heartbeat=heartbeat) if heartbeat.host == me:
-                whom = Machine.LEADER  # which hears of its own host as of any other
-            case _:
-                pass
-        self._put(whom, event)
-
-    def _put(self, whom: Machine, event: ev.Event) -> None:
-        self._queue.append((whom, event))
-        self._some.set()
-
-    def _answer_node(self, event: ev.Event) -> None:
-        """An event that a command of the node led to; isolation is what it tells the leader."""
-        self._put(Machine.LEADER if isinstance(event, ev.SelfIsolated) else Machine.NODE, event)
-
-    def _answer_leader(self, event: ev.Event) -> None:
-        self._put(Machine.LEADER, event)
-
-    async def _decide(self) -> None:
-        """Step the machines for as long as the agent runs."""
-        in_a_row = 0
-        while True:
-            if not self._queue or in_a_row == EVENTS_IN_A_ROW:
-                in_a_row = 0
-                if self._queue:
-                    await asyncio.sleep(0)
-                else:
-                    self._some.clear()
-                    await self._some.wait()
-            in_a_row += 1
-            self.step(*self._queue.popleft())
-
-    def step(self, whom: Machine, event: ev.Event) -> None:
-        """One event, dealt with by one or both machines, whose commands are begun."""
-        if whom is not Machine.LEADER:
-            self.node, commands = node.step(self.node, event)
-            self._begin(commands, self._answer_node)
-        if whom is not Machine.NODE:
-            self.leader, commands = leader.step(self.leader, event)
-            self._begin(commands, self._answer_leader)
-        if isinstance(event, ev.Tick):
-            self._ticker.dealt_with()
-
-    def _begin(self, commands: tuple[Command, ...], answer_to: Callable[[ev.Event], None]) -> None:
-        for command in commands:
-            self._performer.begin(command, answer_to)
-
-    # The life of the process.
-
-    async def run(self, journal: Journal | None, status: Status | None, ending: "Ending") -> None:
-        """Adopt what runs, then serve until told to end. Never returns: raises _Ended, or what broke."""
-        parts = self._parts
-        self._know(parts.watcher.mirror)
-        address = Address(parts.config.address, parts.config.port)
-        with open_endpoint(address, self._neighbours.receiver, self._neighbours.heard, boot_time_s) as endpoint:
-            self._neighbours.open_with(endpoint)
-            alive = await self._holdings.adopt(journal, status or Status(boot_time_s(), 0.0, ()))
-            self._put(Machine.BOTH, self._started(journal, alive, status))
-            self._holdings.watch_adopted()
-            await self._keep_taps()
-            if status is None:
-                self._put(Machine.NODE, ev.GuardLost(boot_time_s()))
-            view = self._view()
-            for life in (
-                self._decide(),
-                self._ticker.run(self.tell),
-                parts.watcher.run(self._store_moved),
-                parts.guard.run(self.tell),
-                parts.recorder.run(parts.store),
-                parts.sequences.keep_reserved(),
-                self._journal.run(),
-                self._storage.run(self.tell),
-                self._holdings.keep_addresses(),
-                parts.wiring.run(),
-                self._watch_links(),
-                self._keep_in_order(),
-                answer(parts.config, view),
-            ):
-                self._tasks.create_task(life)
-            gc.collect()
-            gc.freeze()
-            await self._until_ended(ending)
-
-    def _started(
-        self, journal: Journal | None, alive: "dict[str, dict[str, ModuleStatus]]", status: Status | None
-    ) -> ev.AgentStarted:
-        now = boot_time_s()
-        deadline_at = status.deadline_at if status is not None else 0.0
-        return ev.AgentStarted(now, self._run, journal, alive, deadline_at, self._parts.watcher.mirror)
-
-    async def _until_ended(self, ending: "Ending") -> None:
-        await ending.asked.wait()
-        if ending.workloads_too:
-            await self._stop_workloads(ending)
-        held = self._holdings.in_force
-        if held:
-            left_s = max(0.0, self._parts.guard.deadline_at - boot_time_s())
-            names = ", ".join(sorted(holding.name for holding in held))
-            log.warning("agent.left_workloads", workloads=names, guard_ends_them_in_s=round(left_s, 1))
-            print(
-                f"The agent ends; {names} goes on. The guard ends it in {left_s:.1f} s, when this host's claim "
-                "is over, unless an agent is back by then.",
-                file=sys.stderr,
-            )
-        self._holdings.leave()
-        raise _Ended
-
-    async def _stop_workloads(self, ending: "Ending") -> None:
-        """Stop everything in order and give the claim back, so that others need not wait for its end."""
-        lease = self.node.session.lease
-        log.info("agent.leaving", workloads=len(self._holdings.in_force))
-        self._put(Machine.NODE, ev.GuardLost(boot_time_s(), "this host is being shut down"))
-        try:
-            async with asyncio.timeout(STOPPED_WITHIN_S):
-                # The event above is dealt with first; then the holdings are what tells.
-                while self._queue or not node.holds_nothing(self.node):
-                    if ending.at_once:
-                        return
-                    await asyncio.sleep(0.05)
-            if lease:
-                await self._parts.store.revoke(lease, timeout_s=REVOKED_WITHIN_S)
-        except (TimeoutError, StoreError) as error:
-            log.warning("agent.left_in_disorder", reason=str(error) or "workloads did not stop in time")
-
-    # Small watches.
-
-    def _store_moved(self, event: ev.Event) -> None:
-        assert isinstance(event, ev.StoreMoved)
-        assembly.check_cluster(self._parts.config, event.mirror)
-        timing = assembly.timing_of(self._parts.config, event.mirror)
-        if event.mirror.cluster is not None and timing != self._timing:
-            raise ClusterChanged("The cluster's intervals were changed; the agent takes them up with its next run.")
-        self._know(event.mirror)
-        self._parts.wiring.store_moved(event.changed)
-        if event.changed is None or any(key.startswith(rec.PLACEMENTS) for key in event.changed):
-            self._holdings.placements_moved()
-        self.tell(event)
-
-    async def _keep_taps(self) -> None:
-        try:
-            await self._parts.wiring.keep_only(self._holdings.names)
-        except OutliveError as error:
-            log.warning("taps.not_reconciled", reason=str(error))
-
-    def _know(self, mirror: Mirror) -> None:
-        self._neighbours.know(mirror, boot_time_s())
-        self._storage.watch(tuple(name for name in sorted(mirror.hosts) if name != self._parts.host.name))
-
-    async def _watch_links(self) -> None:
-        while True:
-            try:
-                async with LinkWatch() as changes:
-                    async for change in changes:
-                        if change.state is LinkState.RUNNING:
-                            self._holdings.announce_on(change.interface)
-            except (OutliveError, OSError) as error:
-                log.warning("links.not_watched", reason=str(error))
-            await asyncio.sleep(KEPT_IN_ORDER_S)
-
-    async def _keep_in_order(self) -> None:
-        """Every few seconds: prune events where this host leads, and say when its name is taken."""
-        while True:
-            await asyncio.sleep(KEPT_IN_ORDER_S)
-            if leader.in_office(self.leader):
-                try:
-                    await prune(self._parts.book, self._parts.store)
-                except StoreError as error:
-                    log.info("events.not_pruned", reason=str(error))
-            self._say_if_name_is_taken()
-
-    def _say_if_name_is_taken(self) -> None:
-        name = self._parts.host.name
-        seen = self._parts.watcher.mirror.claimed(name)
-        fresh = seen is not None and boot_time_s() - seen.observed_at < self._timing.renew_s * 2
-        taken = seen is not None and fresh and seen.record.run != self._run and not self.node.session.incarnation
-        if taken and not self._name_taken_told:
-            log.error("host.name_taken", host=name, boot_id=seen.record.boot_id if seen else "", run=self._run)
-        self._name_taken_told = taken
-
-    def _view(self) -> AgentView:
-        parts = self._parts
-        machines = Machines(lambda: self.node, lambda: self.leader)
-        return AgentView(
-            parts.host.name,
-            self._run,
-            machines,
-            parts.watcher,
-            parts.book,
-            parts.recorder,
-            parts.store,
-            parts.premises.logs,
-            boot_time_s,
-            parts.config.tls,
-            LocalMachines(self._holdings, parts.datastores, parts.floor),
-        )
-
-
-class Ending:
-    """How the process was asked to end. workloads_too: in order, with all that it holds; at_once: asked again."""
-
-    def __init__(self, stop_workloads: bool) -> None:
-        self.asked = asyncio.Event()
-        self.workloads_too = stop_workloads
-        self.at_once = False
-
-    def listen(self) -> None:
-        """Hear the signals: TERM and INT end the agent, USR1 stops its workloads before."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._end)
-        loop.add_signal_handler(signal.SIGUSR1, self._end_in_order)
-        # A terminal that goes away takes no agent with it.
-        loop.add_signal_handler(signal.SIGHUP, lambda: None)
-
-    def _end(self) -> None:
-        self.at_once = self.asked.is_set()
-        self.asked.set()
-
-    def _end_in_order(self) -> None:
-        self.workloads_too = True
-        self.asked.set()
 
 
 def run(config: AgentConfig, *, stop_workloads: bool = False) -> None:
@@ -375,7 +69,7 @@ async def _live(config: AgentConfig, stop_workloads: bool, last_resort: threadin
             async with asyncio.TaskGroup() as tasks:
                 agent = Agent(parts, assembly.timing_of(config, mirror), tasks)
                 await agent.run(journal, status, ending)
-    except* _Ended:
+    except* AgentEnded:
         log.info("agent.ended")
     finally:
         last_resort.start()
