@@ -12,25 +12,35 @@ from typing import Any
 from outlive.lab import hosts, machines, ready
 from outlive.lab.guests.clients import Asking, Clients, Server
 from outlive.lab.guests.history import History, judge
-from outlive.lab.guests.tiny import tiny
 from outlive.lab.lab import Lab
 from outlive.lab.speaking import Voices, listened
 from outlive.lab.watching import watched
 
+from .shared import SharedLab
+
 AGAIN_S = 60.0
 FOLLOWED_S = 60.0
+MOVED_S = 90.0
+ANSWERED_S = 30.0
+EVENTS = 5000
+
+_records = itertools.count()
 
 
 @dataclass
 class MachineScene:
-    """What a test plays with. primary, standby: the hosts when the test begins; standby '' where nobody follows."""
+    """What a test plays with.
+
+    primary, standby: the hosts when the test begins; standby '' where nobody follows.
+    before:           the events that were recorded before it began.
+    """
 
     lab: Lab
     folder: Path
     primary: str
     standby: str = ""
     voices: Voices | None = None
-    _records: Iterator[int] = field(default_factory=itertools.count)
+    before: frozenset[str] = field(default_factory=frozenset)
 
     @property
     def name(self) -> str:
@@ -45,14 +55,18 @@ class MachineScene:
         with self.server() as server:
             return server.state()
 
+    def fresh_id(self) -> int:
+        """The number of a client that asked nothing yet."""
+        return _fresh_ids()
+
     @contextmanager
     def clients(self, request: str = "inc", connections: int = 4, think_ms: float = 2.0) -> Iterator[Clients]:
         """Clients that ask on open connections, and never reconnect."""
-        number = next(self._records)
+        first_id = _fresh_ids()
         asking = Asking(
-            machines.ADDRESS, connections, request=request, first_id=number * 50, think_ms=think_ms, after_s=3.0
+            machines.ADDRESS, connections, request=request, first_id=first_id, think_ms=think_ms, after_s=ANSWERED_S
         )
-        record = self.folder / f"record-{number}"
+        record = self.folder / f"record-{first_id}"
         with Clients(asking, record, namespace=self.lab.plan.client) as asked:
             asked.until_answered(connections, 30)
             yield asked
@@ -70,7 +84,7 @@ class MachineScene:
 
     def starts(self, host: str) -> int:
         """How often an agent of a host has started."""
-        events = ready.any_client(self.lab).get(f"/v1/events?limit=500&host={host}")["events"]
+        events = ready.any_client(self.lab).get(f"/v1/events?limit={EVENTS}&host={host}")["events"]
         return [event["kind"] for event in events].count("agent.started")
 
     def agent_pid(self, host: str) -> int:
@@ -90,13 +104,12 @@ class MachineScene:
         return found
 
     def events(self, *, besides: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-        """Everything recorded of the machine, in order."""
-        client = ready.any_client(self.lab, besides=besides)
-        found: list[dict[str, Any]] = client.get(f"/v1/events?limit=1000&workload={self.name}")["events"]
-        return found
+        """Everything recorded of the machine since the test began, in order."""
+        found = recorded(self.lab, self.name, besides=besides)
+        return [event for event in found if event["id"] not in self.before]
 
     def kinds(self, *, besides: tuple[str, ...] = ()) -> list[str]:
-        """What was recorded of the machine, by kind."""
+        """What was recorded of the machine since the test began, by kind."""
         return [event["kind"] for event in self.events(besides=besides)]
 
     def until_told(self, kind: str, count: int = 1, *, besides: tuple[str, ...] = ()) -> None:
@@ -130,9 +143,29 @@ class MachineScene:
 
         ready.until(self.lab, f"it is {desired}", so, AGAIN_S)
 
+    def move(self, target: str) -> str:
+        """Have it moved and wait for the end; returns the state that the move ended in."""
+        client = ready.any_client(self.lab)
+        asked = client.post("/v1/operations", {"kind": "migrate", "workload": self.name, "target": target})
+        deadline = time.monotonic() + MOVED_S
+        while time.monotonic() < deadline:
+            found = client.get(f"/v1/operations/{asked['operation']['id']}?wait_s=10")
+            if found["state"] not in ("asked", "running"):
+                return str(found["state"])
+        raise AssertionError("the move does not end")
+
     def followed(self, *, besides: tuple[str, ...] = ()) -> tuple[str, str]:
         """The hosts of primary and standby, once a standby holds a whole epoch."""
         return machines.until_followed(self.lab, self.name, FOLLOWED_S, besides=besides)
+
+
+def answered_anew(clients: Clients, connections: int = 4) -> None:
+    """Wait until so many connections had an answer to what they asked from now on."""
+    now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    deadline = time.monotonic() + AGAIN_S
+    while len({each.connection for each in clients.so_far().answers if each.sent_ns > now_ns}) < connections:
+        assert time.monotonic() < deadline, "clients are not answered any more"
+        time.sleep(0.1)
 
 
 def nothing_lost(history: History) -> None:
@@ -143,27 +176,43 @@ def nothing_lost(history: History) -> None:
     assert found == (0, 0, 0, 0, 0), outcome
 
 
+def recorded(lab: Lab, name: str, *, besides: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """Everything recorded of a workload, in order."""
+    client = ready.any_client(lab, besides=besides)
+    found: list[dict[str, Any]] = client.get(f"/v1/events?limit={EVENTS}&workload={name}")["events"]
+    return found
+
+
 @contextmanager
-def machine_on_stage(lab: Lab, folder: Path, wish: machines.Wish, *, moves: bool = False) -> Iterator[MachineScene]:
+def machine_on_stage(
+    shared: SharedLab, folder: Path, wish: machines.Wish, *, moves: bool = False
+) -> Iterator[MachineScene]:
     """A machine runs, and is followed if it is hot; afterwards check that no two hosts ever acted for it at once.
 
     moves: it is to be moved, so that two emulators are there for a while, of which one may be heard.
     """
-    ready.until_ready(lab, 30)
-    guest = tiny()
+    lab = shared.lab_for(wish)
     if wish.protection == "hot" or moves:
         with listened(lab) as voices:
-            primary, standby = machines.begin(lab, guest, wish), ""
-            if wish.protection == "hot":
-                primary, standby = machines.until_followed(lab, wish.name, FOLLOWED_S)
             with _told_on_failure(lab):
-                yield MachineScene(lab, folder, primary, standby, voices)
+                yield _scene(shared, lab, folder, wish, voices)
             time.sleep(0.2)
         assert not voices.both, voices.both[:5]
     else:
         with watched(lab, wish.name) as sightings, _told_on_failure(lab):
-            yield MachineScene(lab, folder, machines.begin(lab, guest, wish))
+            yield _scene(shared, lab, folder, wish, None)
         assert not sightings.double_run, sightings.both[:5]
+
+
+def _scene(shared: SharedLab, lab: Lab, folder: Path, wish: machines.Wish, voices: Voices | None) -> MachineScene:
+    primary, standby = shared.machine(wish)
+    before = frozenset(event["id"] for event in recorded(lab, wish.name))
+    return MachineScene(lab, folder, primary, standby, voices, before)
+
+
+def _fresh_ids() -> int:
+    """The first of eight numbers of clients; the guest knows 1024, far more than the tests of one machine need."""
+    return next(_records) % 128 * 8
 
 
 @contextmanager

@@ -19,13 +19,18 @@ SETTLED_S = 30.0
 
 @dataclass
 class Scene:
-    """What a test plays with. primary, first: the host that runs Redis when the test begins, and its generation."""
+    """What a test plays with.
+
+    primary, first: the host that runs Redis when the test begins, and its generation.
+    before:         the events that were recorded before it began.
+    """
 
     lab: Lab
     primary: str
     first: int
     counting: Counting
     sightings: Sightings
+    before: frozenset[str]
 
     @property
     def leader(self) -> str:
@@ -66,6 +71,14 @@ class Scene:
         assert each is not None
         return each
 
+    def until_judged(self, host: str, verdict: str) -> None:
+        """Wait until the leader holds a host to be so."""
+
+        def judged(found: dict[str, Any]) -> bool:
+            return any(each["name"] == host and each["verdict"] == verdict for each in found["hosts"])
+
+        ready.until(self.lab, f"{host} is held to be {verdict}", judged, TAKEOVER_S, besides=(host,))
+
     def generation(self, *, besides: tuple[str, ...] = ()) -> int:
         """The generation that stands in the store."""
         each = ready.workload(ready.outlook(self.lab, besides=besides), WORKLOAD)
@@ -73,12 +86,11 @@ class Scene:
         return int(each["generation"])
 
     def events(self, *, besides: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-        """Everything that was recorded, in order."""
-        found: list[dict[str, Any]] = ready.any_client(self.lab, besides=besides).get("/v1/events?limit=5000")["events"]
-        return found
+        """Everything that was recorded since the test began, in order."""
+        return [event for event in recorded(self.lab, besides=besides) if event["id"] not in self.before]
 
     def kinds(self, *, besides: tuple[str, ...] = ()) -> list[str]:
-        """What was recorded, by kind."""
+        """What was recorded since the test began, by kind."""
         return [event["kind"] for event in self.events(besides=besides)]
 
     def module_pids(self, host: str | None = None) -> list[int]:
@@ -96,6 +108,12 @@ class Scene:
         raise AssertionError("no agent runs there")
 
 
+def recorded(lab: Lab, *, besides: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """Everything that was recorded, in order."""
+    found: list[dict[str, Any]] = ready.any_client(lab, besides=besides).get("/v1/events?limit=5000")["events"]
+    return found
+
+
 @contextmanager
 def on_stage(lab: Lab) -> Iterator[Scene]:
     """Redis runs and clients count; afterwards check that nothing was lost, doubled, or run twice."""
@@ -109,7 +127,8 @@ def on_stage(lab: Lab) -> Iterator[Scene]:
         assert counting.wait_for(lambda: len(counting.acknowledged) > 20, SETTLED_S)
         each = ready.workload(ready.outlook(lab), WORKLOAD)
         assert each is not None
-        yield Scene(lab, primary, each["generation"], counting, sightings)
+        before = frozenset(event["id"] for event in recorded(lab))
+        yield Scene(lab, primary, each["generation"], counting, sightings, before)
         account = counting.finish()
     assert not sightings.double_run, sightings.both[:5]
     assert account, "the clients could not verify"

@@ -3,10 +3,14 @@
 import os
 import signal
 import sqlite3
+import subprocess
 import time
+
+import pytest
 
 from outlive.cluster.timing import Timing
 from outlive.lab import hosts, network, ready
+from outlive.native import outlive_command
 
 from .scene import WORKLOAD, Scene
 
@@ -14,9 +18,11 @@ TIMING = Timing()
 SURELY_OVER_S = TIMING.claim_surely_over_s()
 
 
-def test_a_host_that_loses_power_is_replaced_within_the_promised_time(scene: Scene) -> None:
+def test_a_host_that_loses_power_is_replaced_in_time_and_why_tells_the_whole_chain(scene: Scene) -> None:
     cut_at = time.time()
     scene.lab.kill(scene.primary)
+    # Clients see silence, not connections that are reset by a dying kernel.
+    assert network.ip("-n", scene.lab.plan.switch, "link", "show", "dev", scene.primary).count("state DOWN") == 1
     scene.runs_elsewhere()
     scene.counts_again()
     events = scene.events(besides=(scene.primary,))
@@ -25,25 +31,29 @@ def test_a_host_that_loses_power_is_replaced_within_the_promised_time(scene: Sce
     placed = next(event for event in events if event["kind"] == "failover.started")
     assert placed["unix_ms"] / 1000 > cut_at + TIMING.claim_ttl_s - TIMING.renew_s * 2
     print(f"restart issued {placed['unix_ms'] / 1000 - cut_at:.2f} s after the cut")
+    survivor = ready.any_client(scene.lab, besides=(scene.primary,))
+    command = [*outlive_command("why", WORKLOAD, "--socket", survivor.path)]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True, cwd="/").stdout
+    kinds = ["verdict.dead", "workload.fenced", "failover.started", "workload.prepared", "module.running"]
+    places = [told.find(kind) for kind in (*kinds, "workload.running")]
+    assert -1 not in places, told
+    assert places == sorted(places)
 
 
 def test_a_module_that_crashes_is_restored_in_place(scene: Scene) -> None:
     [pid] = scene.module_pids()
     os.kill(pid, signal.SIGKILL)
-    ready.until(scene.lab, "it is noticed", lambda found: "module.failed" in scene.kinds(), 10)
+    ready.until(scene.lab, "it is restored", lambda found: "module.restored" in scene.kinds(), 60)
     stands = scene.runs_here()
     scene.counts_again()
     assert stands["generation"] == scene.first
-    assert {"restore.ordered", "module.restored"} <= set(scene.kinds())
+    assert {"module.failed", "restore.ordered"} <= set(scene.kinds())
 
 
 def test_a_module_that_hangs_is_found_by_its_health_check_and_restored(scene: Scene) -> None:
     [pid] = scene.module_pids()
     os.kill(pid, signal.SIGSTOP)
-    deadline = time.monotonic() + 30
-    while "module.restored" not in scene.kinds():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    ready.until(scene.lab, "it is restored", lambda found: "module.restored" in scene.kinds(), 60)
     scene.counts_again()
     assert scene.generation() == scene.first
 
@@ -61,27 +71,18 @@ def test_a_module_that_fails_again_and_again_moves_to_another_host(scene: Scene)
     assert "restore.given_up" in scene.kinds()
 
 
-def test_an_agent_killed_comes_back_and_adopts_what_runs(scene: Scene) -> None:
-    [redis] = scene.module_pids()
-    os.kill(scene.agent_pid(), signal.SIGKILL)
-    ready.until(scene.lab, "it was adopted", lambda found: "workload.adopted" in scene.kinds(), 20)
-    scene.counts_again()
-    assert scene.module_pids() == [redis]
-    assert scene.generation() == scene.first
-
-
 def test_a_stopped_agent_cannot_keep_its_workload_and_the_guard_sees_to_that(scene: Scene) -> None:
     scene.lab.pause(scene.primary, agent_only=True)
     stopped_at = time.monotonic()
     while hosts.pids(scene.lab.plan, scene.primary, f"{hosts.WORKLOADS}/{WORKLOAD}"):
-        assert time.monotonic() - stopped_at < SURELY_OVER_S + 2
+        assert time.monotonic() - stopped_at < SURELY_OVER_S + 20
         time.sleep(0.02)
     addresses = network.ip("-n", scene.lab.plan.host(scene.primary).namespace, "-4", "addr", "show", "dev", "eth0")
     assert "10.77.0.100" not in addresses
     scene.runs_elsewhere()
     scene.counts_again()
     scene.lab.resume(scene.primary, agent_only=True)
-    ready.until_ready(scene.lab, 30)
+    ready.until_ready(scene.lab, 60)
 
 
 def test_a_host_paused_for_longer_than_its_claim_does_not_act_when_it_wakes(scene: Scene) -> None:
@@ -89,7 +90,7 @@ def test_a_host_paused_for_longer_than_its_claim_does_not_act_when_it_wakes(scen
     scene.runs_elsewhere()
     scene.counts_again()
     scene.lab.resume(scene.primary)
-    ready.until_ready(scene.lab, 30)
+    ready.until_ready(scene.lab, 60)
     scene.counts_again()
     assert not hosts.pids(scene.lab.plan, scene.primary, f"{hosts.WORKLOADS}/{WORKLOAD}")
 
@@ -108,18 +109,19 @@ def test_an_isolated_host_stops_and_its_workload_goes_elsewhere_without_a_death(
     scene.counts_again()
     assert "verdict.dead" not in scene.kinds(besides=(scene.primary,))
     scene.lab.heal(scene.primary)
-    ready.until_ready(scene.lab, 30)
+    ready.until_ready(scene.lab, 60)
     scene.counts_again()
 
 
 def test_a_partition_with_the_primary_on_the_larger_side_disturbs_nobody(scene: Scene) -> None:
     away = scene.others()[0]
     scene.lab.partition(away)
-    time.sleep(SURELY_OVER_S + 3)
+    scene.until_judged(away, "partitioned")
+    time.sleep(SURELY_OVER_S)
     scene.counts_again()
     assert scene.generation(besides=(away,)) == scene.first
     scene.lab.heal()
-    ready.until_ready(scene.lab, 30)
+    ready.until_ready(scene.lab, 60)
     scene.counts_again()
 
 
@@ -128,17 +130,18 @@ def test_a_partition_with_the_primary_on_the_smaller_side_moves_it(scene: Scene)
     scene.runs_elsewhere()
     scene.counts_again()
     scene.lab.heal()
-    ready.until_ready(scene.lab, 30)
+    ready.until_ready(scene.lab, 60)
     scene.counts_again()
 
 
+@pytest.mark.soak  # a partition of each side alone stays, and the pair that is cut off without its clients
 def test_a_primary_and_another_host_cut_off_together_go_on_and_are_not_doubled(scene: Scene) -> None:
     companion = scene.others()[0]
     scene.lab.partition(scene.primary, companion, with_client=True)
     time.sleep(SURELY_OVER_S + 3)
     scene.counts_again()
     scene.lab.heal()
-    ready.until_ready(scene.lab, 30)
+    ready.until_ready(scene.lab, 60)
     scene.counts_again()
     assert scene.generation() == scene.first
 
@@ -156,6 +159,7 @@ def test_the_leaders_host_killed_leaves_a_cluster_that_leads_itself_again(scene:
     scene.counts_again()
 
 
+@pytest.mark.soak  # a host that was switched on again is the last of three in the next one
 def test_two_of_three_hosts_killed_leave_one_that_runs_it(scene: Scene) -> None:
     victim = scene.others()[0]
     scene.lab.kill(victim)
@@ -168,7 +172,7 @@ def test_a_host_switched_on_again_joins_and_can_take_over(scene: Scene) -> None:
     scene.lab.kill(scene.primary)
     successor = scene.runs_elsewhere()
     scene.lab.start(scene.primary)
-    ready.until_ready(scene.lab, 30)
+    ready.until_ready(scene.lab, 60)
     for other in scene.others(successor):
         scene.lab.kill(other)
     scene.lab.kill(successor)
@@ -199,13 +203,14 @@ def test_a_full_disk_of_the_primary_is_survived(scene: Scene) -> None:
 def test_a_datastore_as_good_as_hung_does_not_make_a_live_host_dead(scene: Scene) -> None:
     [other, *_] = scene.others()
     scene.lab.slow_datastore(other, 1)
-    time.sleep(TIMING.slot_stale_s + SURELY_OVER_S + 1)
+    time.sleep(TIMING.slot_stale_s + SURELY_OVER_S)
     assert "verdict.dead" not in scene.kinds()
     scene.counts_again()
     scene.lab.heal(other)
-    ready.until_ready(scene.lab, 30)
+    ready.until_ready(scene.lab, 60)
 
 
+@pytest.mark.soak  # tests/agent has it on one host, and there the second guard has to end a workload too
 def test_a_guard_killed_is_replaced_at_once_and_the_workload_stays(scene: Scene) -> None:
     guard = hosts.pids(scene.lab.plan, scene.primary, hosts.GUARD)
     for pid in guard:

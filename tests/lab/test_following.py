@@ -2,14 +2,13 @@
 
 import itertools
 import subprocess
-import sys
 import time
 
 from outlive.lab import network, ready
-from outlive.lab.lab import Lab
 from outlive.native import outlive_command
 
 from .scene import WORKLOAD, Scene
+from .shared import SharedLab
 
 TALKER = """
 name = "talker"
@@ -18,8 +17,8 @@ command = ["/bin/sh", "-c", "while :; do echo at {host}; sleep 0.2; done"]
 """
 
 
-def test_logs_are_followed_across_hosts(lab: Lab) -> None:
-    ready.until_ready(lab, 30)
+def test_logs_are_followed_across_hosts(shared: SharedLab) -> None:
+    lab = shared.lab()
     client = ready.any_client(lab)
     client.put("/v1/workloads/talker", TALKER.encode())
     first = ready.until_running(lab, "talker", 30)
@@ -69,7 +68,7 @@ def test_the_address_is_in_one_place_and_announced_again_when_the_network_heals(
     assert [host.name for host in scene.lab.plan.hosts if has(host.name)] == [scene.primary]
     companion = scene.others()[0]
     scene.lab.partition(scene.primary, companion)
-    time.sleep(3)
+    time.sleep(3)  # long enough that hosts are missed, too short for a claim to end
     scene.lab.heal()
     scene.counts_again()
     assert [host.name for host in scene.lab.plan.hosts if has(host.name)] == [scene.primary]
@@ -85,17 +84,3 @@ def test_a_leftover_address_of_ours_is_removed_and_a_foreign_one_stays(scene: Sc
         time.sleep(0.2)
     assert "10.77.0.200" in network.ip("-n", namespace, "-4", "addr", "show", "dev", "eth0")
     scene.counts_again()
-
-
-def test_why_tells_the_whole_chain_after_a_failover(scene: Scene) -> None:
-    scene.lab.kill(scene.primary)
-    scene.runs_elsewhere()
-    survivor = ready.any_client(scene.lab, besides=(scene.primary,))
-    command = [*outlive_command("why", WORKLOAD, "--socket", survivor.path)]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True, cwd="/").stdout
-    kinds = ["verdict.dead", "workload.fenced", "failover.started", "workload.prepared", "module.running"]
-    places = [told.find(kind) for kind in (*kinds, "workload.running")]
-    assert -1 not in places, told
-    assert places == sorted(places)
-    scene.counts_again()
-    print(told, file=sys.stderr)

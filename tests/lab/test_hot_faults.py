@@ -12,19 +12,30 @@ import pytest
 
 from outlive.lab import hosts, machines, ready
 from outlive.lab.guests.history import History
-from outlive.lab.lab import Lab
 
 from .machine_scene import AGAIN_S, MachineScene, machine_on_stage, nothing_lost
+from .shared import SharedLab
 
 HOT = machines.Wish(protection="hot", disk_on="local")
-SEEDED_SLOWLY = machines.Wish(protection="hot", disk_on="local", more="[hot]\nbandwidth_mib_s = 4\n")
+ON_SMALL_DISKS = machines.Wish(protection="hot", disk_on="local", disk_mib=48)
+SEEDED_SLOWLY = machines.Wish(protection="hot", disk_on="local", more="[hot]\nbandwidth_mib_s = 8\n")
 MIB = 1 << 20
 
 
 @pytest.fixture
-def scene(lab: Lab, tmp_path: Path) -> Iterator[MachineScene]:
-    with machine_on_stage(lab, tmp_path, HOT) as played:
+def scene(shared: SharedLab, tmp_path: Path) -> Iterator[MachineScene]:
+    with machine_on_stage(shared, tmp_path, HOT) as played:
         yield played
+
+
+@pytest.fixture
+def small_disks(shared: SharedLab) -> Iterator[None]:
+    """Hosts whose disks are soon full."""
+    lab = shared.lab()
+    for host in lab.plan.hosts:
+        hosts.mount_memory(lab.plan.host_folder(host.name) / "vms", "192m")
+    yield
+    shared.end()
 
 
 def until(holds: Callable[[], bool], what: str, within_s: float = AGAIN_S) -> None:
@@ -53,6 +64,47 @@ def most_told(history: History) -> int:
     return max(each.value for each in history.answers)
 
 
+def test_a_power_cut_while_the_standby_is_seeded_leaves_the_machine_to_its_own_disk(
+    shared: SharedLab, tmp_path: Path
+) -> None:
+    with machine_on_stage(shared, tmp_path, SEEDED_SLOWLY) as scene:
+        with scene.clients("dw", 2) as writing:
+            time.sleep(1)
+            scene.kill_processes(scene.standby, "comm", signal.SIGKILL)
+            scene.until_told("workload.unprotected")
+            until(lambda: bool(placed(scene)["standby"]), "nobody is asked to follow again")
+            until(lambda: seeding(scene), "seeding does not begin")
+            assert not placed(scene)["paired"]
+            told = most_told(writing.so_far())
+            scene.lab.kill(scene.primary)
+        # Nobody else has it whole, so nobody else may go on with it.
+        time.sleep(4)
+        assert placed(scene, scene.primary)["host"] in (scene.primary, None)
+        assert "workload.taken_over" not in scene.kinds(besides=(scene.primary,))
+        scene.lab.start(scene.primary)
+        assert scene.runs_on() == scene.primary
+        assert int(scene.state()["written"]) >= told
+
+
+def test_a_standby_whose_disk_is_full_leaves_the_primary_alone_and_another_follows(
+    shared: SharedLab, small_disks: None, tmp_path: Path
+) -> None:
+    with machine_on_stage(shared, tmp_path, ON_SMALL_DISKS) as scene:
+        with scene.clients("dw", 2) as writing:
+            fill(scene.lab.plan.host_folder(scene.standby) / "vms" / "filler")
+            scene.until_told("workload.unprotected")
+            until(lambda: placed(scene)["standby"] not in (None, "", scene.standby), "nobody else is asked to follow")
+            primary, third = scene.followed()
+            history = writing.stop()
+        nothing_lost(history)
+        assert (primary, scene.runs_on()) == (scene.primary, scene.primary)
+        # What the first standby could not take is with the next one.
+        assert third not in (scene.primary, scene.standby)
+        scene.lab.kill(scene.primary)
+        assert scene.runs_elsewhere() == third
+        assert int(scene.state()["written"]) >= most_told(history)
+
+
 def test_a_link_that_is_cut_one_way_leaves_exactly_one_whichever_way_it_is(scene: MachineScene) -> None:
     with scene.clients() as clients:
         time.sleep(1)
@@ -66,25 +118,6 @@ def test_a_link_that_is_cut_one_way_leaves_exactly_one_whichever_way_it_is(scene
             pair = scene.followed()
         nothing_lost(clients.stop())
     assert scene.runs_on() == pair[0]
-
-
-def test_a_standby_whose_disk_is_full_leaves_the_primary_alone_and_another_follows(lab: Lab, tmp_path: Path) -> None:
-    for host in lab.plan.hosts:
-        hosts.mount_memory(lab.plan.host_folder(host.name) / "vms", "192m")
-    with machine_on_stage(lab, tmp_path, HOT) as scene:
-        with scene.clients("dw", 2) as writing:
-            fill(lab.plan.host_folder(scene.standby) / "vms" / "filler")
-            scene.until_told("workload.unprotected")
-            until(lambda: placed(scene)["standby"] not in (None, "", scene.standby), "nobody else is asked to follow")
-            primary, third = scene.followed()
-            history = writing.stop()
-        nothing_lost(history)
-        assert (primary, scene.runs_on()) == (scene.primary, scene.primary)
-        # What the first standby could not take is with the next one.
-        assert third not in (scene.primary, scene.standby)
-        scene.lab.kill(scene.primary)
-        assert scene.runs_elsewhere() == third
-        assert int(scene.state()["written"]) >= most_told(history)
 
 
 @pytest.mark.soak
@@ -109,26 +142,6 @@ def test_a_standby_that_runs_in_fits_and_starts_costs_time_and_no_memory(scene: 
     for history in histories:
         nothing_lost(history)
     assert 0 < most < before + 128
-
-
-def test_a_power_cut_while_the_standby_is_seeded_leaves_the_machine_to_its_own_disk(lab: Lab, tmp_path: Path) -> None:
-    with machine_on_stage(lab, tmp_path, SEEDED_SLOWLY) as scene:
-        with scene.clients("dw", 2) as writing:
-            time.sleep(1)
-            scene.kill_processes(scene.standby, "comm", signal.SIGKILL)
-            scene.until_told("workload.unprotected")
-            until(lambda: bool(placed(scene)["standby"]), "nobody is asked to follow again")
-            until(lambda: seeding(scene), "seeding does not begin")
-            assert not placed(scene)["paired"]
-            told = most_told(writing.so_far())
-            scene.lab.kill(scene.primary)
-        # Nobody else has it whole, so nobody else may go on with it.
-        time.sleep(4)
-        assert placed(scene, scene.primary)["host"] in (scene.primary, None)
-        assert "workload.taken_over" not in scene.kinds(besides=(scene.primary,))
-        scene.lab.start(scene.primary)
-        assert scene.runs_on() == scene.primary
-        assert int(scene.state()["written"]) >= told
 
 
 def test_after_both_hosts_lost_power_at_once_all_that_was_told_is_on_a_whole_disk(scene: MachineScene) -> None:

@@ -37,9 +37,17 @@ class Lab:
         return cls(load(name))
 
     @classmethod
-    def up(cls, name: str = "lab", count: int = 3, sites: int = 1, progress: Progress = _silent) -> "Lab":
+    def up(
+        cls,
+        name: str = "lab",
+        count: int = 3,
+        sites: int = 1,
+        progress: Progress = _silent,
+        timing: Timing | None = None,
+    ) -> "Lab":
         """Make a lab and switch all its hosts on.
 
+        timing: what its hosts agree on, if not what all others do.
         Raises Refused when a lab of that name runs; one that was left behind by a crash is cleared away first.
         On any failure, Ctrl-C too, nothing of it is left.
         """
@@ -55,13 +63,13 @@ class Lab:
         lab = cls(plan(name, count, sites))
         save(lab.plan)
         try:
-            lab._make(progress)
+            lab._make(progress, timing or Timing())
         except BaseException:
             lab.down()
             raise
         return lab
 
-    def _make(self, progress: Progress) -> None:
+    def _make(self, progress: Progress, timing: Timing) -> None:
         progress("keys and certificates")
         founding.make_key(self.plan.root / "cluster.key")
         authority = founding.Authority(self.plan.root / "tls")
@@ -71,7 +79,7 @@ class Lab:
         progress("store and datastore")
         hosts.mount_memory(self.plan.memory, hosts.DATA_SIZE)
         founding.found_datastore("shared", self.plan.datastore, self.plan.cluster)
-        asyncio.run(founding.found_store(self.plan.store, self.plan.cluster, Timing()))
+        asyncio.run(founding.found_store(self.plan.store, self.plan.cluster, timing))
         storage.start(self.plan)
         progress("network")
         network.make(self.plan)

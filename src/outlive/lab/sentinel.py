@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from outlive.cluster.timing import Timing
+
 from .lab import Lab, Progress
 from .plan import LabMissing
 
@@ -17,7 +19,7 @@ STOP_S = 30.0
 
 
 @contextmanager
-def owned_lab(name: str, count: int, sites: int, progress: Progress) -> Iterator[Lab]:
+def owned_lab(name: str, count: int, sites: int, progress: Progress, timing: Timing | None = None) -> Iterator[Lab]:
     """A lab that ends with this block, and with this process whatever ends it."""
     sentinel = subprocess.Popen(
         [sys.executable, "-m", "outlive.lab.sentinel", name],
@@ -28,7 +30,7 @@ def owned_lab(name: str, count: int, sites: int, progress: Progress) -> Iterator
     )
     lab: Lab | None = None
     try:
-        lab = Lab.up(name, count, sites, progress)
+        lab = Lab.up(name, count, sites, progress, timing)
         yield lab
     finally:
         if lab is not None:
