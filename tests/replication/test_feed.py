@@ -1,5 +1,6 @@
 """The primary's end of a pairing, with a standby whose every word and silence is the test's."""
 
+import gc
 import os
 import socket
 import threading
@@ -11,39 +12,23 @@ from typing import Any
 import pytest
 
 from outlive.replication import feed as feeds
-from outlive.replication import handshake
 from outlive.replication.comm_config import CommConfig, HotValues
 from outlive.replication.control import Pair
 from outlive.replication.control_server import Wake
 from outlive.replication.feed import Callbacks, Feed, Step
-from outlive.replication.handshake import Welcome
+from outlive.replication.keepalive import SIZE
 from outlive.replication.kernels import Staging
-from outlive.replication.link import Link, boot_s
 from outlive.replication.memory import PAGE_BYTES, Memory, Runs
 from outlive.replication.ports import Ports
-from outlive.replication.stream import Kind, Receiver, Reign, Sender
+from outlive.replication.stream import Kind, Reign
+
+from .pretended_standby import PretendedStandby, Pulse
 
 PAGES = 512
 FULL_PAGES = 250
 REIGN = Reign("c1", "vm1", 1, 1)
 STATE = b"QEVM" + bytes(100)
 PATIENT = HotValues(silence_ms=60_000, progress_s=60.0)
-
-
-class Pulse:
-    """A keep-alive whose peer is heard all the time. stood_s: how long we gave no sign ourselves."""
-
-    stood_s = 0.0
-
-    def __init__(self, *_: object, **__: object) -> None: ...
-
-    def start(self) -> None: ...
-
-    def stop(self) -> None: ...
-
-    @property
-    def told_at(self) -> float:
-        return boot_s() - self.stood_s
 
 
 class Scene:
@@ -53,10 +38,7 @@ class Scene:
         self.acknowledged: list[int] = []
         self.lost: list[str] = []
         self.told = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        port = self._listener.getsockname()[1]
-        self._welcoming = threading.Thread(target=self._welcome, daemon=True)
-        self._welcoming.start()
+        self.standby = PretendedStandby(REIGN)
         config = CommConfig(
             role="primary",
             cluster="c1",
@@ -74,12 +56,11 @@ class Scene:
         )
         self.ports = Ports([], collect=False)
         self.wake = Wake()
-        pair = Pair("b", "127.0.0.1", port, 1, 1)
+        pair = Pair("b", "127.0.0.1", self.standby.port, 1, 1)
         self.feed = Feed(config, pair, self.ports, Callbacks(self._acknowledged, self._lost), self.wake)
         self.feed.connect()
         keepalive: Any = self.feed._keepalive
         self.pulse: Pulse = keepalive
-        self._welcoming.join(20)
 
     def step(self, number: int, pages: int = 1, *, seeding: bool = False) -> Step:
         source = Memory.allocate(PAGES * PAGE_BYTES)
@@ -87,16 +68,6 @@ class Scene:
         staging = Staging(PAGES)
         staging.copy_out(source, Runs.of([(0, pages)]))
         return Step(number, [staging], state=STATE, seeding=seeding)
-
-    def reads_until(self, kind: Kind) -> list[Kind]:
-        """Read what was sent, up to the first of that kind."""
-        kinds: list[Kind] = []
-        while kind not in kinds:
-            kinds.append(self.receiver.receive(30).kind)
-        return kinds
-
-    def acknowledges(self, number: int) -> None:
-        self.sender.send(Kind.ACKNOWLEDGED, epoch=number, within_s=5)
 
     def until(self, so: Callable[[], object]) -> None:
         deadline = time.monotonic() + 30
@@ -109,16 +80,8 @@ class Scene:
 
     def close(self) -> None:
         self.feed.close()
-        self.standby.dispose()
-        self._listener.close()
+        self.standby.close()
         self.ports.close()
-
-    def _welcome(self) -> None:
-        connection, _ = self._listener.accept()
-        self.standby = Link(connection)
-        self.receiver, self.sender = Receiver(self.standby, REIGN), Sender(self.standby, REIGN)
-        assert self.receiver.receive(20).kind is Kind.HELLO
-        self.sender.send(Kind.WELCOME, [handshake.pack(Welcome("welcome", "b"))], within_s=5)
 
     def _acknowledged(self, number: int, final: bool) -> None:
         self.acknowledged.append(number)
@@ -150,7 +113,7 @@ def test_handing_over_never_stands_behind_a_standby_that_does_not_read(scenes: C
         scene.feed.put(scene.step(number, FULL_PAGES))
     assert time.monotonic() - began < PATIENT.progress_s / 2
     assert not scene.feed.lost
-    assert scene.reads_until(Kind.EPOCH) == [Kind.PREFIX, Kind.PAGES, Kind.EPOCH]
+    assert scene.standby.reads_until(Kind.EPOCH) == [Kind.PREFIX, Kind.PAGES, Kind.EPOCH]
 
 
 def test_a_limited_bandwidth_is_kept_by_somebody_else_than_who_hands_over(
@@ -167,7 +130,7 @@ def test_the_prefix_is_the_first_thing_that_a_standby_gets(scenes: Callable[[Hot
     scene = scenes(PATIENT)
     scene.feed.start(os.urandom(1 << 20))
     scene.feed.put(scene.step(1))
-    assert scene.reads_until(Kind.EPOCH) == [Kind.PREFIX, Kind.PAGES, Kind.EPOCH]
+    assert scene.standby.reads_until(Kind.EPOCH) == [Kind.PREFIX, Kind.PAGES, Kind.EPOCH]
 
 
 def test_steps_arrive_in_their_order_whoever_sends_them(scenes: Callable[[HotValues], Scene]) -> None:
@@ -178,10 +141,10 @@ def test_steps_arrive_in_their_order_whoever_sends_them(scenes: Callable[[HotVal
 
     def follow() -> None:
         while not ended.is_set():
-            message = scene.receiver.receive(30)
+            message = scene.standby.receiver.receive(30)
             arrived.append((message.kind, message.epoch))
             if message.kind is Kind.EPOCH:
-                scene.acknowledges(message.epoch)
+                scene.standby.acknowledges(message.epoch)
                 if message.epoch == 300:
                     return
 
@@ -212,11 +175,11 @@ def test_what_is_acknowledged_while_this_manager_stood_still_is_no_leave_to_spea
     scene.feed.start(b"prefix")
     for number in range(1, 2 + before):
         scene.feed.put(scene.step(number, seeding=number == 1))
-        scene.acknowledges(number)
+        scene.standby.acknowledges(number)
         scene.until_acknowledged(number)
     scene.feed.put(scene.step(2 + before))
     scene.pulse.stood_s = 5.001
-    scene.acknowledges(2 + before)
+    scene.standby.acknowledges(2 + before)
     scene.until(lambda: scene.lost)
     assert scene.acknowledged == list(range(1, 2 + before))
     assert scene.lost == ["this manager itself stood still"]
@@ -226,8 +189,37 @@ def test_what_is_acknowledged_while_this_manager_stood_still_is_no_leave_to_spea
 def test_that_it_is_lost_is_said_once_whoever_finds_out(scenes: Callable[[HotValues], Scene], _: int) -> None:
     scene = scenes(PATIENT)
     scene.feed.start(b"prefix")
-    scene.standby.dispose()
+    scene.standby.close()
     for number in range(1, 9):
         scene.feed.put(scene.step(number))
     scene.until(lambda: scene.lost)
     assert len(scene.lost) == 1
+
+
+def test_a_feed_that_ended_leaves_nothing_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeds, "KeepAlive", Pulse)
+
+    def once() -> int:
+        scene = Scene(tmp_path, PATIENT)
+        scene.feed.start(b"prefix")
+        scene.feed.put(scene.step(1))
+        scene.close()
+        del scene
+        gc.collect()
+        return len(os.listdir("/proc/self/fd"))
+
+    before = once()
+    for _ in range(5):
+        after = once()
+    assert after <= before
+
+
+def test_a_standby_hears_its_primary_from_its_welcome_on(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, PATIENT)
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+            datagrams.bind(("127.0.0.1", scene.standby.port))
+            datagrams.settimeout(20)
+            assert len(datagrams.recv(1000)) == SIZE
+    finally:
+        scene.close()

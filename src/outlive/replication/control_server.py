@@ -10,6 +10,7 @@ import queue
 import select
 import socket
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ class Wake:
 
     def __init__(self) -> None:
         self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        # Given back only once nobody can set it off any more: the number may be another file's by then.
+        weakref.finalize(self, os.close, self._descriptor).atexit = False
 
     def fileno(self) -> int:
         return self._descriptor

@@ -175,11 +175,11 @@ class Feed:
             judge=self._judge,
             limit_s=self._silence_limit_s,
         )
+        # The standby counts our silence from its welcome on, whatever is still to be done here before the first step.
+        self._keepalive.start()
 
     def start(self, prefix: bytes) -> None:
         """Begin the threads; the prefix of the machine's device states goes out first."""
-        assert self._keepalive is not None
-        self._keepalive.start()
         self._steps.append(Step(0, part=True, prefix=prefix))
         self._steps_wake.set()
         self._threads = [
