@@ -10,35 +10,15 @@ from outlive.replication.comm_config import CommConfig
 from outlive.replication.device_state import DeviceStateUnusable
 from outlive.replication.kernels import Staging
 from outlive.replication.machine import Cut, Machine, StandbyLost
-from outlive.replication.memory import PAGE_BYTES, Memory, Runs
+from outlive.replication.memory import PAGE_BYTES
 from outlive.replication.ports import Ports
 from outlive.replication.qmp_line import QemuRefused
 from outlive.replication.tracking import TrackingFailed
 
+from .pretended_memory import Written
 from .pretended_qemu import STATE, PretendedQemu
 
 PAGES = 64
-
-
-class Written:
-    """A tracker that says what the test wants it to."""
-
-    def __init__(self, memory: Memory) -> None:
-        self.source = memory
-        self.pages = 3
-        self.fails_at = -1
-        self.scans = 0
-
-    def scan(self, runs: Runs, *, protect: bool = True) -> Runs:
-        self.scans += 1
-        if self.scans == self.fails_at:
-            raise TrackingFailed("The kernel does not say.")
-        told = Runs.of([(0, self.pages)])
-        runs.count, runs.pages = told.count, told.pages
-        runs.memory.view[: len(told.memory.view)] = told.memory.view
-        return runs
-
-    def close(self) -> None: ...
 
 
 class Scene:

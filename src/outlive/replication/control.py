@@ -140,7 +140,6 @@ class Paired(_Event, frozen=True, tag="paired"):
     epoch: int
     generation: int
     pairing: int
-    pause_ms: float = 0.0
 
 
 class PeerLost(_Event, frozen=True, tag="peer-lost"):

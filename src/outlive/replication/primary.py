@@ -78,6 +78,7 @@ class Primary:
         self._quit = False
         self._told_at = 0.0
         self._waiting: deque[Command] = deque()
+        self._handing_over = False
 
     def status(self) -> Status:
         """Where it stands; from any thread."""
@@ -195,6 +196,7 @@ class Primary:
             self._control.tell(PeerLost(str(error), 0.0, 0, pair.generation, pair.pairing))
             return None
         self._number = self._first_epoch = self._acknowledged = 0
+        self._handing_over = False
         self._reason = ""
         self._feed, self._phase = feed, "seeding"
         _log.info("pairing.began", standby=pair.standby_host, generation=pair.generation, pairing=pair.pairing)
@@ -252,6 +254,7 @@ class Primary:
             return self._refuse(HandOver(), f"it is {self._phase}")
         while not feed.room(self._hot.unacknowledged) and not feed.lost:
             self._wake.wait(_NO_ROOM_S)
+        self._handing_over = True
         self._epoch(feed, final=True)
         with self._output:
             if self._phase == "paired":
@@ -261,9 +264,10 @@ class Primary:
     def _resume(self) -> None:
         if self._phase != "handed-over" or self._feed is None or self._feed.lost:
             return self._refuse(Resume(), f"it is {self._phase}")
-        self._machine.go_on()
         with self._output:
+            self._handing_over = False
             self._phase = "paired"
+        self._machine.go_on()
         return None
 
     def _go_alone(self, alone: Alone) -> None:
@@ -291,9 +295,9 @@ class Primary:
             self._ports.acknowledged(number)
             self._acknowledged = number
             if number == self._first_epoch:
-                pause_ms = self._pace.last_pause_s * 1000
-                self._control.tell(Paired(number, self._generation, self._pairing, pause_ms))
-            if final:
+                self._control.tell(Paired(number, self._generation, self._pairing))
+            # One that was taken back meanwhile is an epoch like any other: the guest goes on.
+            if final and self._handing_over:
                 self._phase = "handed-over"
                 self._control.tell(HandedOver(number, self._generation, self._pairing))
 

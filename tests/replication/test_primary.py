@@ -1,0 +1,192 @@
+"""What a primary does with commands and acknowledgements that come at the worst moment; QEMU and standby pretended."""
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from outlive.replication import feed as feeds
+from outlive.replication.comm_config import CommConfig, HotValues
+from outlive.replication.control import (
+    Alone,
+    Command,
+    Event,
+    HandedOver,
+    HandOver,
+    Pair,
+    Paired,
+    PeerLost,
+    ReleaseAndQuit,
+    Resume,
+    WentAlone,
+)
+from outlive.replication.control_server import Wake
+from outlive.replication.feed import FINAL, SEEDING
+from outlive.replication.machine import Machine
+from outlive.replication.memory import PAGE_BYTES
+from outlive.replication.ports import Ports
+from outlive.replication.primary import Primary
+from outlive.replication.stream import Kind, Reign
+
+from .pretended_memory import Written
+from .pretended_qemu import PretendedQemu
+from .pretended_standby import PretendedStandby, Pulse
+
+PAGES = 64
+Told = TypeVar("Told")
+
+
+class Agent:
+    """The agent's side of the control conversation."""
+
+    def __init__(self, wake: Wake) -> None:
+        self.commands: deque[Command] = deque()
+        self.told: list[Event] = []
+        self._wake = wake
+
+    def says(self, command: Command) -> None:
+        self.commands.append(command)
+        self._wake.set()
+
+    def command(self) -> Command | None:
+        return self.commands.popleft() if self.commands else None
+
+    def tell(self, event: Event) -> None:
+        self.told.append(event)
+
+    def hears(self, kind: type[Told]) -> Told:
+        until(lambda: any(isinstance(event, kind) for event in self.told))
+        return next(event for event in self.told if isinstance(event, kind))
+
+
+def until(so: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not so():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+class Scene:
+    """A primary that runs, paired with the first whole epoch acknowledged."""
+
+    def __init__(self, folder: Path) -> None:
+        self.qemu = PretendedQemu(folder / "qmp")
+        ram = folder / "ram"
+        ram.write_bytes(b"a" * PAGES * PAGE_BYTES)
+        (folder / f"device-prefix.{os.getpid()}").write_bytes(b"prefix")
+        config = CommConfig(
+            role="primary",
+            cluster="c1",
+            host="a",
+            workload="vm1",
+            generation=1,
+            pairing=0,
+            state_dir=str(folder),
+            qmp=str(folder / "qmp"),
+            qemu_pid=os.getpid(),
+            ram_path=str(ram),
+            ram_bytes=PAGES * PAGE_BYTES,
+            pagewatch="",
+            hot=HotValues(silence_ms=60_000, idle_ms=5.0),
+        )
+        wake = Wake()
+        self.agent = Agent(wake)
+        told: Any = self.agent
+        self.ports = Ports([], collect=False)
+        self.machine = Machine(config, self.ports, wake.set)
+        self.machine._tracker = Written(self.machine.memory)
+        self.primary = Primary(config, told, wake, self.ports, self.machine, 1)
+        self._running = threading.Thread(target=self.primary.run, daemon=True)
+        self._running.start()
+        self.standby = PretendedStandby(Reign("c1", "vm1", 1, 1))
+        self.agent.says(Pair("b", "127.0.0.1", self.standby.port, 1, 1))
+        while self.acknowledges_next() & SEEDING:
+            pass
+        self.agent.hears(Paired)
+
+    def acknowledges_next(self) -> int:
+        """Read a step and acknowledge it; returns its flags."""
+        self.standby.reads_until(Kind.EPOCH)
+        self.standby.acknowledges(self.standby.epoch)
+        return self.standby.flags
+
+    def reads_the_final_epoch(self) -> int:
+        """Acknowledge all before the final epoch, and return its number unacknowledged."""
+        while True:
+            self.standby.reads_until(Kind.EPOCH)
+            if self.standby.flags & FINAL:
+                return self.standby.epoch
+            self.standby.acknowledges(self.standby.epoch)
+
+    def runs(self) -> bool:
+        return self.qemu.running
+
+    def close(self) -> None:
+        self.agent.says(ReleaseAndQuit())
+        self._running.join(20)
+        assert not self._running.is_alive()
+        self.machine.close()
+        self.standby.close()
+        self.qemu.close()
+        self.ports.close()
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    monkeypatch.setattr(feeds, "KeepAlive", Pulse)
+    made = Scene(tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_last_epoch_that_is_acknowledged_after_it_was_taken_back_hands_nothing_over(scene: Scene) -> None:
+    scene.agent.says(HandOver())
+    final = scene.reads_the_final_epoch()
+    assert not scene.runs()
+    scene.agent.says(Resume())
+    until(scene.runs)
+    scene.standby.acknowledges(final)
+    for number in range(final + 1, final + 6):
+        assert not scene.acknowledges_next()
+        assert scene.standby.epoch == number, "epochs go on, or the guest would never be heard again"
+    assert not any(isinstance(event, HandedOver) for event in scene.agent.told)
+    assert scene.primary.status().phase == "paired"
+
+
+def test_a_last_epoch_is_handed_over_when_it_is_acknowledged_and_a_second_time_after_it_was_taken_back(
+    scene: Scene,
+) -> None:
+    scene.agent.says(HandOver())
+    scene.standby.acknowledges(scene.reads_the_final_epoch())
+    scene.agent.hears(HandedOver)
+    scene.agent.says(Resume())
+    until(scene.runs)
+    scene.agent.told.clear()
+    scene.agent.says(HandOver())
+    final = scene.reads_the_final_epoch()
+    scene.standby.acknowledges(final)
+    assert scene.agent.hears(HandedOver).epoch == final
+    assert not scene.runs()
+
+
+def test_alone_is_obeyed_while_nothing_is_acknowledged_and_the_guest_was_to_be_handed_over(scene: Scene) -> None:
+    scene.agent.says(HandOver())
+    scene.reads_the_final_epoch()
+    scene.agent.says(Alone(2))
+    scene.agent.hears(WentAlone)
+    until(scene.runs)
+    assert scene.primary.status().phase == "free"
+
+
+def test_a_standby_that_goes_away_is_told_once_and_everything_is_held(scene: Scene) -> None:
+    scene.standby.close()
+    scene.agent.hears(PeerLost)
+    until(lambda: scene.primary.status().phase == "lost")
+    time.sleep(0.05)
+    assert [type(event) for event in scene.agent.told].count(PeerLost) == 1
+    until(scene.runs)
