@@ -15,6 +15,10 @@ settings.register_profile("here", deadline=None, suppress_health_check=[HealthCh
 settings.register_profile("ci", settings.get_profile("here"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
 
+# The size of the terminal that the tests are started from, or that readline makes up, is not theirs.
+for name in ("COLUMNS", "LINES"):
+    os.environ.pop(name, None)
+
 LAB = Path(__file__).parent / "lab"
 
 

@@ -21,8 +21,10 @@ CONFIGURATION = (
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """A checkout with the real conftest and no tests yet."""
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout with the real conftest and no tests yet. A pytest that is started shuts the folder of folders for all
+    other users, so it gets one of its own."""
+    monkeypatch.setenv("PYTEST_DEBUG_TEMPROOT", str(tmp_path))
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "conftest.py").write_text(CONFTEST.read_text())
     (tmp_path / "pyproject.toml").write_text(CONFIGURATION)

@@ -51,6 +51,8 @@ def test_kernels_hold_under_sanitizers(kind: str, tmp_path: Path) -> None:
             "TSAN_OPTIONS": f"halt_on_error=1:exitcode=66:log_path={tmp_path}/race",
             "PYTHONMALLOC": "malloc",
             "OUTLIVE_NATIVE_DIR": str(tmp_path),
+            # It would shut the folder of folders for other users, of which tests beside this one are some.
+            "PYTEST_DEBUG_TEMPROOT": str(tmp_path),
         },
         capture_output=True,
         text=True,

@@ -147,5 +147,11 @@ async def machines(place: Place, *pairs: tuple[Machine, Seat]) -> AsyncIterator[
         yield several
 
 
+def let_through(*folders: Path) -> None:
+    """Let other users pass through these folders and all above them."""
+    for each in {above for one in folders for above in (one, *one.parents[:-1])}:
+        each.chmod(each.stat().st_mode | 0o011)
+
+
 def disk(name: str = "root", **changes: object) -> Disk:
     return replace(Disk(name, size_mib=16), **changes)  # type: ignore[arg-type]

@@ -1,7 +1,6 @@
 """Every kind of device and memory, on real boards: QEMU takes the command line, and a guest finds what it names."""
 
 import asyncio
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from outlive.cluster.machine import (
 from outlive.runtime.vm.seat import Held, PrivateMemory, Seat, SharedMemory, Watched
 from outlive.runtime.vm.states import GuestState
 
-from .conftest import NOBODY, SHELL, Place, disk, machines
+from .conftest import NOBODY, SHELL, Place, disk, let_through, machines
 
 pytestmark = pytest.mark.timeout(300)
 RUNNING = ModuleStatus.RUNNING
@@ -103,8 +102,7 @@ def memory_folder() -> Iterator[Path]:
 async def test_watched_memory_goes_together_with_the_sandbox(
     place: Place, memory_folder: Path, account: object, tmp_path: Path
 ) -> None:
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent, Path(str(place.kernel.initrd)).parent):
-        os.chmod(folder, 0o711)
+    let_through(tmp_path, Path(str(place.kernel.initrd)).parent)
     place.facts = replace(place.facts, account=account)  # type: ignore[arg-type]
     machine = place.machine()
     seat = place.seat(machine)

@@ -20,6 +20,8 @@ from outlive.runtime.vm.qmp import Monitor, VmUnreachable
 from outlive.runtime.vm.starting import why_not
 from outlive.runtime.vm.states import GuestState
 
+from .conftest import let_through
+
 FACTS = HostFacts(Path("/q"), "7.2")
 
 
@@ -149,8 +151,7 @@ def test_what_is_closed_to_its_own_user_is_named(tmp_path: Path) -> None:
     shut.mkdir(mode=0o700)
     kernel = tmp_path / "kernel"
     kernel.touch(0o600)
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o711)
+    let_through(tmp_path)
     open_seat = seat.Seat(tmp_path / "vm", tmp_path / "run")
     assert preparing.closed_to(account, Machine(), open_seat) == ""
     assert preparing.closed_to(account, Machine(), replace(open_seat, run=shut / "run")) == f"{shut} is closed to it"

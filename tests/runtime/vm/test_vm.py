@@ -14,7 +14,7 @@ from outlive.cluster.machine import MODULE, DiskFormat, MachineType
 from outlive.runtime import cgroup
 from outlive.runtime.vm.states import GuestState
 
-from .conftest import NOBODY, SHELL, WITHIN_S, Place, disk, machines
+from .conftest import NOBODY, SHELL, WITHIN_S, Place, disk, let_through, machines
 
 pytestmark = pytest.mark.timeout(300)
 RUNNING, FAILED = ModuleStatus.RUNNING, ModuleStatus.FAILED
@@ -195,7 +195,7 @@ async def test_a_standby_waits_and_is_no_failure_and_is_not_let_go_by_hand(place
 
 
 async def test_it_runs_as_its_own_user_with_what_is_given_to_it(place: Place, tmp_path: Path) -> None:
-    _set_mode(0o711, tmp_path, tmp_path.parent, tmp_path.parent.parent, Path(str(place.kernel.initrd)).parent)
+    let_through(tmp_path, Path(str(place.kernel.initrd)).parent)
     machine = place.machine(disks=(disk(),))
     seat = place.seat(machine)
     place.facts = replace(place.facts, account=NOBODY)
@@ -210,7 +210,7 @@ async def test_it_runs_as_its_own_user_with_what_is_given_to_it(place: Place, tm
 
 
 async def test_where_something_is_closed_to_its_own_user_it_runs_as_root(place: Place, tmp_path: Path) -> None:
-    _set_mode(0o700, tmp_path)
+    os.chmod(tmp_path, 0o700)
     place.facts = replace(place.facts, account=NOBODY)
     machine = place.machine(boot=None, disks=(disk(),), stop_s=0.0)
     async with machines(place, (machine, place.seat(machine))) as [vm]:
@@ -218,8 +218,3 @@ async def test_where_something_is_closed_to_its_own_user_it_runs_as_root(place: 
         assert await place.until_told(1) == (MODULE, RUNNING, "")
         status = await asyncio.to_thread(Path(f"/proc/{vm.pid}/status").read_text)
         assert f"Uid:\t{os.geteuid()}\t" in status
-
-
-def _set_mode(mode: int, *folders: Path) -> None:
-    for folder in folders:
-        folder.chmod(mode)
