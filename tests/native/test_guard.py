@@ -252,7 +252,9 @@ def test_the_run_lock_is_let_go_only_after_all_that_may_still_write(
         enter = f"echo 0 > {root}/web/busy/cgroup.procs && echo data > {disk}/data"
         (root / "web" / "busy").mkdir()
         writer = subprocess.Popen(["sh", "-c", enter])
-        until(lambda: state(writer.pid) == "D")
+        # It also waits a moment while it changes its group, and could still be killed there.
+        procs = root / "web" / "busy" / "cgroup.procs"
+        until(lambda: str(writer.pid) in procs.read_text().split() and state(writer.pid) == "D")
         assert client.ask(f"PROTECT web 1 {root / 'web'} 10.9.0.5/32%v0") == "OK"
         assert client.ask("FENCE web 1") == "OK"
         assert client.hear().startswith("STUCK web 1 ")
