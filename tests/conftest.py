@@ -22,6 +22,14 @@ for name in ("COLUMNS", "LINES"):
 LAB = Path(__file__).parent / "lab"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the folders of tests that run beside each other short: sockets live there, whose paths may not be long."""
+    worker = getattr(config, "workerinput", {}).get("workerid", "")
+    if worker:
+        config.option.basetemp = str(Path(config.option.basetemp).with_name(worker.removeprefix("gw")))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark all that lives in tests/lab, so that nobody forgets to."""
     for item in items:
