@@ -417,6 +417,30 @@ def test_a_workload_whose_generations_began_anew_under_a_new_leader_is_not_stuck
     assert world.placement("web").generation > 3
 
 
+def test_a_workload_by_the_name_of_a_removed_one_that_still_runs_begins_only_once_that_ended(world: SmallWorld) -> None:
+    world.apply(service("web"))
+    world.run(2)
+    [where] = world.runs_on("web")
+    before = world.placement("web").generation
+    for room in (rec.WORKLOADS, rec.PLACEMENTS, rec.REPORTS):
+        world.store.delete(room + "web")
+    world.run(1)
+    for each in world.hosts.values():
+        each.mirror = replace(each.mirror, lost=type(each.mirror.lost)())
+    assert world.runs_on("web") == [where]
+    world.apply(service("web"))
+    already = len(world.happened)
+    world.run(5)
+    assert world.runs_on("web") == [world.placement("web").host]
+    stopped, begun = (
+        [(at, each.generation) for at, each in enumerate(world.happened[already:]) if each.kind == kind]
+        for kind in ("workload.stopped", "workload.prepared")
+    )
+    assert [generation for _, generation in stopped] == [before]
+    assert min(begun) > max(stopped)
+    assert all(generation > before for _, generation in begun)
+
+
 @pytest.mark.parametrize(("predecessor", "takes_it_away"), [("mine", True), ("", False), ("another", False)])
 def test_a_claim_under_our_name_is_taken_away_only_when_our_own_journal_knows_its_run(
     predecessor: str, takes_it_away: bool

@@ -12,9 +12,11 @@ from .generation import first_generation
 from .heartbeat import ModuleStatus
 from .lease import surely_over
 from .mirror import Mirror
-from .records import PlacementRecord
+from .records import Order, PlacementRecord
 from .signs import Signs, is_fresh
 from .timing import Timing
+
+FORMER = "a workload of that name that was removed has not ended there yet"
 
 
 def held_generations(signs: Signs, workload: str) -> frozenset[int] | None:
@@ -64,6 +66,12 @@ def recovered(
             workload, first_generation(mirror), None, version=version, pairing=pairing, disk_hosts=disk_hosts
         )
     generation, host, incarnation = max(holders)
+    if entry is not None and generation < entry.create_revision:
+        # First generations are the store's revision: this one is of a workload of that name that was removed before.
+        anew = first_generation(mirror)
+        return PlacementRecord(
+            workload, anew, host, incarnation, Order.STOP, version=version, reason=FORMER, pairing=pairing
+        )
     disk_hosts = (host,) if keeps_disks else ()
     return PlacementRecord(
         workload, generation, host, incarnation, version=version, pairing=pairing, disk_hosts=disk_hosts
