@@ -3,6 +3,7 @@
 Its agent, guard and workloads are real processes. Everything of it is gone at the end, whatever the tests did.
 """
 
+import asyncio
 import itertools
 import json
 import os
@@ -10,20 +11,25 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from outlive.agent import presence
+from outlive.agent import founding, presence
 from outlive.client import Client
-from outlive.config.agent_file import read_agent
+from outlive.cluster import records as rec
+from outlive.cluster.timing import Timing
+from outlive.cluster.transaction import Put, Transaction
+from outlive.config.agent_file import AgentConfig, read_agent
 from outlive.native import outlive_command
+from outlive.store.sqlite import SqliteStore
 
 WITHIN_S = 60.0
+PATIENT = Timing(claim_ttl_s=40)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,16 +140,30 @@ def ip(*words: str) -> str:
 
 
 @contextmanager
-def up(folder: Path, name: str) -> Iterator[OneHost]:
-    """A host that is up for as long as the block lasts."""
+def up(folder: Path, name: str, timing: Timing | None = None) -> Iterator[OneHost]:
+    """A host that is up for as long as the block lasts. timing: other than `up` chooses."""
     with namespace(name):
         host = OneHost(folder, name)
+        words = ("up", "--folder", str(folder), "--name", "one", "--json")
         try:
-            begun = host.run("up", "--folder", str(folder), "--name", "one", "--json")
+            if timing is not None:
+                assert host.run(*words, "--no-start").code == 0
+                asyncio.run(found_with(read_agent(folder / "agent.toml"), timing))
+            begun = host.run(*words)
             assert begun.code == 0, begun
             yield host
         finally:
             clear_away(host)
+
+
+async def found_with(config: AgentConfig, timing: Timing) -> None:
+    """Write the cluster's record with other intervals than `up` did."""
+    store = await SqliteStore.open(config.store_path, timeout_s=founding.STORE_S)
+    try:
+        record = rec.encode(rec.ClusterRecord(config.cluster.id, timing=timing))
+        await store.transact(Transaction((), (Put(rec.CLUSTER, record),)), timeout_s=founding.STORE_S)
+    finally:
+        await store.close()
 
 
 def clear_away(host: OneHost) -> None:
@@ -187,22 +207,69 @@ def open_folder() -> Iterator[Path]:
 _numbers = itertools.count()
 
 
-@pytest.fixture(scope="session")
-def one_host() -> Iterator[OneHost]:
-    """The host that tests share. Each test has workloads of names of its own, and removes them."""
-    with open_folder() as folder, up(folder, f"ol-t{os.getpid()}-{next(_numbers)}") as host:
+@contextmanager
+def another(timing: Timing | None = None) -> Iterator[OneHost]:
+    """A host that is up, in a folder and a namespace of its own."""
+    with open_folder() as folder, up(folder, f"ol-t{os.getpid()}-{next(_numbers)}", timing) as host:
         yield host
+
+
+class SharedHost:
+    """The host that the tests of a folder share: it ends with them, since the lab's tests need the processors."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._host: OneHost | None = None
+        self._of: Path | None = None
+
+    def begin(self, of: Path) -> OneHost:
+        """The host of a folder of tests, which is up."""
+        if of != self._of:
+            self.end()
+        self._of = of
+        if self._host is None:
+            self._host = self._stack.enter_context(another())
+        return self._host
+
+    def end(self) -> None:
+        """End it, if it is up."""
+        self._host = None
+        self._stack.close()
+
+
+shared_host = SharedHost()
+
+
+@pytest.fixture(scope="module")
+def one_host(request: pytest.FixtureRequest) -> OneHost:
+    """The host that tests share. Each test has workloads of names of its own, and removes them."""
+    return shared_host.begin(request.path.parent)
 
 
 @pytest.fixture
 def other_host() -> Iterator[OneHost]:
     """A host for one test alone, which may end it."""
-    with open_folder() as folder, up(folder, f"ol-t{os.getpid()}-{next(_numbers)}") as host:
+    with another() as host:
         yield host
+
+
+@pytest.fixture
+def patient_host() -> Iterator[OneHost]:
+    """A host for one test whose claims last so long that a new agent is in time, however loaded the machine is."""
+    with another(PATIENT) as host:
+        yield host
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
+    """The host ends with its folder's last test."""
+    yield
+    if nextitem is None or nextitem.path.parent != item.path.parent:
+        shared_host.end()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test that has a real host: it needs root, as the lab does."""
     for item in items:
-        if {"one_host", "other_host"} & set(getattr(item, "fixturenames", ())):
+        if {"one_host", "other_host", "patient_host"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.lab)

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from outlive.config.agent_file import read_agent
 from ..one_host import OneHost, clear_away, until
 
 
-def test_up_again_does_nothing_and_down_again_neither(other_host: OneHost) -> None:
+def test_up_again_does_nothing_and_down_again_neither_and_what_ran_runs_after_up(other_host: OneHost) -> None:
     folder = str(other_host.folder)
     pid = presence.agent_pid(other_host.folder / "run")
     again = other_host.run("up", "--folder", folder, "--json")
@@ -36,44 +35,35 @@ def test_up_again_does_nothing_and_down_again_neither(other_host: OneHost) -> No
     once_more = other_host.run("down", "--folder", folder, "--json")
     assert (once_more.code, once_more.json["ended"], once_more.json["guard_ended"]) == (0, False, False)
     assert other_host.run("status").code == 4
-
-
-def test_what_ran_before_down_runs_again_after_up(other_host: OneHost) -> None:
-    other_host.apply("web")
-    assert other_host.run("down", "--folder", str(other_host.folder), "--yes").code == 0
-    begun = other_host.run("up", "--folder", str(other_host.folder), "--json")
+    begun = other_host.run("up", "--folder", folder, "--json")
     assert (begun.code, begun.json["fresh"], begun.json["started"]) == (0, False, True)
     until(lambda: other_host.outlook("web")["state"] == "running", "it runs again")
 
 
-def test_up_starts_an_agent_that_is_not_there_and_workloads_go_on(other_host: OneHost) -> None:
-    other_host.apply("web")
-    before = other_host.outlook("web")
-    pid = presence.agent_pid(other_host.folder / "run")
+def test_up_finds_no_agent_or_starts_another_and_workloads_go_on(patient_host: OneHost) -> None:
+    folder = str(patient_host.folder)
+    patient_host.apply("web")
+    before = patient_host.outlook("web")
+    pid = presence.agent_pid(patient_host.folder / "run")
     assert pid is not None
     keeper = presence.kept_by(pid)
     assert keeper is not None
     subprocess.run(["kill", "-9", str(keeper), str(pid)], check=True)
-    until(lambda: presence.agent_pid(other_host.folder / "run") is None, "the agent is gone")
-    assert other_host.run("up", "--folder", str(other_host.folder)).code == 0
-    assert other_host.outlook("web") == before, "it was adopted, not started anew"
+    until(lambda: presence.agent_pid(patient_host.folder / "run") is None, "the agent is gone")
+    assert patient_host.run("up", "--folder", folder).code == 0
+    assert patient_host.outlook("web") == before, "it was adopted, not started anew"
 
-
-def test_a_restart_leaves_workloads_running(other_host: OneHost) -> None:
-    other_host.apply("web")
-    before, pid = other_host.outlook("web"), presence.agent_pid(other_host.folder / "run")
-    began = time.monotonic()
-    again = other_host.run("up", "--folder", str(other_host.folder), "--restart", "--json")
-    print(f"up --restart took {time.monotonic() - began:.1f} s")
+    pid = presence.agent_pid(patient_host.folder / "run")
+    again = patient_host.run("up", "--folder", folder, "--restart", "--json")
     assert (again.code, again.json["started"]) == (0, True)
-    assert presence.agent_pid(other_host.folder / "run") not in (None, pid)
-    assert other_host.outlook("web") == before
-    kinds = {event["kind"] for event in other_host.client.get("/v1/events?workload=web")["events"]}
+    assert presence.agent_pid(patient_host.folder / "run") not in (None, pid)
+    assert patient_host.outlook("web") == before
+    kinds = {event["kind"] for event in patient_host.client.get("/v1/events?workload=web")["events"]}
     assert not kinds & {"workload.stopping", "module.failed", "guard.fired"}
 
 
-def test_other_wishes_for_a_host_that_is_set_up_are_refused(other_host: OneHost) -> None:
-    ran = other_host.run("up", "--folder", str(other_host.folder), "--name", "two", "--json")
+def test_other_wishes_for_a_host_that_is_set_up_are_refused(one_host: OneHost) -> None:
+    ran = one_host.run("up", "--folder", str(one_host.folder), "--name", "two", "--json")
     assert (ran.code, ran.json["id"]) == (2, "up.differs")
 
 
