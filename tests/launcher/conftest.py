@@ -70,6 +70,8 @@ def copy_checkout(destination: Path, parts: Sequence[str] = PARTS) -> Path:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A copy that was set up once for a whole file, with the uv that set up the real one."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("OUTLIVE_", "UV_"))}
+    # What is built is looked at and not timed, so the compiler need not try hard.
+    environment["CFLAGS"] = "-O0"
     if UV.exists():
         environment["OUTLIVE_UV"] = str(UV)
     made = Checkout(copy_checkout(tmp_path_factory.mktemp("launcher") / "checkout"), environment)

@@ -24,7 +24,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     subprocess.run(
         [sys.executable, "-c", BUILD, str(folder)],
         cwd=source,
-        env={**os.environ, "PATH": tools},
+        env={**os.environ, "PATH": tools, "CFLAGS": "-O0"},
         check=True,
         capture_output=True,
         timeout=100,
