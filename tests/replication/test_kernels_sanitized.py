@@ -7,6 +7,8 @@ interpreter of their own. Leaks are not looked for: an interpreter never gives e
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,8 +32,16 @@ TESTS = {
 }
 
 
+@pytest.fixture
+def short_folder() -> Iterator[str]:
+    """A folder in which sockets of tests can have their paths."""
+    with tempfile.TemporaryDirectory(prefix="ol-") as folder:
+        yield folder
+
+
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("kind", ["memory", pytest.param("threads", marks=pytest.mark.soak)])
-def test_kernels_hold_under_sanitizers(kind: str, tmp_path: Path) -> None:
+def test_kernels_hold_under_sanitizers(kind: str, tmp_path: Path, short_folder: str) -> None:
     sanitizer, runtime = SANITIZERS[kind]
     sources = [str(NATIVE / f"{name}.c") for name in SOURCES]
     flags = [*WARNINGS, f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
@@ -52,11 +62,11 @@ def test_kernels_hold_under_sanitizers(kind: str, tmp_path: Path) -> None:
             "PYTHONMALLOC": "malloc",
             "OUTLIVE_NATIVE_DIR": str(tmp_path),
             # It would shut the folder of folders for other users, of which tests beside this one are some.
-            "PYTEST_DEBUG_TEMPROOT": str(tmp_path),
+            "PYTEST_DEBUG_TEMPROOT": short_folder,
         },
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=380,
     )  # fmt: skip
     races = "".join(path.read_text() for path in tmp_path.glob("race.*"))
     assert ended.returncode == 0, (ended.stdout + ended.stderr + races)[-6000:]
