@@ -19,7 +19,7 @@ from outlive.lab.watching import watched
 from .shared import SharedLab
 
 AGAIN_S = 60.0
-FOLLOWED_S = 60.0
+FOLLOWED_S = 90.0
 MOVED_S = 90.0
 ANSWERED_S = 30.0
 EVENTS = 5000

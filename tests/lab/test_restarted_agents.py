@@ -1,6 +1,6 @@
 """An agent that dies is not noticed by what it looks after, whatever either was in the middle of.
 
-Its keeper has as long for the next one as the host's claim lasts, which here is long where nobody has to be replaced.
+Its keeper has as long for the next one as the host's claim lasts, which here is long.
 """
 
 import os
@@ -74,9 +74,9 @@ def test_killed_agents_on_both_sides_are_not_noticed(patient: SharedLab, tmp_pat
 
 @pytest.mark.soak
 def test_an_agent_that_dies_while_its_standby_takes_over_costs_the_guest_nothing(
-    shared: SharedLab, tmp_path: Path
+    patient: SharedLab, tmp_path: Path
 ) -> None:
-    with machine_on_stage(shared, tmp_path, HOT) as scene:
+    with machine_on_stage(patient, tmp_path, HOT) as scene:
         lab = scene.lab
         # Its journal stays as it was before the takeover: so it dies within that, however quick it was.
         obstacle = lab.plan.host_folder(scene.standby) / "data" / "journal.new"
