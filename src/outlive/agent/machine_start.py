@@ -78,8 +78,8 @@ class Starts:
         if not is_warm(self._workload):
             return seat
         ground, name, generation = self._ground, self._workload.name, self._standing.generation
+        # What an operator chose counts until the machine has begun from it once, however often that is tried.
         at = "" if self._began else ground.resume_at(name, generation)
-        self._began = True
         self._warm = await warm_start(
             self._workload,
             seat,
@@ -90,6 +90,7 @@ class Starts:
             at=at,
             incoming=self._standing.role is not Role.PRIMARY,
         )
+        self._began = True
         return self._warm.seat
 
     async def layers_stand(self) -> bool:
