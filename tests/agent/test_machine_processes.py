@@ -10,13 +10,14 @@ import pytest
 from outlive.agent import machine_processes
 from outlive.agent.comm import CommFailed
 from outlive.agent.machine_events import MachineEvents
-from outlive.agent.machine_processes import Processes
+from outlive.agent.machine_processes import OPENED_TRIES, Processes
 from outlive.agent.standing import Standing
 from outlive.cluster import events as ev
 from outlive.cluster.commands import Role
 from outlive.cluster.heartbeat import ModuleStatus
 from outlive.cluster.machine import MODULE
 from outlive.cluster.workload import Workload
+from outlive.errors import Failed
 from outlive.replication import control
 from outlive.runtime import cgroup
 from outlive.runtime.vm.states import GuestState
@@ -160,6 +161,32 @@ async def test_a_standby_that_waits_is_started_anew_when_its_disks_got_new_layer
     await scene.processes(tmp_path, begun, role=Role.STANDBY).start_waiting()
     assert [vm.pid for vm in begun.vms] == [None, 1]
     assert (scene.said, scene.told) == (["manager"], []), "who only waits does not run"
+
+
+async def test_a_standby_whose_disks_never_keep_their_layers_is_given_up_with_nothing_left_of_it(
+    tmp_path: Path,
+) -> None:
+    begun = Begun([False] * 9)
+    processes = Scene().processes(tmp_path, begun, role=Role.INCOMING)
+    with pytest.raises(CommFailed):
+        await processes.start_waiting()
+    assert (processes.vm, [vm.pid for vm in begun.vms]) == (None, [None] * OPENED_TRIES)
+
+
+async def test_a_machine_of_which_nothing_runs_gets_no_manager(tmp_path: Path) -> None:
+    class Unlayered(Begun):
+        async def on_layers(self, seat: object) -> object:
+            if self.vms:
+                raise Failed("The datastore does not answer.")
+            return seat
+
+    scene = Scene()
+    processes = scene.processes(tmp_path, Unlayered())
+    await processes.start(MODULE)
+    with pytest.raises(Failed):
+        await processes.start(MODULE)
+    await processes.revive()
+    assert scene.said == ["manager", RUNNING]
 
 
 async def test_a_standby_that_ends_before_it_waits_is_told_and_gets_no_manager(tmp_path: Path) -> None:

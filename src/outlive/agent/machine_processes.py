@@ -96,7 +96,8 @@ class Processes:
                 break
             # A checkpoint that was under way gave the disks new layers.
             await self._leave_vm()
-        assert self.vm is not None
+        if self.vm is None:
+            raise CommFailed("The machine's disks got new layers each time that they were opened to wait for state.")
         if self.vm.pid is None:
             raise CommFailed("The standby's machine ended before it could wait for state.")
         if self._standing.role is Role.STANDBY:
@@ -143,10 +144,8 @@ class Processes:
     # Gone on.
 
     async def revive(self) -> None:
-        """Give a machine that runs, and goes on alone, a manager again."""
-        assert self.vm is not None
-        pid = self.vm.pid
-        if pid is None:
+        """Give a machine that runs, and goes on alone, a manager again; any other gets one when it starts."""
+        if self.vm is None or (pid := self.vm.pid) is None:
             return
         try:
             await self._start_comm(self.vm.seat, pid)
