@@ -44,6 +44,9 @@ class Qemu:
             self.pid = None
             self.told(module, ModuleStatus.FAILED, "no memory")
 
+    async def adopt(self) -> dict[str, ModuleStatus]:
+        return {MODULE: ModuleStatus.RUNNING}
+
     async def stop(self) -> None:
         self.pid = None
 
@@ -97,6 +100,9 @@ class Begun:
     def vm(self, _: object, told: Any, noted: object) -> Qemu:
         self.vms.append(Qemu(told, self.ready))
         return self.vms[-1]
+
+    async def adopted_vm(self, told: Any, noted: object) -> Qemu:
+        return self.vm(None, told, noted)
 
     async def comm_config(self, *_: object) -> None:
         pass
@@ -189,11 +195,24 @@ async def test_a_machine_of_which_nothing_runs_gets_no_manager(tmp_path: Path) -
     assert scene.said == ["manager", RUNNING]
 
 
-async def test_a_standby_that_ends_before_it_waits_is_told_and_gets_no_manager(tmp_path: Path) -> None:
+async def test_a_standby_that_ends_before_it_waits_is_raised_with_its_reason_and_gets_no_manager(
+    tmp_path: Path,
+) -> None:
     scene = Scene()
-    with pytest.raises(CommFailed):
+    with pytest.raises(CommFailed) as failed:
         await scene.processes(tmp_path, Begun(ready=False), role=Role.STANDBY).start_waiting()
-    assert (scene.said, scene.told) == ([], [ev.StandbyFailed(AT, "web", 7, 3, "no memory")])
+    assert failed.value.cause == "no memory"
+    assert (scene.said, scene.told) == ([], []), "who is told that it failed would be told twice"
+
+
+@pytest.mark.parametrize("adopted", [False, True])
+async def test_a_standby_that_ends_once_it_waited_is_told_once(tmp_path: Path, *, adopted: bool) -> None:
+    scene = Scene()
+    begun = Begun()
+    processes = scene.processes(tmp_path, begun, role=Role.STANDBY)
+    await (processes.adopt_vm() if adopted else processes.start_waiting())
+    begun.vms[0].told(MODULE, ModuleStatus.FAILED, "killed")
+    assert scene.told == [ev.StandbyFailed(AT, "web", 7, 3, "killed")]
 
 
 @pytest.mark.parametrize(("at_once", "noted"), [(False, ["noted"]), (True, [])])

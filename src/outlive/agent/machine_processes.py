@@ -66,6 +66,8 @@ class Processes:
         self.comm = Comm(workload.name, ground.premises, ground.tasks, heard)
         self.starting = False
         self._waits = asyncio.Event()
+        self._to_wait = False
+        self._never_waited: str | None = None
         self._stopped = False
         self._revival: asyncio.Task[None] | None = None
         self._noting: asyncio.Task[None] | None = None
@@ -98,9 +100,7 @@ class Processes:
             await self._leave_vm()
         if self.vm is None:
             raise CommFailed("The machine's disks got new layers each time that they were opened to wait for state.")
-        if self.vm.pid is None:
-            raise CommFailed("The standby's machine ended before it could wait for state.")
-        if self._standing.role is Role.STANDBY:
+        if self._standing.role is Role.STANDBY and self.vm.pid is not None:
             await self._start_comm(seat, self.vm.pid)
 
     async def _until_waiting(self) -> Seat:
@@ -109,10 +109,14 @@ class Processes:
         await self._shut_down_noted()
         seat = await self._starts.on_layers(seat)
         self._waits.clear()
+        self._to_wait, self._never_waited = True, None
         self.vm = self._starts.vm(seat, self._vm_told, self._noted)
         await self.vm.start(MODULE)
         async with asyncio.timeout(WAITS_WITHIN_S):
             await self._waits.wait()
+        self._to_wait = False
+        if self._never_waited is not None:
+            raise CommFailed("The machine ended before it could wait for state.", cause=self._never_waited)
         return seat
 
     async def _start_comm(self, seat: Seat, pid: int) -> None:
@@ -232,9 +236,12 @@ class Processes:
             self._waits.clear()
         if self._standing.role is Role.PRIMARY:
             self._events.module(status, reason)
+        elif status is ModuleStatus.FAILED and self._to_wait:
+            # Whoever starts it tells that.
+            self._never_waited = reason
+            self._waits.set()
         elif status is ModuleStatus.FAILED:
             self._events.standby_failed(reason)
-            self._waits.set()
 
     def _noted(self, note: Noted) -> None:
         log.info(note.what, workload=self._workload.name, reason=note.sentence)
