@@ -136,6 +136,29 @@ async def test_a_target_listens_where_both_ports_are_free(
     assert steps["done"] == ["await_guest"]
 
 
+@pytest.mark.parametrize(("address", "at"), [("127.0.0.1", "tcp:127.0.0.1:"), ("::1", "tcp:[::1]:")])
+async def test_both_ends_name_the_same_two_ports_of_either_kind_of_address(
+    monkeypatch: pytest.MonkeyPatch, address: str, at: str
+) -> None:
+    named: list[Any] = []
+
+    async def await_guest(_: object, uri: str, *, disks_at: str, **more: object) -> None:
+        named.append((uri, disks_at))
+
+    async def send(_: object, uri: str, *, disks_at: str, **more: object) -> None:
+        named.append((uri, disks_at))
+
+    async def switch(*_: object) -> Sent:
+        return Sent(12.0, 1.5, 1 << 20)
+
+    for step in (await_guest, send, switch):
+        monkeypatch.setattr(moving, step.__name__, step)
+    vm: Any = FakeVm()
+    port = await moves.await_guest(vm, address, ("data",), None)
+    await moved(vm, moves.Route(address, port, ("data",), None))
+    assert named == [(f"{at}{port}", f"{at}{port + 1}")] * 2
+
+
 async def test_hosts_without_certificates_prove_nothing(tmp_path: Path) -> None:
     assert await moves.credentials(None, tmp_path, None, "b") is None
     assert not await asyncio.to_thread((tmp_path / moves.FOLDER).exists)

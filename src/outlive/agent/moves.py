@@ -108,7 +108,8 @@ async def await_guest(vm: Vm, address: str, disks: Sequence[str], tls: Tls | Non
 
 def _uris(address: str, port: int, disks: Sequence[str]) -> tuple[str, str | None]:
     """Where memory goes, and where disks do if there are any."""
-    return f"tcp:{address}:{port}", f"tcp:{address}:{port + 1}" if disks else None
+    at = f"[{address}]" if ":" in address else address
+    return f"tcp:{at}:{port}", f"tcp:{at}:{port + 1}" if disks else None
 
 
 def _is_free(address: str, port: int) -> bool:
