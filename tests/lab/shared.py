@@ -21,6 +21,8 @@ from outlive.lab.lab import Lab
 from outlive.lab.sentinel import owned_lab
 
 WHOLE_S = 60.0
+MOST_PAIRINGS = 2
+"""A machine that was followed anew more often is not kept: the cluster waits twice as long each time, as it should."""
 
 _numbers = itertools.count()
 
@@ -34,6 +36,7 @@ class SharedLab:
         self._lab: Lab | None = None
         self._machine: machines.Wish | None = None
         self._used_by, self._before, self._failed = "", "", 0
+        self._paired_before = 0
 
     def begin(self, test: str, failed: int) -> None:
         """A test begins. failed: how many have failed until now; if one of ours did, nothing of it is kept."""
@@ -60,7 +63,8 @@ class SharedLab:
             return self._lab
         with self._blamed("the lab does not become whole again"):
             mend(self._lab)
-            if self._machine is None or self._machine != wish:
+            again = self._pairings(self._lab) - self._paired_before
+            if self._machine is None or self._machine != wish or again > MOST_PAIRINGS:
                 self._machine = None
                 forget_workloads(self._lab)
         return self._lab
@@ -72,6 +76,7 @@ class SharedLab:
         """
         lab = self.lab_for(wish) if self._lab is None else self._lab
         if self._machine is None:
+            self._paired_before = self._pairings(lab)
             primary = machines.begin(lab, tiny(), wish)
             self._machine = wish
             return self._hosts(lab, wish, primary)
@@ -84,6 +89,11 @@ class SharedLab:
         if wish.protection != "hot":
             return primary, ""
         return machines.until_followed(lab, wish.name, WHOLE_S)
+
+    @staticmethod
+    def _pairings(lab: Lab) -> int:
+        events = ready.any_client(lab).get("/v1/events?limit=5000")["events"]
+        return [event["kind"] for event in events].count("standby.chosen")
 
     @contextmanager
     def _blamed(self, what: str) -> Iterator[None]:

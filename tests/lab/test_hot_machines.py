@@ -9,7 +9,7 @@ import pytest
 
 from outlive.lab import machines, ready
 
-from .machine_scene import MachineScene, answered_anew, machine_on_stage, nothing_lost
+from .machine_scene import AGAIN_S, MachineScene, answered_anew, machine_on_stage, nothing_lost
 from .shared import SharedLab
 
 HOT = machines.Wish(protection="hot", disk_on="local")
@@ -56,7 +56,7 @@ def test_a_killed_communication_manager_of_the_primary(scene: MachineScene) -> N
             scene.lab,
             "the pair is another",
             lambda _: machines.placement(scene.lab, scene.name)["pairing"] != pairing,
-            30,
+            AGAIN_S,
         )
         answered_anew(clients)
         nothing_lost(clients.stop())
