@@ -60,11 +60,8 @@ def slow_datastore(lab: LabPlan, name: str, bytes_per_s: int | None) -> None:
 def lift(lab: LabPlan) -> None:
     """Remove the groups that limits were set on, once their processes are gone."""
     root = Path("/sys/fs/cgroup/blkio/outlive-lab") / lab.name
-    for folder in sorted(root.rglob("*"), reverse=True) if root.is_dir() else []:
-        if folder.is_dir():
-            folder.rmdir()
-    if root.is_dir():
-        root.rmdir()
+    for folder, _, _ in os.walk(root, topdown=False):
+        os.rmdir(folder)
 
 
 def _write(path: Path, text: str, *, tolerate: bool = False) -> None:

@@ -127,13 +127,11 @@ def _tail(path: Path) -> str:
 
 def pids(lab: LabPlan, name: str, part: str = "") -> list[int]:
     """The processes of a host, or of one part of it."""
-    root = group(lab, name) / part
     found: list[int] = []
-    for procs in sorted(root.rglob("cgroup.procs")) if root.is_dir() else []:
-        try:
-            found += [int(line) for line in procs.read_text().split()]
-        except OSError:
-            continue
+    # Groups vanish while they are looked at, which `os.walk` bears.
+    for folder, _, _ in os.walk(group(lab, name) / part):
+        with suppress(OSError):
+            found += [int(line) for line in (Path(folder) / "cgroup.procs").read_text().split()]
     return found
 
 
@@ -159,9 +157,8 @@ def _populated(root: Path) -> bool:
 def remove_groups(lab: LabPlan, name: str = "") -> None:
     """Remove the empty control groups of a host, or of the lab."""
     root = group(lab, name)
-    for folder in sorted((path for path in root.rglob("*") if path.is_dir()), reverse=True):
-        _rmdir(folder)
-    _rmdir(root)
+    for folder, _, _ in os.walk(root, topdown=False):
+        _rmdir(Path(folder))
     if not name:
         with suppress(OSError):
             root.parent.rmdir()

@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from outlive.errors import Failed
+
 from . import hosts
 from .lab import Lab
 
@@ -111,9 +113,11 @@ class Sightings:
 
 @contextmanager
 def watched(lab: Lab, workload: str) -> Iterator[Sightings]:
-    """Look every few milliseconds at which hosts have processes of a workload that can run."""
+    """Look every few milliseconds at which hosts have processes of a workload that can run. Raises Failed when it
+    could not be looked at all the time."""
     sightings = Sightings()
     stop = threading.Event()
+    blind: list[Exception] = []
 
     def look() -> None:
         while not stop.wait(LOOK_S):
@@ -125,13 +129,21 @@ def watched(lab: Lab, workload: str) -> Iterator[Sightings]:
             if len(acting) > 1:
                 sightings.both.append((now, acting))
 
-    thread = threading.Thread(target=look, daemon=True)
+    def look_or_tell() -> None:
+        try:
+            look()
+        except Exception as error:
+            blind.append(error)  # whatever it is, nobody may take not looking for seeing nothing
+
+    thread = threading.Thread(target=look_or_tell, daemon=True)
     thread.start()
     try:
         yield sightings
     finally:
         stop.set()
         thread.join(5)
+    if blind:
+        raise Failed("The hosts of the lab were not watched all the time.", cause=str(blind[0])) from blind[0]
 
 
 def acts(lab: Lab, host: str, workload: str) -> bool:
