@@ -59,21 +59,30 @@ class Qemu:
 
 @dataclass
 class Manager:
-    """A communication manager that is started, or refuses to be."""
+    """A communication manager that is started, or refuses to be.
+
+    takes: until then its start takes.
+    """
 
     said: list[str]
     fails: bool = False
+    runs: bool = False
+    takes: asyncio.Event | None = None
     phase: str = ""
     state_dir: Path = Path("/nowhere")
 
     async def start(self, _: object) -> control.Status:
+        self.runs = False
+        if self.takes is not None:
+            await self.takes.wait()
         if self.fails:
             raise CommFailed("It does not answer.")
+        self.runs = True
         self.said.append("manager")
         return control.Status("free", 7, 3)
 
     async def end(self) -> None:
-        pass
+        self.runs = False
 
     def follow(self) -> None:
         pass
@@ -142,6 +151,13 @@ class Scene:
         return made
 
 
+def dies(processes: Processes) -> Manager:
+    comm = processes.comm
+    assert isinstance(comm, Manager)
+    comm.runs = False
+    return comm
+
+
 async def test_that_it_runs_is_told_once_its_manager_is_there(tmp_path: Path) -> None:
     scene = Scene()
     processes = scene.processes(tmp_path, Begun())
@@ -172,6 +188,89 @@ async def test_a_manager_that_ends_before_the_machine_runs_is_the_end_of_that_st
     processes.starting = True
     processes.manager_ended("killed", replace_it=True)
     assert (scene.said, processes.starting) == ([(MODULE, ModuleStatus.FAILED, "killed")], False)
+
+
+async def test_a_manager_is_replaced_by_one_however_many_ask_for_that(tmp_path: Path) -> None:
+    scene = Scene()
+    async with asyncio.TaskGroup() as tasks:
+        processes = scene.processes(tmp_path, Begun(), tasks=tasks)
+        await processes.start(MODULE)
+        comm = dies(processes)
+        comm.takes = asyncio.Event()
+        processes.manager_ended("killed", replace_it=True)
+        processes.revive_soon()
+        also = asyncio.create_task(processes.revive())
+        await asyncio.sleep(0)
+        comm.takes.set()
+        await asyncio.gather(also, processes.revived())
+    assert scene.said.count("manager") == 2
+
+
+async def test_a_manager_that_dies_as_soon_as_it_was_replaced_is_replaced_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Scene()
+    async with asyncio.TaskGroup() as tasks:
+        processes = scene.processes(tmp_path, Begun(), tasks=tasks)
+        deaths = [True, False]
+
+        async def resume() -> None:
+            if deaths.pop(0):
+                dies(processes)
+                processes.manager_ended("killed", replace_it=True)
+
+        monkeypatch.setattr(processes, "_resume", resume)
+        await processes.start(MODULE)
+        dies(processes)
+        processes.manager_ended("killed", replace_it=True)
+    assert processes.comm.runs
+    assert scene.said.count("manager") == 3
+
+
+async def test_a_machine_goes_on_without_a_manager_while_none_is_wanted_even_if_one_was_just_being_replaced(
+    tmp_path: Path,
+) -> None:
+    scene = Scene()
+    begun = Begun()
+    async with asyncio.TaskGroup() as tasks:
+        processes = scene.processes(tmp_path, begun, tasks=tasks)
+        await processes.start(MODULE)
+        comm = dies(processes)
+        comm.takes = asyncio.Event()
+        processes.manager_ended("killed", replace_it=True)
+        await asyncio.sleep(0)
+        without = asyncio.create_task(processes.unmanage())
+        await asyncio.sleep(0)
+        comm.takes.set()
+        assert await without
+        processes.manager_ended("killed", replace_it=True)
+        await processes.revived()
+        assert (comm.runs, begun.vms[0].pid) == (False, 1)
+        await processes.revive()
+        assert comm.runs
+    assert [told for told in scene.said if told != RUNNING] == ["manager"] * 3
+
+
+async def test_a_machine_that_is_being_started_keeps_its_manager(tmp_path: Path) -> None:
+    processes = Scene().processes(tmp_path, Begun())
+    await processes.start(MODULE)
+    processes.starting = True  # as until it has gone on from its checkpoint
+    assert not await processes.unmanage()
+    assert processes.comm.runs
+
+
+async def test_a_machine_that_is_to_stop_gets_no_manager_any_more(tmp_path: Path) -> None:
+    scene = Scene()
+    async with asyncio.TaskGroup() as tasks:
+        processes = scene.processes(tmp_path, Begun(), tasks=tasks)
+        await processes.start(MODULE)
+        dies(processes).takes = asyncio.Event()
+        processes.manager_ended("killed", replace_it=True)
+        await asyncio.sleep(0)
+        await processes.revive_no_more()
+        processes.revive_soon()
+        processes.manager_ended("killed", replace_it=True)
+    assert scene.said == ["manager", RUNNING]
 
 
 async def test_a_standby_that_waits_is_started_anew_when_its_disks_got_new_layers(tmp_path: Path) -> None:

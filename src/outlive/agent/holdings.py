@@ -237,12 +237,19 @@ class Holdings:
         self._tell(ev.ModuleChanged(self._ground.clock(), workload, generation, module, status, reason))
 
     def placements_moved(self) -> None:
-        """The store's placements are newer: machines that are about to move are told at once."""
+        """The store's placements are newer: machines that are about to move, or no longer, are told at once.
+
+        This overtakes the line of orders, and may be older than the last of them: machines go by the pairing.
+        """
         placements = self._ground.picture().placements
         for holding in self.in_force:
-            placed = placements.get(holding.name)
-            if placed is not None and placed.record.moving_to is not None and holding.machine is not None:
-                self._ground.tasks.create_task(holding.machine.hold_checkpoints())
+            placed, machine = placements.get(holding.name), holding.machine
+            if placed is None or machine is None or placed.record.generation != holding.generation:
+                continue
+            if placed.record.moving_to is not None:
+                self._ground.tasks.create_task(machine.hold_checkpoints(placed.record.pairing))
+            else:
+                machine.release_checkpoints(placed.record.pairing)
 
     # Addresses.
 

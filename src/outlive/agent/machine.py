@@ -163,9 +163,13 @@ class MachineRuntime:
         """Complete a last epoch and leave the guest standing still."""
         await self._pairing.hand_over()
 
-    async def hold_checkpoints(self) -> None:
-        """A move begins: no checkpoint is taken from now on, since it would change what the target has to open."""
-        await self._migration.hold_checkpoints()
+    async def hold_checkpoints(self, pairing: int) -> None:
+        """A move begins at this pairing: no checkpoint is taken from now on."""
+        await self._migration.hold_checkpoints(pairing)
+
+    def release_checkpoints(self, pairing: int) -> None:
+        """No move is meant at this pairing: checkpoints are taken again."""
+        self._migration.release_checkpoints(pairing)
 
     async def migrate(self, command: do.MigrateTo) -> None:
         """Move to another host while it runs; Migrated or MigrationFailed follows."""

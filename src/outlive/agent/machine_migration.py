@@ -46,15 +46,29 @@ class Migration:
         self._ground = ground
         self._processes = processes
         self._events = events
+        self._held_for: int | None = None
         self.move: moves.Move | None = None
 
     # At the source.
 
-    async def hold_checkpoints(self) -> None:
-        """A move begins: no checkpoint is taken from now on, since it would change what the target has to open."""
-        starting = self._processes.starting
-        if is_warm(self._workload) and self._standing.role is Role.PRIMARY and not starting:
-            await self._processes.comm.end()
+    async def hold_checkpoints(self, pairing: int) -> None:
+        """A move begins: no checkpoint is taken from now on, since it would change what the target has to open.
+
+        pairing: that of the move. One that is known here already has begun, or is over: then the news is old.
+        """
+        acts = is_warm(self._workload) and self._standing.role is Role.PRIMARY
+        if not acts or pairing <= self._standing.pairing:
+            return
+        self._held_for = pairing
+        await self._processes.unmanage()
+        if self._held_for != pairing:  # that took so long that it is over
+            self._processes.revive_soon()
+
+    def release_checkpoints(self, pairing: int) -> None:
+        """No move is meant at this pairing: one that never began is over. One that did is ended by its own order."""
+        if self._held_for is not None and self._held_for < pairing:
+            self._held_for = None
+            self._processes.revive_soon()
 
     async def begin(self, command: do.MigrateTo) -> None:
         """Move to another host while it runs; Migrated or MigrationFailed follows."""
@@ -67,7 +81,10 @@ class Migration:
             self._events.migration_failed(at, "the machine is not running here")
             return
         # A checkpoint in the middle of a move would be of neither host.
-        await self._processes.comm.end()
+        self._held_for = None
+        if not await self._processes.unmanage():
+            self._events.migration_failed(at, "the machine is still being started")
+            return
         try:
             lacking = await self._lacking(command.target)
             tls = await self._tls(command.target)

@@ -69,16 +69,23 @@ class Processes:
         self._to_wait = False
         self._never_waited: str | None = None
         self._stopped = False
-        self._revival: asyncio.Task[None] | None = None
+        self._managing = asyncio.Lock()
+        self._unmanaged = False
+        self._revivals: set[asyncio.Task[None]] = set()
         self._noting: asyncio.Task[None] | None = None
 
     # Begun.
 
     async def start(self, module: str) -> None:
         """Start the machine anew, and its manager. Raises OutliveError or OSError; then `fail` is due."""
+        async with self._managing:
+            await self._start(module)
+
+    async def _start(self, module: str) -> None:
         seat = await self._starts.seat()
         await self.comm.end()
         await self._leave_vm()
+        self._unmanaged = False
         self.starting = is_followed(self._workload)
         await self._shut_down_noted()
         seat = await self._starts.on_layers(seat)
@@ -147,22 +154,56 @@ class Processes:
 
     # Gone on.
 
+    async def unmanage(self) -> bool:
+        """End the manager, and let none take its place before `revive` or `revive_soon`; the machine goes on.
+
+        False, and nothing is done, while the machine is being started: its manager is a part of that.
+        """
+        async with self._managing:
+            if self.starting:
+                return False
+            self._unmanaged = True
+            await self.comm.end()
+        return True
+
     async def revive(self) -> None:
         """Give a machine that runs, and goes on alone, a manager again; any other gets one when it starts."""
-        if self.vm is None or (pid := self.vm.pid) is None:
-            return
-        try:
-            await self._start_comm(self.vm.seat, pid)
-            await self._resume()
-        except (OutliveError, OSError) as error:
-            await self.fail(f"its communication manager could not be replaced: {error}")
+        self._unmanaged = False
+        await self._revive()
+
+    def revive_soon(self) -> None:
+        """As `revive`, in a while; not if the machine is to stop before that."""
+        self._unmanaged = False
+        self._begin_revival()
+
+    def _begin_revival(self) -> None:
+        if not self._stopped:
+            revival = self._ground.tasks.create_task(self._revive())
+            self._revivals.add(revival)
+            revival.add_done_callback(self._revivals.discard)
+
+    async def _revive(self) -> None:
+        # Two that do this at once would each end the other's manager, and take it for one that cannot be started.
+        async with self._managing:
+            if self._unmanaged or self.comm.runs or self.vm is None or (pid := self.vm.pid) is None:
+                return
+            try:
+                await self._start_comm(self.vm.seat, pid)
+                await self._resume()
+            except (OutliveError, OSError) as error:
+                await self.fail(f"its communication manager could not be replaced: {error}")
+
+    async def revived(self) -> None:
+        """Return once no manager that died is being replaced."""
+        if self._revivals:
+            await asyncio.wait(self._revivals)
 
     async def revive_no_more(self) -> None:
         """The machine is to stop: whatever dies from now on stays dead."""
         self._stopped = True
-        if self._revival is not None and not self._revival.done():
-            self._revival.cancel()
-            await asyncio.wait([self._revival])
+        for revival in self._revivals:
+            revival.cancel()
+        await self.revived()
 
     async def _resume(self) -> None:
         """Let the guest go on: it stands still after a hand-over, or where its manager died in the middle of one."""
@@ -179,8 +220,8 @@ class Processes:
             self.starting = False
             self._kill()
             self._events.module(ModuleStatus.FAILED, reason)
-        elif replace_it and not self._stopped and self.vm is not None and self.vm.pid is not None:
-            self._revival = self._ground.tasks.create_task(self.revive())
+        elif replace_it:
+            self._begin_revival()
 
     # Ended.
 
