@@ -43,6 +43,41 @@ async def test_what_was_told_to_pair_may_hold_and_is_replaced_only_once_the_stor
     assert (scene.started, scene.lost()) == (["free", "free"], [3])
 
 
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_pairing_that_is_begun_while_a_manager_is_replaced_is_its_successors_or_is_told_lost(
+    scene: Scene, *, fails: bool
+) -> None:
+    class Replaced(FakeComm):
+        async def send(self, command: control.Command) -> None:
+            if not self.runs:
+                raise control.ManagerUnreachable("There is none.")
+            await super().send(command)
+
+    comm = Replaced()
+    machine = scene.machine(comm)
+    processes = machine._processes
+    begun, there = processes._start_comm, asyncio.Event()
+
+    async def start_comm(seat: object, pid: int) -> None:
+        await there.wait()
+        if fails:
+            raise Failed("It does not answer.")
+        await begun(seat, pid)  # type: ignore[arg-type]
+
+    async def fail(_: str) -> None:
+        pass
+
+    processes._start_comm, processes.fail = start_comm, fail  # type: ignore[method-assign, assignment]
+    comm.dies(machine)
+    pairing = asyncio.create_task(machine.pair(PAIR))
+    await asyncio.sleep(0.01)
+    assert (comm.told, scene.told) == ([], [])
+    there.set()
+    await pairing
+    assert [type(command) for command in comm.told] == ([] if fails else [control.Pair])
+    assert scene.lost() == ([3] if fails else [])
+
+
 async def test_a_found_manager_that_was_seeding_is_not_replaced_when_it_dies(scene: Scene) -> None:
     comm = FakeComm(found=control.Status("seeding", 7, 3))
     machine = scene.machine(comm)

@@ -45,7 +45,10 @@ class Pairing:
         self._standing.pairing = command.pairing
         self._bound = True
         order = control.Pair(command.standby, command.address, command.port, command.generation, command.pairing)
-        await self._order(order)
+        # The end of the one before it was told when it held nothing; only its successor can be told to pair.
+        await self._processes.revived()
+        if not await self._order(order):
+            self._events.peer_lost("its communication manager cannot be told to pair")
 
     async def hand_over(self) -> None:
         """Complete a last epoch and leave the guest standing still."""
@@ -88,14 +91,16 @@ class Pairing:
             load_ms=round(adopted.load_ms, 1),
         )
 
-    async def _order(self, command: control.Command) -> None:
+    async def _order(self, command: control.Command) -> bool:
+        """Give it to the manager; False when there is none. The end of one that was bound is told by itself."""
         try:
             await self._processes.comm.send(command)
         except OutliveError as error:
-            # Its end is told by itself, with what follows.
             log.warning(
                 "comm.not_told", workload=self._standing.workload, order=type(command).__name__, reason=str(error)
             )
+            return False
+        return True
 
     # What the manager tells.
 
