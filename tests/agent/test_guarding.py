@@ -12,7 +12,7 @@ import pytest
 
 from outlive.agent.guarding import GuardKeeper
 from outlive.cluster.events import Event, GuardFired, GuardLost, GuardReady
-from outlive.fence.guard import Guard, Listener
+from outlive.fence.guard import Guard, Listener, Status
 from outlive.runtime import cgroup
 from outlive.store.boot_clock import boot_time_s
 
@@ -26,6 +26,7 @@ class Post:
     folder: Path
     root: Path
     told: list[Event] = field(default_factory=list)
+    made: list[Guard] = field(default_factory=list)
     broken: bool = False
 
     @property
@@ -34,7 +35,12 @@ class Post:
 
     def make(self, listener: Listener) -> Guard:
         path = self.folder / ("missing/x" if self.broken else "guard.sock")
-        return Guard(path, self.folder / "guard.log", listener, cgroup=self.root / "guard")
+        self.made.append(Guard(path, self.folder / "guard.log", listener, cgroup=self.root / "guard"))
+        return self.made[-1]
+
+    async def status(self) -> Status:
+        """What the guard holds that is there now."""
+        return await self.made[-1].status()
 
     async def until(self, holds: Callable[[], bool]) -> None:
         async with asyncio.timeout(WITHIN_S):
@@ -88,7 +94,7 @@ async def test_a_killed_guard_is_replaced_with_its_deadline_and_all_that_was_pro
         for pid in post.guards():
             os.kill(pid, signal.SIGKILL)
         await post.until(lambda: any(isinstance(event, GuardReady) for event in post.told))
-        status = await keeper.status()
+        status = await post.status()
         assert status.deadline_at == pytest.approx(deadline_at, abs=1e-6)
         assert [(entry.workload, entry.generation, entry.state) for entry in status.entries] == [
             ("web", 3, "protected")
@@ -115,20 +121,20 @@ async def test_what_the_guard_fires_is_told_and_a_later_deadline_does_not_undo_i
         assert (fired.workload, fired.generation) == ("web", 3)
         keeper.set_deadline(boot_time_s() + 60)
         await asyncio.sleep(0.1)
-        assert [entry.state for entry in (await keeper.status()).entries] == ["fired"]
+        assert [entry.state for entry in (await post.status()).entries] == ["fired"]
         await keeper.release("web", 3)
-        assert (await keeper.status()).entries == ()
+        assert (await post.status()).entries == ()
 
 
 async def test_a_request_that_nobody_waits_for_any_more_does_not_cost_the_guard(post: Post) -> None:
     async with on_duty(post) as keeper:
         await protected(keeper, post, 60)
         for _ in range(20):
-            request = asyncio.create_task(keeper.status())
+            request = asyncio.create_task(keeper.protect("web", 3, post.root / "web", ()))
             await asyncio.sleep(0)
             request.cancel()
             await asyncio.gather(request, return_exceptions=True)
-        assert (await keeper.status()).entries[0].workload == "web"
+        assert (await post.status()).entries[0].workload == "web"
         assert not any(isinstance(event, GuardLost | GuardReady) for event in post.told)
 
 

@@ -86,10 +86,6 @@ class GuardKeeper:
         if wanted is not None and wanted.generation == generation:
             del self._wanted[workload]
 
-    async def status(self) -> Status:
-        """What the guard holds. Raises GuardLost."""
-        return await self._shielded(self._current().status())
-
     def set_deadline(self, at: float) -> None:
         """Have the guard hold this deadline, if it is later than the one it holds."""
         if at > self._deadline_at:

@@ -110,7 +110,7 @@ class Vm:
 
     @property
     def seat(self) -> Seat:
-        """What it is connected to; what `reseat` gave counts from the next start on."""
+        """What it is connected to."""
         return self._seat
 
     @property
@@ -138,10 +138,6 @@ class Vm:
             raise VmUnreachable("The emulator's monitor is not connected.", cause="the machine is not running here")
         async with self._life.follower.monitored() as monitor:
             yield monitor
-
-    def reseat(self, seat: Seat) -> None:
-        """Give it another seat for its next start."""
-        self._seat = seat
 
     async def start(self, name: str) -> None:
         """Start the emulator anew; RUNNING is told when the guest runs, or waits where its seat is `incoming`."""
