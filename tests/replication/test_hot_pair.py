@@ -20,7 +20,6 @@ from outlive.replication.control import (
     PeerLost,
     Progress,
     ReleaseAndQuit,
-    Resume,
     WentAlone,
 )
 
@@ -175,7 +174,11 @@ def test_a_hand_over_by_tls_loses_nothing_and_the_roles_swap(scene: PairScene, t
         counting.until_answered(4, 30)
         scene.p.send(HandOver())
         scene.p.wait(HandedOver)
-        scene.p.send(Resume())
+        undone = time.monotonic()
+        scene.pairing += 1
+        scene.p.send(Alone(scene.pairing))
+        scene.p.wait(WentAlone, after=undone)
+        scene.pair(scene.p, scene.s)
         time.sleep(0.5)
         began = time.monotonic()
         scene.p.send(HandOver())

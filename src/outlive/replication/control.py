@@ -73,13 +73,6 @@ class HandOver(_Command, frozen=True, tag="hand-over"):
     """Primary: stop the guest, send a last epoch, leave the guest stopped."""
 
 
-class Resume(_Command, frozen=True, tag="resume"):
-    """Primary: undo a hand-over whose standby is still there and has not begun to take over.
-
-    Only for an agent that knows that nobody was told to adopt; otherwise win the store and say `alone`.
-    """
-
-
 class Adopt(_Command, frozen=True, tag="adopt"):
     """Standby: the store says that this host acts at `generation`; become the primary."""
 
@@ -101,7 +94,7 @@ class AskStatus(_Command, frozen=True, tag="status"):
     """Tell a `Status` now."""
 
 
-Command = Pair | Alone | HandOver | Resume | Adopt | Checkpoint | ReleaseAndQuit | AskStatus
+Command = Pair | Alone | HandOver | Adopt | Checkpoint | ReleaseAndQuit | AskStatus
 
 
 class _Event(msgspec.Struct, frozen=True, tag_field="told"):

@@ -28,7 +28,6 @@ from outlive.replication.control import (
     Progress,
     Refused,
     ReleaseAndQuit,
-    Resume,
     Seeding,
     Status,
     WentAlone,
@@ -78,7 +77,6 @@ class Primary:
         self._quit = False
         self._told_at = 0.0
         self._waiting: deque[Command] = deque()
-        self._handing_over = False
 
     def status(self) -> Status:
         """Where it stands; from any thread."""
@@ -175,8 +173,6 @@ class Primary:
                     self._go_alone(command)
                 case HandOver():
                     self._hand_over()
-                case Resume():
-                    self._resume()
                 case ReleaseAndQuit():
                     self._quit = True
                 case _:
@@ -196,7 +192,6 @@ class Primary:
             self._control.tell(PeerLost(str(error), 0.0, 0, pair.generation, pair.pairing))
             return None
         self._number = self._first_epoch = self._acknowledged = 0
-        self._handing_over = False
         self._reason = ""
         self._feed, self._phase = feed, "seeding"
         _log.info("pairing.began", standby=pair.standby_host, generation=pair.generation, pairing=pair.pairing)
@@ -254,20 +249,10 @@ class Primary:
             return self._refuse(HandOver(), f"it is {self._phase}")
         while not feed.room(self._hot.unacknowledged) and not feed.lost:
             self._wake.wait(_NO_ROOM_S)
-        self._handing_over = True
         self._epoch(feed, final=True)
         with self._output:
             if self._phase == "paired":
                 self._phase = "handed-over"
-        return None
-
-    def _resume(self) -> None:
-        if self._phase != "handed-over" or self._feed is None or self._feed.lost:
-            return self._refuse(Resume(), f"it is {self._phase}")
-        with self._output:
-            self._handing_over = False
-            self._phase = "paired"
-        self._machine.go_on()
         return None
 
     def _go_alone(self, alone: Alone) -> None:
@@ -296,8 +281,7 @@ class Primary:
             self._acknowledged = number
             if number == self._first_epoch:
                 self._control.tell(Paired(number, self._generation, self._pairing))
-            # One that was taken back meanwhile is an epoch like any other: the guest goes on.
-            if final and self._handing_over:
+            if final:
                 self._phase = "handed-over"
                 self._control.tell(HandedOver(number, self._generation, self._pairing))
 
