@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -251,3 +252,29 @@ async def test_what_nobody_adopts_is_cleared_away(scene: Scene) -> None:
     assert await sleeper.wait() == -9
     assert not scene.tree.workload("forgotten").exists()
     assert scene.street.here == set()
+
+
+@pytest.mark.parametrize(
+    ("generation", "moving_to", "heard"), [(7, "b", ["hold 4"]), (7, None, ["release 4"]), (6, "b", []), (8, None, [])]
+)
+async def test_a_machine_hears_of_its_own_moves_alone(
+    scene: Scene, generation: int, moving_to: str | None, heard: list[str]
+) -> None:
+    said: list[str] = []
+
+    async def hold(pairing: int) -> None:
+        said.append(f"hold {pairing}")
+
+    def release(pairing: int) -> None:
+        said.append(f"release {pairing}")
+
+    record = SimpleNamespace(generation=generation, pairing=4, moving_to=moving_to)
+    machine = SimpleNamespace(hold_checkpoints=hold, release_checkpoints=release)
+    async with asyncio.TaskGroup() as tasks:
+        picture = SimpleNamespace(placements={"web": SimpleNamespace(record=record)})
+        ground: Any = SimpleNamespace(tasks=tasks, picture=lambda: picture)
+        holdings = Holdings(ground, scene.journal, scene.told.append)
+        held: dict[str, Any] = holdings._held
+        held["web"] = SimpleNamespace(name="web", generation=7, in_force=True, machine=machine)
+        holdings.placements_moved()
+    assert said == heard
