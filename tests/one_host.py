@@ -243,6 +243,7 @@ shared_host = SharedHost()
 @pytest.fixture(scope="module")
 def one_host(request: pytest.FixtureRequest) -> OneHost:
     """The host that tests share. Each test has workloads of names of its own, and removes them."""
+    request.config.add_cleanup(shared_host.end)  # for runs that stop in the middle
     return shared_host.begin(request.path.parent)
 
 
