@@ -53,8 +53,6 @@ def serve(connection: socket.socket, how: str, heard: Path) -> None:
                 say(connection, STATUS)
             elif isinstance(command, control.Pair):
                 say(connection, control.Seeding(0, 9, 1), control.Paired(1, command.generation, command.pairing))
-            elif isinstance(command, control.ReleaseAndQuit):
-                os._exit(0)
 
 
 def main(config: Path, how: str) -> None:

@@ -22,7 +22,6 @@ from outlive.replication.control import (
     Pair,
     Paired,
     PeerLost,
-    ReleaseAndQuit,
     WentAlone,
 )
 from outlive.replication.control_server import Wake
@@ -42,12 +41,17 @@ PAGES = 64
 Told = TypeVar("Told")
 
 
+class Over(Exception):
+    """Ends a primary, which in earnest only the end of its process does."""
+
+
 class Agent:
-    """The agent's side of the control conversation."""
+    """The agent's side of the control conversation. is_over: the primary that listens is to end."""
 
     def __init__(self, wake: Wake) -> None:
         self.commands: deque[Command] = deque()
         self.told: list[Event] = []
+        self.is_over = False
         self._wake = wake
 
     def says(self, command: Command) -> None:
@@ -55,6 +59,8 @@ class Agent:
         self._wake.set()
 
     def command(self) -> Command | None:
+        if self.is_over and not self.commands:
+            raise Over
         return self.commands.popleft() if self.commands else None
 
     def tell(self, event: Event) -> None:
@@ -102,10 +108,14 @@ class Scene:
         self.machine = Machine(config, self.ports, wake.set)
         self.machine._tracker = Written(self.machine.memory)
         self.primary = Primary(config, told, wake, self.ports, self.machine, 1)
-        self._running = threading.Thread(target=self.primary.run, daemon=True)
+        self._running = threading.Thread(target=self._run, daemon=True)
         self._running.start()
         self.standbys: list[PretendedStandby] = []
         self.pairs(1)
+
+    def _run(self) -> None:
+        with contextlib.suppress(Over):
+            self.primary.run()
 
     @property
     def standby(self) -> PretendedStandby:
@@ -139,7 +149,8 @@ class Scene:
         return self.qemu.running
 
     def close(self) -> None:
-        self.agent.says(ReleaseAndQuit())
+        self.agent.is_over = True
+        self.agent.says(Alone(1 << 30))
         self._running.join(20)
         assert not self._running.is_alive()
         self.machine.close()

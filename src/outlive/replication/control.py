@@ -21,6 +21,8 @@ no agent listened and still matters stands in that status (`phase`, `reason`). T
 Reasons of `peer-lost` that are words: silence, no-progress, end-of-stream, guest-ended (the guest switched itself off:
 nothing is to be taken over). Others are sentences, after garbage:, own disk:, sending: or qemu-gone:.
 
+It has no word for ending: an agent kills it, and what it holds is lost with it, as frames on a wire may be.
+
 The arbitration is not here: `alone` and `adopt` are said only by an agent that won the store. After `adopt` the same
 process is the primary (`free`) and can be told `pair`. Unknown members are ignored, unknown words refused.
 """
@@ -86,15 +88,11 @@ class Checkpoint(_Command, frozen=True, tag="checkpoint"):
     reason: str = ""
 
 
-class ReleaseAndQuit(_Command, frozen=True, tag="release-and-quit"):
-    """End. A primary that is `free` or `seeding` lets its frames go; one that is paired or lost drops what it holds."""
-
-
 class AskStatus(_Command, frozen=True, tag="status"):
     """Tell a `Status` now."""
 
 
-Command = Pair | Alone | HandOver | Adopt | Checkpoint | ReleaseAndQuit | AskStatus
+Command = Pair | Alone | HandOver | Adopt | Checkpoint | AskStatus
 
 
 class _Event(msgspec.Struct, frozen=True, tag_field="told"):

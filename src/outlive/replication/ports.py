@@ -29,7 +29,6 @@ _FRAMES_QUEUED = 2000
 class Freedom(Enum):
     """Why a guest's frames may leave without an acknowledgement."""
 
-    NOBODY_FOLLOWED = "no standby of this pairing has a whole epoch"
     WON_THE_STORE = "the placement says that this host goes on alone"
     TOOK_OVER = "the placement says that this host is the primary"
 

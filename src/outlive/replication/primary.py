@@ -27,7 +27,6 @@ from outlive.replication.control import (
     PeerLost,
     Progress,
     Refused,
-    ReleaseAndQuit,
     Seeding,
     Status,
     WentAlone,
@@ -52,7 +51,7 @@ _log = structlog.get_logger()
 
 
 class Primary:
-    """One machine's primary, until it is told to end or the machine is gone."""
+    """One machine's primary, until its process is ended."""
 
     def __init__(
         self, config: CommConfig, control: "ControlServer", wake: Wake, ports: Ports, machine: Machine, generation: int
@@ -74,7 +73,6 @@ class Primary:
         self._first_epoch = 0
         self._acknowledged = 0
         self._pace = Pace(self._hot)
-        self._quit = False
         self._told_at = 0.0
         self._waiting: deque[Command] = deque()
 
@@ -87,17 +85,13 @@ class Primary:
         return Status(phase, self._generation, self._pairing, self._acknowledged, peer_host=peer, reason=self._reason)
 
     def run(self) -> None:
-        """Serve until told to end."""
-        while not self._quit:
+        """Serve until the process is ended."""
+        while True:
             try:
                 self._obey()
                 self._turn()
             except Failed as error:
                 self._fail(error)
-        if self._feed is not None:
-            self._feed.close("the primary's manager ends")
-        if self._phase in ("free", "seeding"):
-            self._ports.free(Freedom.NOBODY_FOLLOWED)
 
     def _turn(self) -> None:
         feed = self._feed
@@ -173,8 +167,6 @@ class Primary:
                     self._go_alone(command)
                 case HandOver():
                     self._hand_over()
-                case ReleaseAndQuit():
-                    self._quit = True
                 case _:
                     self._refuse(command, "a primary does not do that")
 
@@ -237,7 +229,7 @@ class Primary:
         if feed.lost:
             raise Interrupted
         command = self._control.command()
-        if isinstance(command, (Alone, ReleaseAndQuit, Pair)):
+        if isinstance(command, (Alone, Pair)):
             self._waiting.append(command)
             raise Interrupted
         if command is not None:

@@ -32,7 +32,7 @@ _log = structlog.get_logger()
 
 
 def main(config_path: Path) -> int:
-    """Run the manager that this file describes until it is told to end. Returns the exit code."""
+    """Run the manager that this file describes, until it is ended or its machine is. Returns the exit code."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -77,8 +77,6 @@ def _run(config: CommConfig) -> None:
             standby = Standby(config, control, wake, ports)
             roles.append(standby.status)
             took_over = standby.run()
-            if took_over is None:
-                return
             config = msgspec.structs.replace(config, role="primary", pairing=took_over.pairing)
         _serve_primary(config, control, wake, ports, took_over, roles)
     finally:

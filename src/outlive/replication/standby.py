@@ -31,7 +31,6 @@ from outlive.replication.control import (
     Paired,
     PeerLost,
     Refused,
-    ReleaseAndQuit,
     Status,
 )
 from outlive.replication.control_server import ControlServer, Wake
@@ -64,7 +63,7 @@ class TookOver:
 
 
 class Standby:
-    """One machine's standby, until it adopts or is told to end."""
+    """One machine's standby, until it adopts."""
 
     def __init__(self, config: CommConfig, control: ControlServer, wake: Wake, ports: Ports) -> None:
         assert config.hot is not None
@@ -79,7 +78,6 @@ class Standby:
         self._following: Following | None = None
         self._changing = threading.Lock()
         self._took_over: TookOver | None = None
-        self._quit = False
         self._memory = Memory.map_file(Path(config.ram_path), config.ram_bytes, writable=True)
         self._disks = DiskCopies(config.disks, Path(config.state_dir), durable=self._hot.sync_disks)
         self._qmp = _waiting_qemu(config.qmp)
@@ -95,28 +93,24 @@ class Standby:
         peer = following.primary_host if following is not None else ""
         return Status(self._phase, generation, pairing, epoch, self.port, peer, self._reason)
 
-    def run(self) -> TookOver | None:
-        """Serve until it took over, which is returned, or is told to end."""
+    def run(self) -> TookOver:
+        """Serve until it took over, which is returned."""
         self._admitting.start()
         self._control.tell(Listening(self.port))
         try:
-            while not self._is_over():
+            while True:
                 self._wake.wait(_IDLE_S)
-                while not self._is_over() and (command := self._control.command()) is not None:
+                while (command := self._control.command()) is not None:
                     self._obey(command)
+                    if self._took_over is not None:
+                        return self._took_over
         finally:
             self._end()
-        return self._took_over
-
-    def _is_over(self) -> bool:
-        return self._quit or self._took_over is not None
 
     def _obey(self, command: Command) -> None:
         match command:
             case Adopt():
                 self._adopt(command)
-            case ReleaseAndQuit():
-                self._quit = True
             case _:
                 self._control.tell(Refused(type(command).__name__, "a standby does not do that"))
 

@@ -71,7 +71,7 @@ class WarmKeeper:
         )
 
     def run(self, told: Control, wake: Wake) -> None:
-        """Work until told to quit, or until QEMU is gone. told: the agent.  wake: is set when it said something."""
+        """Work until QEMU is gone. told: the agent.  wake: is set when it said something."""
         try:
             if self._values.resume is not None:
                 self._resume(self._values.resume, told)
@@ -79,8 +79,6 @@ class WarmKeeper:
             due_s = boot_s() + self._values.interval_s
             while self._lives(told):
                 self._hear(told)
-                if any(isinstance(command, control.ReleaseAndQuit) for command in self._waiting):
-                    return
                 asked = self._waiting.popleft() if self._waiting else None
                 if isinstance(asked, control.Checkpoint):
                     due_s = self._asked(asked, told) or due_s
@@ -261,7 +259,7 @@ def target_of(config: CommConfig, values: WarmValues) -> Target:
 
 
 def serve(config: CommConfig, values: WarmValues) -> None:
-    """Be the communication manager of a machine that is only checkpointed; returns when told to quit or QEMU ended."""
+    """Be the communication manager of a machine that is only checkpointed; returns when QEMU ended."""
     keeper, wake = WarmKeeper(config, values), Wake()
     Path(config.state_dir).mkdir(parents=True, exist_ok=True, mode=0o700)
     told = ControlServer(config.control_socket, keeper.status, wake)
