@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from outlive.agent import outset, presence
+from outlive.agent import exclusive, outset, presence
 from outlive.agent.first_host import Places, Wish, found_host
 from outlive.cli import main
 from outlive.config.agent_file import read_agent
@@ -127,3 +127,17 @@ def test_ending_a_process_that_is_gone_is_no_error() -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()
     outset.end(ended.pid, 1.0)
+
+
+def test_up_said_twice_at_the_same_moment_starts_one_agent_and_both_wait_for_it(
+    tmp_path: Path, one_host: OneHost
+) -> None:
+    host = OneHost(tmp_path, one_host.namespace)
+    try:
+        assert host.run("up", "--folder", str(tmp_path), "--no-start", "--name", "two", "--port", "7499").code == 0
+        both = [host.start("up", "--folder", str(tmp_path)) for _ in range(2)]
+        said = [each.communicate(timeout=60) for each in both]
+        assert [each.returncode for each in both] == [0, 0], said
+        assert presence.agent_pid(tmp_path / "run") == exclusive.holder(tmp_path / "run") is not None
+    finally:
+        clear_away(host)

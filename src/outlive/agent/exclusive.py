@@ -13,6 +13,7 @@ from pathlib import Path
 from outlive.errors import Failed, RefusedForSafety
 
 NAME = "agent.lock"
+LOCKS = Path("/proc/locks")
 
 
 class AgentRunning(RefusedForSafety):
@@ -37,6 +38,24 @@ def alone_in(*folders: Path) -> Iterator[None]:
         for folder in dict.fromkeys(folders):
             held.callback(os.close, _locked(folder))
         yield
+
+
+def holder(folder: Path) -> int | None:
+    """The pid of the agent that has this folder, also of one that is only starting; None when nobody has it.
+
+    By the kernel's list of locks (proc(5), /proc/locks), since trying the lock would be in an agent's way.
+    """
+    try:
+        found = (folder / NAME).stat()
+        lines = LOCKS.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    file = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    for line in lines:
+        words = line.split()
+        if len(words) == 8 and words[1] == "FLOCK" and words[5] == file:
+            return int(words[4])
+    return None
 
 
 def _locked(folder: Path) -> int:

@@ -57,14 +57,14 @@ def command(
     It writes the agent's file, the cluster's key, an authority and this host's certificate, a store, and a datastore
     named `local`. Saying it again starts what does not run; nothing is ever overwritten.
     """
-    from outlive.agent import outset, presence
+    from outlive.agent import exclusive, outset, presence
     from outlive.agent.first_host import Places, Wish, found_host
 
     need_root("make this machine a host")
     places = Places.below(folder) if folder else Places.installed()
     config, fresh = found_host(places, Wish(name, address, site, port), say)
     started = False
-    pid = presence.agent_pid(config.run_folder)
+    pid = presence.agent_pid(config.run_folder) or exclusive.holder(config.run_folder)
     if restart and pid is not None:
         say(f"ending the agent of {config.host}; its workloads go on")
         outset.end(pid, ENDED_S, workloads=False)
@@ -111,14 +111,15 @@ def start_and_wait(config_file: Path, config: "AgentConfig", wait_s: float) -> N
 
 def until_led(config: "AgentConfig", wait_s: float, process: "subprocess.Popen[bytes] | None") -> dict[str, Any]:
     """Wait until the agent answers, leads or follows a leader, and holds its claim. Raises NoLeader."""
-    from outlive.agent import outset, presence
+    from outlive.agent import exclusive, outset, presence
     from outlive.client import Client
 
     client = Client(str(config.run_folder / presence.API_SOCKET))
     deadline = time.monotonic() + wait_s
     last = "it does not answer yet"
     while True:
-        if process is not None:
+        # Where somebody else started one at the same moment, that one is waited for.
+        if process is not None and (process.poll() is None or exclusive.holder(config.run_folder) is None):
             outset.check_alive(process, config)
         try:
             outlook: dict[str, Any] = client.get("/v1/cluster")["outlook"]
