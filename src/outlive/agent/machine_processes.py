@@ -228,16 +228,21 @@ class Processes:
     async def stop(self, *, at_once: bool) -> None:
         """Stop both. at_once: by killing it, else by its power button. Returns when nothing of them is left.
 
-        A guest that did not heed the button was not shut down, and goes on from its last checkpoint like one that died.
+        A guest that does not heed the button is switched off, and counts as shut down all the same: booted from its
+        disks it keeps what it wrote; taken back to its last checkpoint it would lose what it told its clients since.
         """
+        runs = self.vm is not None and self.vm.state is GuestState.RUNNING
         if at_once:
             self._kill()
+            runs = False
         if is_warm(self._workload):
             # A checkpoint under way would hold the guest up, and be of a guest that is shutting down.
             await self.comm.end()
         if self.vm is not None:
             await self.vm.stop()
         await self.comm.end()
+        if runs and is_warm(self._workload):
+            await note_shut_down(self._workload, self._data)
         await self._shut_down_noted()
 
     async def fail(self, reason: str) -> None:
