@@ -1,6 +1,7 @@
 """A machine is said to run only once all of it does, and what dies is replaced only where nothing was held back."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,9 +23,11 @@ from outlive.errors import Failed
 from outlive.replication import control
 from outlive.runtime import cgroup
 from outlive.runtime.vm.states import GuestState
+from outlive.runtime.vm.vm import Noted
 
 from .machine_scene import AT, COLD, HOT
 
+POWERED_OFF = Noted("guest.powered-off", "the guest is powered off")
 RUNNING = (MODULE, ModuleStatus.RUNNING, "")
 
 
@@ -37,6 +40,7 @@ class Qemu:
     pid: int | None = 1
     seat: Any = None
     state: GuestState = GuestState.RUNNING
+    button: Callable[[], None] = lambda: None
 
     async def start(self, module: str) -> None:
         if self.ready:
@@ -49,6 +53,7 @@ class Qemu:
         return {MODULE: ModuleStatus.RUNNING}
 
     async def stop(self) -> None:
+        self.button()
         self.pid = None
 
 
@@ -126,13 +131,20 @@ class Scene:
     told: list[ev.Event] = field(default_factory=list)
 
     def processes(
-        self, folder: Path, begun: Begun, workload: Workload = HOT, role: Role = Role.PRIMARY, *, fails: bool = False
+        self,
+        folder: Path,
+        begun: Begun,
+        workload: Workload = HOT,
+        role: Role = Role.PRIMARY,
+        *,
+        fails: bool = False,
+        tasks: asyncio.TaskGroup | None = None,
     ) -> Processes:
         standing = Standing("web", 7, 3, role, "10.0.0.1")
         events = MachineEvents(standing, lambda: AT, lambda *told: self.said.append(told), self.told.append)
         tree = cgroup.Tree(folder / "groups", cgroup.find_or_mount())
         premises = SimpleNamespace(tree=tree, states=folder)
-        ground: Any = SimpleNamespace(premises=premises, tasks=None, may_act=lambda: False)
+        ground: Any = SimpleNamespace(premises=premises, tasks=tasks, may_act=lambda: False)
         starts: Any = begun
         made = Processes(workload, {}, ground, standing, starts, events, lambda _: None)
         made.comm = Manager(self.said, fails)  # type: ignore[assignment]
@@ -315,18 +327,27 @@ async def test_a_standby_that_ends_once_it_waited_is_told_once(tmp_path: Path, *
     assert scene.told == [ev.StandbyFailed(AT, "web", 7, 3, "killed")]
 
 
-@pytest.mark.parametrize(("at_once", "noted"), [(False, ["noted"]), (True, [])])
-async def test_a_warm_guest_that_was_shut_down_in_order_is_noted_and_one_that_was_killed_is_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, at_once: bool, noted: list[str]
+@pytest.mark.parametrize(
+    ("heeds", "at_once", "notes"), [(True, False, True), (False, False, True), (True, True, False)]
+)
+async def test_a_warm_guest_that_was_to_stop_is_noted_as_shut_down_and_one_that_was_killed_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, heeds: bool, at_once: bool, notes: bool
 ) -> None:
     written: list[str] = []
+    killed: list[Path] = []
 
     async def note(*_: object) -> None:
+        await asyncio.sleep(0)
         written.append("noted")
 
     monkeypatch.setattr(machine_processes, "note_shut_down", note)
     monkeypatch.setattr(machine_processes, "is_warm", lambda _: True)
-    processes = Scene().processes(tmp_path, Begun(), COLD)
-    await processes.start(MODULE)
-    await processes.stop(at_once=at_once)
-    assert written == noted
+    monkeypatch.setattr(cgroup, "kill", killed.append)
+    begun = Begun()
+    async with asyncio.TaskGroup() as tasks:
+        processes = Scene().processes(tmp_path, begun, COLD, tasks=tasks)
+        await processes.start(MODULE)
+        begun.vms[0].button = lambda: None if killed or not heeds else processes._noted(POWERED_OFF)
+        await processes.stop(at_once=at_once)
+        assert bool(written) == notes, "it is for the reign to come, so it is written before this one has ended"
+    assert bool(killed) == at_once
