@@ -213,3 +213,20 @@ def test_a_standby_that_goes_away_is_told_once_and_everything_is_held(scene: Sce
     time.sleep(0.05)
     assert [type(event) for event in scene.agent.told].count(PeerLost) == 1
     until(scene.runs)
+
+
+def test_a_thread_of_a_pairing_that_is_over_says_nothing_in_the_next(scene: Scene) -> None:
+    late = scene.primary._feed
+    assert late is not None
+    scene.agent.says(Alone(2))
+    scene.agent.hears(WentAlone)
+    scene.pairs(3)
+    before = scene.primary.status()
+    # As if a descriptor had kept it from ending.
+    late._lost.clear()
+    late._callbacks.acknowledged(before.epoch + 1, True)
+    late._callbacks.lost("silence", 1.0)
+    after = scene.primary.status()
+    assert (after.phase, after.reason) == ("paired", "")
+    assert after.epoch == before.epoch
+    assert not any(isinstance(event, (HandedOver, PeerLost)) for event in scene.agent.told)

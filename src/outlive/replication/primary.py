@@ -176,7 +176,11 @@ class Primary:
         if (pair.generation, pair.pairing) < (self._generation, self._pairing):
             return self._refuse(pair, f"{self._generation}/{self._pairing} is newer")
         self._generation, self._pairing = pair.generation, pair.pairing
-        feed = Feed(self._config, pair, self._ports, Callbacks(self._on_acknowledged, self._on_lost), self._wake)
+        callbacks = Callbacks(
+            lambda number, final: self._on_acknowledged(feed, number, final),
+            lambda reason, silent_s: self._on_lost(feed, reason, silent_s),
+        )
+        feed = Feed(self._config, pair, self._ports, callbacks, self._wake)
         try:
             feed.connect()
         except Failed as error:
@@ -261,10 +265,10 @@ class Primary:
         self._control.tell(WentAlone(alone.pairing, released))
         return None
 
-    def _on_acknowledged(self, number: int, final: bool) -> None:
+    def _on_acknowledged(self, feed: Feed, number: int, final: bool) -> None:
         with self._output:
             # Once it was said that the standby is lost, its acknowledgements are no leave to speak any more.
-            if self._feed is None or self._feed.lost:
+            if self._feed is not feed or feed.lost:
                 return
             self._machine.journal.acknowledged(number)
             if not self._first_epoch or number < self._first_epoch:
@@ -277,8 +281,10 @@ class Primary:
                 self._phase = "handed-over"
                 self._control.tell(HandedOver(number, self._generation, self._pairing))
 
-    def _on_lost(self, reason: str, silent_s: float) -> None:
+    def _on_lost(self, feed: Feed, reason: str, silent_s: float) -> None:
         with self._output:
+            if self._feed not in (None, feed):
+                return  # of a pairing that is over, by a thread that took its time
             if self._phase == "paired" or (self._phase == "handed-over" and self._number != self._acknowledged):
                 self._phase = "lost"
             elif self._phase == "seeding":
@@ -310,7 +316,7 @@ class Primary:
         _log.error("mirror.broken", because=str(error))
         feed, self._feed = self._feed, None
         if feed is not None:
-            self._on_lost(f"own disk: {error}", 0.0)
+            self._on_lost(feed, f"own disk: {error}", 0.0)
             feed.close("own disk")
         self._machine.journal.unfollow()
         self._machine.unmirror()
