@@ -25,9 +25,8 @@ from .plan import PEER_PORT, PORT, LabPlan
 GUARD, AGENT, WORKLOADS = "guard", "agent", "workloads"
 SETTLE_S = 5.0
 START_S = 0.05
-GUARD_FIRST_S = 0.2
+GUARD_FIRST_S = 2.0
 PF_EXITING = 0x4
-KILL_BIT = 1 << (signal.SIGKILL - 1)
 DATA_SIZE = "64m"
 CAPACITY = Capacity(4, 4096)
 
@@ -194,12 +193,28 @@ def pause(lab: LabPlan, name: str, *, only: str = "") -> None:
 
 def resume(lab: LabPlan, name: str, *, only: str = "") -> None:
     """Let a paused host go on: its guard first, which on a machine of its own has real-time priority, then the rest."""
+    before = {pid: _sleeps(pid) for pid in pids(lab, name, GUARD)}
     for part in [only] if only else [GUARD, WORKLOADS, AGENT]:
         _freeze(group(lab, name) / part, frozen=False)
         if part == GUARD:
             deadline = time.monotonic() + GUARD_FIRST_S
-            while time.monotonic() < deadline and not all(map(is_dying, pids(lab, name, WORKLOADS))):
+            while time.monotonic() < deadline and not all(_had_its_turn(pid, slept) for pid, slept in before.items()):
                 time.sleep(0.002)
+
+
+def _had_its_turn(pid: int, slept: int) -> bool:
+    """Whether a process did what it had to, and waits again, since it had gone to sleep so many times."""
+    stat = _stat(pid)
+    return not stat or (stat[0] == "S" and _sleeps(pid) > slept)
+
+
+def _sleeps(pid: int) -> int:
+    """How many times a process has gone to sleep of its own will."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
 
 
 def _freeze(folder: Path, *, frozen: bool) -> None:
@@ -225,16 +240,21 @@ def _store_is_locked(lab: LabPlan) -> bool:
 
 
 def is_dying(pid: int) -> bool:
-    """Whether a process is past running its own code: being killed, or on its way out (proc(5): flags, ShdPnd)."""
+    """Whether a process is past running its own code: on its way out, or told by the kernel that SIGKILL ends it.
+
+    Both are read at one moment (proc(5), stat: flags and exit_code, which is the group's from the kill on, Linux
+    5.17): the signal itself is no longer pending some time before the process is marked as exiting.
+    """
+    fields = _stat(pid)
+    return not fields or bool(int(fields[6]) & PF_EXITING) or int(fields[49]) & 0x7F == signal.SIGKILL
+
+
+def _stat(pid: int) -> list[str]:
+    """What the kernel says of a process, from its state on; nothing when it is gone."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        status = Path(f"/proc/{pid}/status").read_text()
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return True
-    if int(stat.rpartition(")")[2].split()[6]) & PF_EXITING:
-        return True
-    pending = (line.split()[1] for line in status.splitlines() if line.startswith(("SigPnd", "ShdPnd")))
-    return any(int(mask, 16) & KILL_BIT for mask in pending)
+        return []
 
 
 def is_on(lab: LabPlan, name: str) -> bool:
