@@ -7,6 +7,8 @@ from outlive.replication.tracking import TrackingFailed
 class Written:
     """pages: how many are written. fails_at: which scan, counted from 1, the kernel refuses."""
 
+    is_cheap = True
+
     def __init__(self, memory: Memory) -> None:
         self.source = memory
         self.pages = 3

@@ -17,6 +17,7 @@ import structlog
 from outlive.errors import Failed
 from outlive.replication import device_state
 from outlive.replication.comm_config import CommConfig
+from outlive.replication.control import GUEST_ENDED
 from outlive.replication.disk_journal import DiskJournal
 from outlive.replication.disk_writes import DiskWrite
 from outlive.replication.kernels import Staging
@@ -193,7 +194,8 @@ class Machine:
         waited_for: somebody waits for what the guest said, so that nothing but the pause's length counts.
         """
         cut = Cut()
-        if (self._ahead.worthwhile or not waited_for) and not self._stands:
+        in_no_hurry = not waited_for and self.tracker.is_cheap
+        if (self._ahead.worthwhile or in_no_hurry) and not self._stands:
             # Most of what was written is copied while the guest still runs; what it writes again is copied again.
             with self._watching_its_end():
                 self.copy_written(cut, staging)
@@ -299,7 +301,7 @@ class Machine:
         events = list(self.qmp.events)
         self.qmp.events.clear()
         if any(name == "SHUTDOWN" for name, _ in events):
-            raise MachineGone("The guest ended.", cause="guest-ended")
+            raise MachineGone("The guest ended.", cause=GUEST_ENDED)
         for name, data in events:
             if name in _MIRROR_ENDS and self._nbd is not None and str(data.get("device")).startswith(_MIRROR):
                 raise MirrorBroken("A disk's writes pass us by.", cause=str(data.get("error", name)))

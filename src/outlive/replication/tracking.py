@@ -33,7 +33,9 @@ class TrackingFailed(Failed):
 
 
 class Tracker(Protocol):
-    """What trackers promise."""
+    """What trackers promise. is_cheap: a scan costs by the pages that were written, not by all that there are."""
+
+    is_cheap: bool
 
     @property
     def source(self) -> Memory:
@@ -52,6 +54,8 @@ class Tracker(Protocol):
 
 class WriteTracker:
     """Tells written pages by the kernel's tracking of one mapping of a process (kernel 6.7 or newer)."""
+
+    is_cheap = True
 
     def __init__(self, pid: int, region: Region, memory: Memory) -> None:
         """Open it; memory: this process's own mapping of the same RAM.
@@ -94,6 +98,8 @@ class WriteTracker:
 
 class CompareTracker:
     """Tells written pages by comparing all RAM with a copy; costs as much memory again, and 120 ms a GiB."""
+
+    is_cheap = False
 
     def __init__(self, memory: Memory) -> None:
         """Begin with a copy of zeros: the first scan tells every page that is not zero."""
