@@ -176,9 +176,8 @@ def clear_away(host: OneHost) -> None:
     for group in (root, root.parent):
         if (group / "cgroup.kill").exists():
             (group / "cgroup.kill").write_text("1")
-    for group in sorted((path for path in root.parent.rglob("*") if path.is_dir()), reverse=True):
-        _removed(group)
-    _removed(root.parent)
+    for folder, _, _ in os.walk(root.parent, topdown=False):
+        _removed(Path(folder))
     for path in host.folder.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 

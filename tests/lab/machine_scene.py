@@ -4,7 +4,7 @@ import itertools
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ from outlive.lab.lab import Lab
 from outlive.lab.speaking import Voices, listened
 from outlive.lab.watching import watched
 
+from .looks import EVENTS, agent_pid, agent_pids, recorded
 from .shared import SharedLab
 
 AGAIN_S = 60.0
 FOLLOWED_S = 90.0
 MOVED_S = 90.0
 ANSWERED_S = 30.0
-EVENTS = 5000
 
 _records = itertools.count()
 
@@ -89,19 +89,11 @@ class MachineScene:
 
     def agent_pid(self, host: str) -> int:
         """The agent's own process on a host: its keeper's child."""
-        found = self.agent_pids(host)
-        assert found, "no agent runs there"
-        return found[0]
+        return agent_pid(self.lab, host)
 
     def agent_pids(self, host: str) -> list[int]:
         """The same; none between two of them."""
-        found = []
-        for pid in hosts.pids(self.lab.plan, host, hosts.AGENT):
-            with suppress(OSError):
-                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                if b"agent" in words and b"--keep" not in words:
-                    found.append(pid)
-        return found
+        return agent_pids(self.lab, host)
 
     def events(self, *, besides: tuple[str, ...] = ()) -> list[dict[str, Any]]:
         """Everything recorded of the machine since the test began, in order."""
@@ -143,6 +135,10 @@ class MachineScene:
 
         ready.until(self.lab, f"it is {desired}", so, AGAIN_S)
 
+    def another_host(self) -> str:
+        """A host on which nothing of the machine was when the test began."""
+        return next(host.name for host in self.lab.plan.hosts if host.name not in (self.primary, self.standby))
+
     def move(self, target: str) -> str:
         """Have it moved and wait for the end; returns the state that the move ended in."""
         client = ready.any_client(self.lab)
@@ -176,11 +172,15 @@ def nothing_lost(history: History) -> None:
     assert found == (0, 0, 0, 0, 0), outcome
 
 
-def recorded(lab: Lab, name: str, *, besides: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """Everything recorded of a workload, in order."""
-    client = ready.any_client(lab, besides=besides)
-    found: list[dict[str, Any]] = client.get(f"/v1/events?limit={EVENTS}&workload={name}")["events"]
-    return found
+def nothing_lost_by_a_move(scene: MachineScene) -> None:
+    """Have it moved to another host; for clients that count and clients that write that is no more than a pause."""
+    target = scene.another_host()
+    with scene.clients() as clients, scene.clients("dw", 1) as writing:
+        assert scene.move(target) == "done"
+        time.sleep(1)
+        for history in (clients.stop(), writing.stop()):
+            nothing_lost(history)
+    assert scene.runs_on() == target
 
 
 @contextmanager

@@ -4,13 +4,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from outlive.lab import hosts, ready
 from outlive.lab import service_demo as demo
 from outlive.lab.lab import Lab
 from outlive.lab.watching import Counting, Sightings, counting_clients, watched
+
+from .looks import agent_pid, recorded
 
 WORKLOAD = demo.WORKLOAD
 TAKEOVER_S = 45.0
@@ -101,17 +102,7 @@ class Scene:
 
     def agent_pid(self, host: str | None = None) -> int:
         """The agent's own process on a host: its keeper's child."""
-        for pid in hosts.pids(self.lab.plan, host or self.primary, hosts.AGENT):
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if b"agent" in words and b"--keep" not in words:
-                return pid
-        raise AssertionError("no agent runs there")
-
-
-def recorded(lab: Lab, *, besides: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """Everything that was recorded, in order."""
-    found: list[dict[str, Any]] = ready.any_client(lab, besides=besides).get("/v1/events?limit=5000")["events"]
-    return found
+        return agent_pid(self.lab, host or self.primary)
 
 
 @contextmanager

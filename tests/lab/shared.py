@@ -20,6 +20,8 @@ from outlive.lab.guests.tiny import tiny
 from outlive.lab.lab import Lab
 from outlive.lab.sentinel import owned_lab
 
+from .looks import recorded
+
 WHOLE_S = 60.0
 MOST_PAIRINGS = 2
 """A machine that was followed anew more often is not kept: the cluster waits twice as long each time, as it should."""
@@ -92,8 +94,7 @@ class SharedLab:
 
     @staticmethod
     def _pairings(lab: Lab) -> int:
-        events = ready.any_client(lab).get("/v1/events?limit=5000")["events"]
-        return [event["kind"] for event in events].count("standby.chosen")
+        return [event["kind"] for event in recorded(lab)].count("standby.chosen")
 
     @contextmanager
     def _blamed(self, what: str) -> Iterator[None]:

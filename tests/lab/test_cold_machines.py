@@ -11,7 +11,7 @@ import pytest
 from outlive.lab import machines, ready
 from outlive.lab.guests.history import judge
 
-from .machine_scene import AGAIN_S, MachineScene, machine_on_stage, nothing_lost
+from .machine_scene import AGAIN_S, MachineScene, machine_on_stage, nothing_lost, nothing_lost_by_a_move
 from .shared import SharedLab
 
 COLD = machines.Wish()
@@ -50,7 +50,7 @@ def test_told_to_stop_it_shuts_down_by_its_power_button_and_starts_again_from_it
 
 def test_a_move_whose_target_dies_leaves_the_machine_where_it_was(moving: MachineScene) -> None:
     scene = moving
-    target = next(host.name for host in scene.lab.plan.hosts if host.name != scene.primary)
+    target = scene.another_host()
     with scene.clients() as clients:
         client = ready.any_client(scene.lab)
         client.post("/v1/operations", {"kind": "migrate", "workload": scene.name, "target": target})
@@ -67,13 +67,7 @@ def test_a_move_whose_target_dies_leaves_the_machine_where_it_was(moving: Machin
 @pytest.mark.soak
 def test_a_move_is_a_pause_for_its_clients(moving: MachineScene) -> None:
     scene = moving
-    target = next(host.name for host in scene.lab.plan.hosts if host.name != scene.primary)
-    with scene.clients() as clients, scene.clients("dw", 1) as writing:
-        assert scene.move(target) == "done"
-        time.sleep(1)
-        for history in (clients.stop(), writing.stop()):
-            nothing_lost(history)
-    assert scene.runs_on() == target
+    nothing_lost_by_a_move(scene)
 
 
 def test_after_a_power_cut_it_boots_elsewhere_and_every_synced_number_is_there(scene: MachineScene) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from outlive.lab import machines, ready
 
-from .machine_scene import AGAIN_S, MachineScene, answered_anew, machine_on_stage, nothing_lost
+from .machine_scene import AGAIN_S, MachineScene, answered_anew, machine_on_stage, nothing_lost, nothing_lost_by_a_move
 from .shared import SharedLab
 
 HOT = machines.Wish(protection="hot", disk_on="local")
@@ -101,10 +101,4 @@ def test_a_paused_primary_is_replaced_and_silent_when_it_wakes(scene: MachineSce
 
 
 def test_a_move_is_a_pause_for_its_clients(scene: MachineScene) -> None:
-    target = next(host.name for host in scene.lab.plan.hosts if host.name not in (scene.primary, scene.standby))
-    with scene.clients() as clients, scene.clients("dw", 1) as writing:
-        assert scene.move(target) == "done"
-        time.sleep(1)
-        for history in (clients.stop(), writing.stop()):
-            nothing_lost(history)
-    assert scene.runs_on() == target
+    nothing_lost_by_a_move(scene)

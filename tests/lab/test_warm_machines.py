@@ -11,7 +11,7 @@ import pytest
 from outlive.lab import machines
 from outlive.lab.guests.clients import GuestSilent
 
-from .machine_scene import MachineScene, machine_on_stage, nothing_lost
+from .machine_scene import MachineScene, machine_on_stage, nothing_lost_by_a_move
 from .shared import SharedLab
 
 WARM = machines.Wish(protection="warm", more="[warm]\ninterval_s = 2\n")
@@ -133,10 +133,4 @@ def test_a_datastore_that_hangs_costs_checkpoints_and_not_the_guest(scene: Machi
 
 def test_a_move_is_a_pause_for_its_clients(shared: SharedLab, tmp_path: Path) -> None:
     with machine_on_stage(shared, tmp_path, WARM, moves=True) as scene:
-        target = next(host.name for host in scene.lab.plan.hosts if host.name != scene.primary)
-        with scene.clients() as clients, scene.clients("dw", 1) as writing:
-            assert scene.move(target) == "done"
-            time.sleep(1)
-            for history in (clients.stop(), writing.stop()):
-                nothing_lost(history)
-        assert scene.runs_on() == target
+        nothing_lost_by_a_move(scene)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from outlive.replication import feed as feeds
-from outlive.replication.comm_config import CommConfig, HotValues
+from outlive.replication.comm_config import HotValues
 from outlive.replication.control import Pair
 from outlive.replication.control_server import Wake
 from outlive.replication.feed import Callbacks, Feed, Step
@@ -22,12 +22,13 @@ from outlive.replication.memory import PAGE_BYTES, Memory, Runs
 from outlive.replication.ports import Ports
 from outlive.replication.stream import Kind, Reign
 
+from .pretended_config import primary_config
+from .pretended_qemu import STATE
 from .pretended_standby import PretendedStandby, Pulse
 
 PAGES = 512
 FULL_PAGES = 250
 REIGN = Reign("c1", "vm1", 1, 1)
-STATE = b"QEVM" + bytes(100)
 PATIENT = HotValues(silence_ms=60_000, progress_s=60.0)
 
 
@@ -39,24 +40,10 @@ class Scene:
         self.lost: list[str] = []
         self.told = threading.Event()
         self.standby = PretendedStandby(REIGN)
-        config = CommConfig(
-            role="primary",
-            cluster="c1",
-            host="a",
-            workload="vm1",
-            generation=1,
-            pairing=1,
-            state_dir=str(folder),
-            qmp="",
-            qemu_pid=os.getpid(),
-            ram_path="",
-            ram_bytes=PAGES * PAGE_BYTES,
-            pagewatch="",
-            hot=hot,
-        )
         self.ports = Ports([], collect=False)
         self.wake = Wake()
         pair = Pair("b", "127.0.0.1", self.standby.port, 1, 1)
+        config = primary_config(folder, PAGES, hot=hot)
         self.feed = Feed(config, pair, self.ports, Callbacks(self._acknowledged, self._lost), self.wake)
         self.feed.connect()
         keepalive: Any = self.feed._keepalive

@@ -1,12 +1,10 @@
 """However a cut ends, every later answer of QEMU is that of its own command, and the guest runs if it ran before."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from outlive.replication.comm_config import CommConfig
 from outlive.replication.device_state import DeviceStateUnusable
 from outlive.replication.kernels import Staging
 from outlive.replication.machine import Cut, Machine, StandbyLost
@@ -15,6 +13,7 @@ from outlive.replication.ports import Ports
 from outlive.replication.qmp_line import QemuRefused
 from outlive.replication.tracking import TrackingFailed
 
+from .pretended_config import primary_config
 from .pretended_memory import Written
 from .pretended_qemu import STATE, PretendedQemu
 
@@ -26,25 +25,10 @@ class Scene:
 
     def __init__(self, folder: Path) -> None:
         self.qemu = PretendedQemu(folder / "qmp")
-        ram = folder / "ram"
-        ram.write_bytes(bytes(PAGES * PAGE_BYTES))
-        config = CommConfig(
-            role="primary",
-            cluster="c1",
-            host="a",
-            workload="vm1",
-            generation=1,
-            pairing=1,
-            state_dir=str(folder),
-            qmp=str(folder / "qmp"),
-            qemu_pid=os.getpid(),
-            ram_path=str(ram),
-            ram_bytes=PAGES * PAGE_BYTES,
-            pagewatch="",
-        )
+        (folder / "ram").write_bytes(bytes(PAGES * PAGE_BYTES))
         self.ports = Ports([], collect=False)
         self.ports.hold()
-        self.machine = Machine(config, self.ports, lambda: None)
+        self.machine = Machine(primary_config(folder, PAGES), self.ports, lambda: None)
         self.tracker = self.machine._tracker = Written(self.machine.memory)
         self.epoch = 0
         self.room = Staging(PAGES)
@@ -56,9 +40,9 @@ class Scene:
     def take(self, cut: Cut) -> None:
         self.taken.append(cut.state)
 
-    def cut(self, *, final: bool = False) -> Cut:
+    def cut(self, *, waited_for: bool = True, final: bool = False) -> Cut:
         self.epoch += 1
-        return self.machine.cut(self.epoch, self.staging, self.take, waited_for=True, final=final)
+        return self.machine.cut(self.epoch, self.staging, self.take, waited_for=waited_for, final=final)
 
     def runs(self) -> bool:
         return self.qemu.running
@@ -94,6 +78,16 @@ def test_a_cut_is_one_stop_of_the_guest(scene: Scene) -> None:
 def test_the_devices_are_saved_while_memory_is_copied(scene: Scene) -> None:
     scene.qemu.answering["xen-save-devices-state"] = 0.2
     assert scene.cut().save_s > 0.1
+
+
+@pytest.mark.parametrize(("waited_for", "is_cheap", "scans"), [(True, True, 1), (False, True, 2), (False, False, 1)])
+def test_pages_are_copied_ahead_when_nobody_waits_and_looking_for_them_costs_little(
+    scene: Scene, *, waited_for: bool, is_cheap: bool, scans: int
+) -> None:
+    scene.tracker.is_cheap = is_cheap
+    before = scene.tracker.scans
+    scene.cut(waited_for=waited_for)
+    assert scene.tracker.scans - before == scans
 
 
 def test_a_guest_that_somebody_else_stopped_stays_stopped_and_a_final_cut_leaves_it_standing(scene: Scene) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pytest
 
 from outlive.replication import feed as feeds
-from outlive.replication.comm_config import CommConfig, HotValues
+from outlive.replication.comm_config import HotValues
 from outlive.replication.control import (
     Alone,
     Command,
@@ -33,6 +33,7 @@ from outlive.replication.ports import Ports
 from outlive.replication.primary import Primary
 from outlive.replication.stream import Kind, Reign
 
+from .pretended_config import primary_config
 from .pretended_memory import Written
 from .pretended_qemu import PretendedQemu
 from .pretended_standby import PretendedStandby, Pulse
@@ -83,24 +84,9 @@ class Scene:
 
     def __init__(self, folder: Path) -> None:
         self.qemu = PretendedQemu(folder / "qmp")
-        ram = folder / "ram"
-        ram.write_bytes(b"a" * PAGES * PAGE_BYTES)
+        (folder / "ram").write_bytes(b"a" * PAGES * PAGE_BYTES)
         (folder / f"device-prefix.{os.getpid()}").write_bytes(b"prefix")
-        config = CommConfig(
-            role="primary",
-            cluster="c1",
-            host="a",
-            workload="vm1",
-            generation=1,
-            pairing=0,
-            state_dir=str(folder),
-            qmp=str(folder / "qmp"),
-            qemu_pid=os.getpid(),
-            ram_path=str(ram),
-            ram_bytes=PAGES * PAGE_BYTES,
-            pagewatch="",
-            hot=HotValues(silence_ms=60_000, idle_ms=5.0),
-        )
+        config = primary_config(folder, PAGES, pairing=0, hot=HotValues(silence_ms=60_000, idle_ms=5.0))
         wake = Wake()
         self.agent = Agent(wake)
         told: Any = self.agent

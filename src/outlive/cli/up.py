@@ -119,7 +119,7 @@ def until_led(config: "AgentConfig", wait_s: float, process: "subprocess.Popen[b
     last = "it does not answer yet"
     while True:
         # Where somebody else started one at the same moment, that one is waited for.
-        if process is not None and (process.poll() is None or exclusive.holder(config.run_folder) is None):
+        if process is not None and exclusive.holder(config.run_folder) is None:
             outset.check_alive(process, config)
         try:
             outlook: dict[str, Any] = client.get("/v1/cluster")["outlook"]

@@ -9,11 +9,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-
-from outlive.errors import Failed
+from functools import partial
 
 from . import namespaces
 from .lab import Lab
+from .lookouts import looking
 
 LOOK_S = 0.005
 TAPS = "ol"
@@ -66,10 +66,9 @@ class _Host:
 @contextmanager
 def listened(lab: Lab) -> Iterator[Voices]:
     """Listen to all hosts of a lab for as long as the block lasts. Raises Failed when one could not be listened to."""
-    voices, stop, lock = Voices(), threading.Event(), threading.Lock()
-    deaf: list[Exception] = []
+    voices, lock = Voices(), threading.Lock()
 
-    def listen(host: _Host) -> None:
+    def listen(host: _Host, stop: threading.Event) -> None:
         host.enter()
         while not stop.wait(LOOK_S):
             spoke, now = host.spoke(), time.time()
@@ -78,23 +77,6 @@ def listened(lab: Lab) -> Iterator[Voices]:
                 if spoke:
                     voices.heard(now, host.name)
 
-    def listen_or_tell(host: _Host) -> None:
-        try:
-            listen(host)
-        except Exception as error:
-            deaf.append(error)  # whatever it is, nobody may take silence for an answer
-
-    threads = [
-        threading.Thread(target=listen_or_tell, args=(_Host(each.name, each.namespace),), daemon=True)
-        for each in lab.plan.hosts
-    ]
-    for thread in threads:
-        thread.start()
-    try:
+    listening = [partial(listen, _Host(each.name, each.namespace)) for each in lab.plan.hosts]
+    with looking("A host of the lab was not listened to.", listening):
         yield voices
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(5)
-    if deaf:
-        raise Failed("A host of the lab was not listened to.", cause=str(deaf[0])) from deaf[0]

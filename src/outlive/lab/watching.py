@@ -14,10 +14,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from outlive.errors import Failed
-
 from . import hosts
 from .lab import Lab
+from .lookouts import looking
 
 LOOK_S = 0.01
 END_S = 45.0
@@ -116,10 +115,8 @@ def watched(lab: Lab, workload: str) -> Iterator[Sightings]:
     """Look every few milliseconds at which hosts have processes of a workload that can run. Raises Failed when it
     could not be looked at all the time."""
     sightings = Sightings()
-    stop = threading.Event()
-    blind: list[Exception] = []
 
-    def look() -> None:
+    def look(stop: threading.Event) -> None:
         while not stop.wait(LOOK_S):
             acting = tuple(host.name for host in lab.plan.hosts if acts(lab, host.name, workload))
             now = time.time()
@@ -129,21 +126,8 @@ def watched(lab: Lab, workload: str) -> Iterator[Sightings]:
             if len(acting) > 1:
                 sightings.both.append((now, acting))
 
-    def look_or_tell() -> None:
-        try:
-            look()
-        except Exception as error:
-            blind.append(error)  # whatever it is, nobody may take not looking for seeing nothing
-
-    thread = threading.Thread(target=look_or_tell, daemon=True)
-    thread.start()
-    try:
+    with looking("The hosts of the lab were not watched all the time.", [look]):
         yield sightings
-    finally:
-        stop.set()
-        thread.join(5)
-    if blind:
-        raise Failed("The hosts of the lab were not watched all the time.", cause=str(blind[0])) from blind[0]
 
 
 def acts(lab: Lab, host: str, workload: str) -> bool:

@@ -19,6 +19,7 @@ import structlog
 from outlive.errors import Failed
 from outlive.replication import handshake
 from outlive.replication.comm_config import HotValues
+from outlive.replication.control import OWN_DISK
 from outlive.replication.device_state import check as check_state
 from outlive.replication.disk_copy import DiskCopies, DiskCopyBroken
 from outlive.replication.disk_writes import DiskWrite, unpack
@@ -195,7 +196,7 @@ class Following:
         except LinkBroken:
             self._lose("end-of-stream", 0.0)
         except DiskCopyBroken as error:
-            self._lose(f"own disk: {error}", 0.0)
+            self._lose(f"{OWN_DISK} {error}", 0.0)
         except Failed as error:
             self._lose(f"garbage: {error}", 0.0)
         except Exception:

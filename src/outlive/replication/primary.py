@@ -17,6 +17,7 @@ import structlog
 from outlive.errors import Failed
 from outlive.replication.comm_config import CommConfig
 from outlive.replication.control import (
+    OWN_DISK,
     Alone,
     BecameFailed,
     Command,
@@ -316,7 +317,7 @@ class Primary:
         _log.error("mirror.broken", because=str(error))
         feed, self._feed = self._feed, None
         if feed is not None:
-            self._on_lost(feed, f"own disk: {error}", 0.0)
+            self._on_lost(feed, f"{OWN_DISK} {error}", 0.0)
             feed.close("own disk")
         self._machine.journal.unfollow()
         self._machine.unmirror()
