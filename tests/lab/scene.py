@@ -72,13 +72,13 @@ class Scene:
         assert each is not None
         return each
 
-    def until_judged(self, host: str, verdict: str) -> None:
-        """Wait until the leader holds a host to be so."""
+    def until_judged(self, host: str, *verdicts: str) -> None:
+        """Wait until the leader holds a host to be one of these."""
 
         def judged(found: dict[str, Any]) -> bool:
-            return any(each["name"] == host and each["verdict"] == verdict for each in found["hosts"])
+            return any(each["name"] == host and each["verdict"] in verdicts for each in found["hosts"])
 
-        ready.until(self.lab, f"{host} is held to be {verdict}", judged, TAKEOVER_S, besides=(host,))
+        ready.until(self.lab, f"{host} is held to be {' or '.join(verdicts)}", judged, TAKEOVER_S, besides=(host,))
 
     def generation(self, *, besides: tuple[str, ...] = ()) -> int:
         """The generation that stands in the store."""
