@@ -29,6 +29,7 @@ from .following import Following
 from .machine_wishes import ABOUT_CHECKPOINTS
 from .machines import Machines
 from .networks import Networks
+from .policies import PoliciesApi
 from .problems import Encoded, NotFound, on_http_exception, on_mistake, on_outlive_error
 from .view import View
 
@@ -62,6 +63,7 @@ def application(view: View, *, peers_only: bool = False) -> Starlette:
         Route("/v1/operations/{id}", api.cancel, methods=["DELETE"]),
         Route("/v1/events", api.events),
         *Networks(view).routes(),
+        *PoliciesApi(view).routes(),
         *machines.routes(),
         *checkpoints.routes(),
     ]

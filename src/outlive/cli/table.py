@@ -57,6 +57,9 @@ _SECTIONS: Mapping[str, Mapping[str, str]] = {
         "verify": "Read a machine's checkpoints and tell which are whole.",
         "network": "Make the virtual networks that machines are on.",
     },
+    "The cluster": {
+        "policy": "Show or set what holds for all hosts and workloads.",
+    },
     "Looking": {
         "status": "Say whether everything is protected, and what to do if not.",
         "ps": "List workloads and where they run.",

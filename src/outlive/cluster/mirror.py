@@ -16,6 +16,7 @@ from immutables import Map
 from . import records as rec
 from .host import Host
 from .overlay import Network
+from .policies import Policies
 from .transaction import Delete, KeyValue
 
 T = TypeVar("T")
@@ -51,6 +52,7 @@ class Mirror:
     """The store as of `revision`.
 
     began_at: when the whole store was last read, on the watcher's clock; what came and went unseen did so before.
+    policies: the defaults, at revision 0, when none stand in the store.
     """
 
     revision: int = 0
@@ -66,6 +68,8 @@ class Mirror:
     verdicts: "Map[str, Entry[rec.VerdictRecord]]" = Map()
     operations: "Map[str, Entry[rec.OperationRecord]]" = Map()
     networks: "Map[str, Entry[Network]]" = Map()
+    maintenance: "Map[str, Entry[rec.MaintenanceRecord]]" = Map()
+    policies: Entry[Policies] = Entry(Policies(), 0, 0)
     bad: "Map[str, tuple[int, str]]" = Map()
     lost: "Map[str, rec.PlacementRecord]" = Map()
 
@@ -73,6 +77,11 @@ class Mirror:
         """The claim that `host` holds in the store now, if any."""
         seen = self.claims.get(host)
         return seen if seen is not None and seen.present else None
+
+    def in_maintenance(self, host: str) -> bool:
+        """Whether `host` is to have no workloads."""
+        entry = self.maintenance.get(host)
+        return entry is not None and entry.record.phase is rec.MaintenancePhase.ON
 
 
 _ROOMS: dict[str, str] = {
@@ -84,6 +93,7 @@ _ROOMS: dict[str, str] = {
     rec.VERDICTS: "verdicts",
     rec.OPERATIONS: "operations",
     rec.NETWORKS: "networks",
+    rec.MAINTENANCE: "maintenance",
 }
 
 
@@ -122,6 +132,8 @@ def _keys(mirror: Mirror) -> list[str]:
         keys.append(rec.CLUSTER)
     if mirror.leader:
         keys.append(rec.LEADER)
+    if mirror.policies.mod_revision:
+        keys.append(rec.POLICIES)
     return keys
 
 
@@ -148,6 +160,8 @@ def _put(mirror: Mirror, value: KeyValue, at: float, gap: bool = False) -> Mirro
         return replace(mirror, cluster=entry)
     if isinstance(record, rec.LeaderRecord):
         return replace(mirror, leader=entry)
+    if isinstance(record, Policies):
+        return replace(mirror, policies=entry)
     name = rec.name_in(key)
     room = _ROOMS[key[: key.find("/") + 1]]
     rooms: dict[str, Any] = {room: getattr(mirror, room).set(name, entry)}
@@ -180,6 +194,8 @@ def _deleted(mirror: Mirror, key: str, at: float, gap: bool = False) -> Mirror:
         return replace(mirror, leader=None)
     if key == rec.CLUSTER:
         return replace(mirror, cluster=None)
+    if key == rec.POLICIES:
+        return replace(mirror, policies=Mirror().policies)
     prefix, name = key[: key.find("/") + 1], rec.name_in(key)
     if prefix == rec.CLAIMS:
         seen = mirror.claims.get(name)

@@ -15,6 +15,8 @@ from outlive.errors import OutliveError
 from .host import NAME, Host
 from .machine_rules import machine_problem
 from .overlay import Network, problem_with
+from .policies import Policies
+from .policies import problem_with as problem_with_policies
 from .timing import Timing
 from .workload import Workload, start_order
 
@@ -22,6 +24,7 @@ PROTOCOL = 1
 
 CLUSTER = "cluster"
 LEADER = "leader"
+POLICIES = "policies"
 HOSTS = "hosts/"
 CLAIMS = "claims/"
 WORKLOADS = "workloads/"
@@ -31,6 +34,7 @@ STANDBYS = "standbys/"
 VERDICTS = "verdicts/"
 OPERATIONS = "operations/"
 NETWORKS = "networks/"
+MAINTENANCE = "maintenance/"
 EVENTS = "events/"
 
 
@@ -259,6 +263,31 @@ class OperationRecord:
     because: str = ""
 
 
+class MaintenancePhase(StrEnum):
+    """ON: nothing is placed on the host, and what runs there moves away. RETURNING: what was there is brought back."""
+
+    ON = "on"
+    RETURNING = "returning"
+
+
+@dataclass(frozen=True, slots=True)
+class MaintenanceRecord:
+    """An operator's wish that a host be free of workloads; no record: there is none.
+
+    had: the workloads that were there when it began.  force: what can go nowhere else is stopped.
+    by, reason, since_unix_ms: who asked, why, and when by that host's wall clock; because: the event of the wish.
+    """
+
+    host: str
+    phase: MaintenancePhase = MaintenancePhase.ON
+    had: tuple[str, ...] = ()
+    force: bool = False
+    by: str = ""
+    reason: str = ""
+    since_unix_ms: int = 0
+    because: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class EventRecord:
     """One thing that happened, and the id of the event that caused it ('' for a first cause).
@@ -293,6 +322,8 @@ Record = (
     | OperationRecord
     | EventRecord
     | Network
+    | Policies
+    | MaintenanceRecord
 )
 
 _KINDS: tuple[tuple[str, type], ...] = (
@@ -306,10 +337,12 @@ _KINDS: tuple[tuple[str, type], ...] = (
     (OPERATIONS, OperationRecord),
     (EVENTS, EventRecord),
     (NETWORKS, Network),
+    (MAINTENANCE, MaintenanceRecord),
 )
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {prefix: msgspec.json.Decoder(kind) for prefix, kind in _KINDS}
 _DECODERS[CLUSTER] = msgspec.json.Decoder(ClusterRecord)
 _DECODERS[LEADER] = msgspec.json.Decoder(LeaderRecord)
+_DECODERS[POLICIES] = msgspec.json.Decoder(Policies)
 _encoder = msgspec.json.Encoder()
 
 
@@ -362,6 +395,8 @@ def decode(key: str, value: bytes) -> Record | None:
         raise BadRecord(key, problem)
     if isinstance(record, Network) and (problem := problem_with(record)):
         raise BadRecord(key, problem)
+    if isinstance(record, Policies) and (problem := problem_with_policies(record)):
+        raise BadRecord(key, problem)
     return record
 
 
@@ -409,7 +444,7 @@ def _named(record: Record) -> str | None:
     match record:
         case Host(name=name) | Network(name=name):
             return name
-        case ClaimRecord(host=name) | VerdictRecord(host=name):
+        case ClaimRecord(host=name) | VerdictRecord(host=name) | MaintenanceRecord(host=name):
             return name
         case WorkloadRecord(workload=workload):
             return workload.name
