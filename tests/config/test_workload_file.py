@@ -156,6 +156,27 @@ START = 'name = "a"\n[module.m]\ncommand = ["x"]\n'
 """Three lines that are right; a case's own lines begin on the fourth."""
 
 MISTAKES = {
+    "together with itself": (
+        'name = "a"\nplacement.together_with = ["a"]\n[module.m]\ncommand = ["x"]',
+        2,
+        "placement.together_with[0]",
+        "names the workload itself",
+        "Remove it.",
+    ),
+    "together with what it is apart from": (
+        START + '[placement]\ntogether_with = ["b", "c"]\napart_from = ["c"]',
+        6,
+        "placement.apart_from[0]",
+        'names "c", which stands in together_with too',
+        "Remove it from one of the two.",
+    ),
+    "affinity by another name": (
+        START + '[placement]\nanti_affinity = ["b"]',
+        5,
+        "placement.anti_affinity",
+        "is no key",
+        "Write apart_from.",
+    ),
     "unknown key": (START + "comand = 1", 4, "module.m.comand", "is no key of this table", "Write command."),
     "key of another system": (START + "depends_on = []", 4, "module.m.depends_on", "is no key", "Write after."),
     "key of another table": (

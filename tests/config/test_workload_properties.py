@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from outlive.cluster.host import Capacity
 from outlive.cluster.workload import (
+    Apart,
     Check,
     CheckKind,
     Limits,
     Module,
+    OnAfterLimit,
     OnIsolation,
     PlacementRules,
     Readiness,
@@ -72,10 +74,14 @@ def workloads(draw: st.DrawFn) -> Workload:
     names = draw(st.lists(NAMES, min_size=1, max_size=4, unique=True))
     name = draw(NAMES)
     sites = draw(st.lists(NAMES, max_size=3, unique=True))
+    others = draw(st.lists(NAMES.filter(lambda other: other != name), max_size=4, unique=True))
+    cut, company = draw(st.integers(0, len(others))), draw(st.sampled_from(["", "prefer_"]))
     return Workload(
         name=name,
         after=tuple(draw(st.lists(NAMES.filter(lambda other: other != name), max_size=2, unique=True))),
         modules=tuple(draw(modules(name, names[:place], words(braces), braces)) for place, name in enumerate(names)),
+        after_limit_s=draw(st.floats(1, 86400)),
+        on_after_limit=draw(st.sampled_from(OnAfterLimit)),
         priority=draw(st.integers(0, 1000)),
         on_isolation=draw(st.sampled_from(OnIsolation)),
         resources=Capacity(draw(st.floats(0, 64)), draw(st.integers(0, 4096))),
@@ -86,6 +92,12 @@ def workloads(draw: st.DrawFn) -> Workload:
                 st.lists(NAMES, max_size=3, unique=True).map(tuple),
                 LABELS,
                 st.lists(st.sampled_from(sites) if sites else NAMES, max_size=2, unique=True).map(tuple),
+                st.sampled_from(Apart) if others[cut:] and not company else st.just(Apart.HOST),
+                group=st.just("") | NAMES,
+                **{
+                    f"{company}together_with": st.just(tuple(others[:cut])),
+                    f"{company}apart_from": st.just(tuple(others[cut:])),
+                },
             )
         ),
         virtual_ips=tuple(virtual_ips),

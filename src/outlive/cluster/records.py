@@ -424,10 +424,14 @@ def _impossible_standby(standby: StandbyRecord) -> str:
 def _unusable(workload: Workload) -> str:
     """What keeps a workload from ever being started; '' for nothing. Names become paths, so they are looked at too."""
     names = [workload.name, *(module.name for module in workload.modules)]
-    if wrong := [name for name in (*names, *workload.after) if not NAME.fullmatch(name)]:
+    rules = workload.placement
+    others = (*workload.after, *rules.together_with, *rules.apart_from)
+    if wrong := [name for name in (*names, *others) if not NAME.fullmatch(name)]:
         return f"{wrong[0]!r} is no name"
     if workload.name in workload.after:
         return "it comes after itself"
+    if workload.name in others:
+        return "it is to be placed by where it is itself"
     if len(set(names[1:])) < len(workload.modules):
         return "two of its modules have the same name"
     for module in workload.modules:

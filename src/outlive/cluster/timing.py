@@ -26,6 +26,7 @@ class Timing:
     exclude_s         how long a host where a workload failed is avoided for it.
     take_over_s       how long a standby is given to take over by itself before its workload is started from a disk.
     hand_over_s       how long a standby is given to take what was handed over before the primary goes on.
+    hold_room_s       how long room is held for a more important workload that is about to need a new place.
     lag_s             a machine whose ticks come later than this doubts itself.
     """
 
@@ -52,6 +53,7 @@ class Timing:
     transact_s: float = 2.0
     take_over_s: float = 2.0
     hand_over_s: float = 3.0
+    hold_room_s: float = 10.0
     witnesses: int = 4
 
     def claim_surely_over_s(self) -> float:

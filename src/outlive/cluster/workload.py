@@ -23,7 +23,7 @@ class Protection(StrEnum):
 
 
 class Apart(StrEnum):
-    """How far from its primary a standby must be."""
+    """How far from a workload its standby must be, and the workloads that it is to be apart from."""
 
     HOST = "host"
     SITE = "site"
@@ -34,6 +34,13 @@ class OnIsolation(StrEnum):
 
     STOP = "stop"
     LEAVE = "leave"
+
+
+class OnAfterLimit(StrEnum):
+    """What becomes of a workload when those that it comes after have not run for too long."""
+
+    WAIT = "wait"
+    START = "start"
 
 
 class CheckKind(StrEnum):
@@ -128,7 +135,10 @@ class VirtualIP:
 class PlacementRules:
     """Where the workload may run. Empty means anywhere. `labels` must all be met by the host.
 
-    prefer_sites: where among those it goes when it can.  apart: how far from it its standby is.
+    prefer_sites: where among those it goes when it can.
+    together_with, apart_from: workloads on whose host it must be placed, or must not (`affinity`); the same preferred.
+    apart: how far from it its standby is, and the workloads in `apart_from`.
+    group: workloads of one group are spread over sites, and within these over hosts, as far as all else allows.
     """
 
     sites: tuple[str, ...] = ()
@@ -136,6 +146,11 @@ class PlacementRules:
     labels: dict[str, str] = field(default_factory=dict)
     prefer_sites: tuple[str, ...] = ()
     apart: Apart = Apart.HOST
+    together_with: tuple[str, ...] = ()
+    apart_from: tuple[str, ...] = ()
+    prefer_together_with: tuple[str, ...] = ()
+    prefer_apart_from: tuple[str, ...] = ()
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +159,8 @@ class Workload:
 
     data_on: name of the datastore that holds its data folder; None: no data folder, no run lock.
     priority: larger is placed first when capacity is short.
-    after: names of workloads that must run before this one is started.
+    after: names of workloads that must run before this one is started; after_limit_s: how long that may take before
+    it is told loudly, and on_after_limit, what then becomes of this one.
     machine: for kind vm, and for that alone; its modules are then the one of `machine.MODULE`.
     """
 
@@ -162,6 +178,8 @@ class Workload:
     warm: WarmPolicy = WarmPolicy()
     hot: HotPolicy = HotPolicy()
     after: tuple[str, ...] = ()
+    after_limit_s: float = 120.0
+    on_after_limit: OnAfterLimit = OnAfterLimit.WAIT
 
     @property
     def is_hot(self) -> bool:

@@ -119,6 +119,7 @@ _TIMING: dict[str, str] = {
     "transact_s": "How long a transaction in the store may take.",
     "take_over_s": "How long a standby has to take over by itself before its workload is started from a disk.",
     "hand_over_s": "How long a standby has to take what was handed over before the primary goes on.",
+    "hold_room_s": "How long room is held for a more important workload that is about to need a new place.",
     "witnesses": "How many other hosts are asked to probe a silent one. A number of hosts, not seconds.",
 }
 

@@ -62,11 +62,11 @@ def _placement_is_possible(placement: Values, protection: Protection | None, pro
                 f"names {shown(site)}, which is not among the sites where it may run",
                 f"Add {shown(site)} to placement.sites, or remove it here.",
             )
-    if "apart" in placement and protection in (Protection.COLD, Protection.WARM):
+    if "apart" in placement and protection in (Protection.COLD, Protection.WARM) and "apart_from" not in placement:
         problems.add(
             ("placement", "apart"),
-            f"is for protection hot, and this is {protection}",
-            'Remove it, or write protection = "hot".',
+            f"is for protection hot or for apart_from, and this is {protection} and has none",
+            'Remove it, or write protection = "hot", or apart_from with names of workloads.',
         )
 
 

@@ -85,7 +85,7 @@ def to_document(workload: Workload) -> dict[str, Any]:
         "name": workload.name,
         "kind": workload.kind.value,
         "protection": workload.protection.value,
-        **given(workload, "priority", "after", "on_isolation", "data_on"),
+        **given(workload, "priority", "after", "after_limit_s", "on_after_limit", "on_isolation", "data_on"),
     }
     machine = workload.machine
     needed = needs_document(workload, machine) if machine else given(workload.resources)

@@ -28,6 +28,7 @@ def check_workload(values: dict[str, Any], given: Values, problems: Problems) ->
     for index, other in enumerate(values.get("after", ())):
         if other == values.get("name"):
             problems.add(("after", index), "names the workload itself", "Remove it.")
+    _company_is_possible(values.get("name"), values.get("placement", {}), problems)
     _virtual_ips_are_unique(values.get("virtual_ip", ()), problems)
     _order_is_possible(modules, values.get("module", {}), problems)
     for name, module in modules.items():
@@ -36,6 +37,25 @@ def check_workload(values: dict[str, Any], given: Values, problems: Problems) ->
             _placeholders_are_known(text, where, given, problems)
         _backoff_can_grow(module.get("restore", {}), at, problems)
     check_vm(values, given, problems)
+
+
+def _company_is_possible(name: object, placement: object, problems: Problems) -> None:
+    """No workload is together with itself, nor with what it is apart from."""
+    if not isinstance(placement, dict):
+        return
+    pairs = (("together_with", "apart_from"), ("prefer_together_with", "prefer_apart_from"))
+    for key in (key for pair in pairs for key in pair):
+        for index, other in enumerate(placement.get(key, ())):
+            if other == name:
+                problems.add(("placement", key, index), "names the workload itself", "Remove it.")
+    for together, apart in (*pairs, ("together_with", "prefer_apart_from"), ("prefer_together_with", "apart_from")):
+        for index, other in enumerate(placement.get(apart, ())):
+            if isinstance(other, str) and other in placement.get(together, ()):
+                problems.add(
+                    ("placement", apart, index),
+                    f"names {shown(other)}, which stands in {together} too",
+                    "Remove it from one of the two.",
+                )
 
 
 def _virtual_ips_are_unique(virtual_ips: tuple[Values, ...], problems: Problems) -> None:

@@ -6,7 +6,16 @@ read by these shapes, and its JSON Schema and the tables in docs/ are made from 
 """
 
 from outlive.cluster.host import Capacity
-from outlive.cluster.workload import Apart, Kind, OnIsolation, PlacementRules, Protection, VirtualIP, Workload
+from outlive.cluster.workload import (
+    Apart,
+    Kind,
+    OnAfterLimit,
+    OnIsolation,
+    PlacementRules,
+    Protection,
+    VirtualIP,
+    Workload,
+)
 
 from .guest_shape import HOT, WARM
 from .machine_shape import MACHINE
@@ -18,6 +27,11 @@ from .texts import INTERFACE, LABEL_NAME, LABEL_VALUE, VIRTUAL_IP, name_of
 MOST_VIRTUAL_IPS = 16
 
 _SCOPE = "this version runs services and virtual machines"
+
+
+def _workloads() -> ListOf:
+    return ListOf(name_of("a workload"), "names of workloads", most=32, unique=True)
+
 
 RESOURCES = Table(
     (
@@ -62,8 +76,41 @@ PLACEMENT = Table(
             PlacementRules,
             "apart",
             Choice(tuple(Apart), made=Apart),
-            "How far from it its standby is: on another `host`, or in another `site`. Under hot protection.",
-            also=("anti_affinity", "spread"),
+            "How far from it its standby is, and the workloads in `apart_from`: on another `host`, or in another "
+            "`site`.",
+            also=("distance",),
+        ),
+        Key(
+            "together_with",
+            _workloads(),
+            "Workloads on whose host it must be placed. It follows them: they are placed first, and wait for nothing.",
+            also=("with", "affinity", "colocate_with", "together"),
+        ),
+        Key(
+            "apart_from",
+            _workloads(),
+            "Workloads from which it must be placed apart, as far as `apart` says. It binds both, said in one file.",
+            also=("anti_affinity", "not_with", "away_from"),
+        ),
+        Key(
+            "prefer_together_with",
+            _workloads(),
+            "Workloads on whose host it is placed if that can be.",
+            also=("prefer_with", "preferred_affinity"),
+        ),
+        Key(
+            "prefer_apart_from",
+            _workloads(),
+            "Workloads from which it is placed apart if that can be.",
+            also=("prefer_apart", "preferred_anti_affinity"),
+        ),
+        key_of(
+            PlacementRules,
+            "group",
+            name_of("a group"),
+            "Workloads that name the same group are spread: over sites, and within these over hosts, as far as all "
+            "other rules and room allow.",
+            also=("spread", "spread_group"),
         ),
     )
 )
@@ -124,8 +171,22 @@ WORKLOAD = Table(
             Workload,
             "after",
             ListOf(name_of("a workload"), "names of workloads", unique=True),
-            "Workloads that must run before this one is started.",
+            "Workloads that must run before this one is started: all their modules ready, all their checks passed.",
             also=("depends_on", "requires", "needs", "dependencies"),
+        ),
+        key_of(
+            Workload,
+            "after_limit_s",
+            Number(1, 86400),
+            "How long it waits for them before that is told as a failure.",
+            also=("after_timeout_s", "dependency_timeout"),
+        ),
+        key_of(
+            Workload,
+            "on_after_limit",
+            Choice(tuple(OnAfterLimit), made=OnAfterLimit),
+            "What then becomes of it: it goes on to `wait`, or it is to `start` without them.",
+            also=("after_else",),
         ),
         key_of(
             Workload,
