@@ -7,12 +7,12 @@ import pty
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from outlive.cli import main
+from outlive.cli import main, simulate_seeds
 from outlive.native import outlive_command
 from outlive.sim import campaign, chance
 from outlive.sim.campaign import Outcome
@@ -59,7 +59,52 @@ def test_violations_are_in_the_object_too(capsys: pytest.CaptureFixture[str], mo
     assert main.run(["simulate", "--seeds", "2", "--json"]) == 1
     told = last_object(capsys)
     assert told["violations"] == 1
-    assert told["found"] == [{"seed": 1, "checker": "never_two", "at_s": 12.5, "text": "a acts while b still does"}]
+    wrong = {"seed": 1, "checker": "never_two", "at_s": 12.5, "text": "a acts while b still does"}
+    assert told["found"] == [wrong | {"faults": [], "planned": 0}]
+
+
+def test_what_is_shown_of_a_violation_needs_only_the_faults_that_it_takes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_seed(seed: int, hosts: int, faults_s: float = 0.0, only: Sequence[int] | None = None) -> Outcome:
+        faults = tuple(range(20) if only is None else only)
+        wrong = ("never_two", 12.5, "both") if {3, 12} <= {*faults} else ("another", 1.0, "x") if 5 in faults else None
+        return Outcome(seed, 10.0, wrong, f"{len(faults)} faults", faults, 20)
+
+    monkeypatch.setattr(campaign, "run_seed", run_seed)
+    assert main.run(["simulate", "--seeds", "1", "--first-seed", "270", "--jobs", "1", "--json"]) == 1
+    found, told = capsys.readouterr()
+    assert json.loads(found.splitlines()[-1])["found"][0]["faults"] == [3, 12]
+    assert "2 faults\nAgain: outlive simulate --seed 270 --hosts 5 --faults 3,12" in told
+
+
+def test_one_seed_is_run_with_only_the_faults_that_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["simulate", "--seed", "4", "--hosts", "3", "--faults", "0"]) == 0
+    assert " world" in capsys.readouterr().out
+    assert main.run(["simulate", "--seed", "4", "--hosts", "3", "--faults", "999"]) == 2
+    assert "has no fault 999" in capsys.readouterr().err
+
+
+def test_a_campaign_goes_on_where_its_log_ends(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ran: list[range] = []
+
+    def run(first: int, count: int, hosts: int, jobs: int) -> Iterator[Outcome]:
+        ran.append(range(first, first + count))
+        if len(ran) == 2:
+            raise KeyboardInterrupt
+        return broken_seed(first, count, hosts, jobs) if first == 0 else (Outcome(first, 10.0) for _ in range(count))
+
+    monkeypatch.setattr(campaign, "run_seeds", run)
+    monkeypatch.setattr(simulate_seeds, "PIECE_SEEDS", 4)
+    words = ["simulate", "--seeds", "10", "--hosts", "3", "--log", str(tmp_path / "log")]
+    assert main.run(words) == 130
+    assert main.run(words) == 1
+    assert ran == [range(4), range(4, 8), range(4, 8), range(8, 10)]
+    assert "10 seeds of 3 hosts in 3 pieces" in capsys.readouterr().out
+    assert main.run([*words, "--json"]) == 1
+    assert (len(ran), last_object(capsys)["broken"]) == (4, [1, 3])
 
 
 def test_hours_are_filled_with_seeds(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +126,17 @@ def test_one_seed_shows_its_timeline(capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.parametrize(
-    "words", [["--seeds", "2", "--seed", "1"], ["--seeds", "0"], ["--hours", "0"], ["--accept"], ["--jobs", "many"]]
+    "words",
+    [
+        ["--seeds", "2", "--seed", "1"],
+        ["--seeds", "0"],
+        ["--hours", "0"],
+        ["--accept"],
+        ["--jobs", "many"],
+        ["--faults", "1"],
+        ["--seed", "1", "--faults", "one"],
+        ["--seed", "1", "--log", "x"],
+    ],
 )
 def test_what_makes_no_sense_is_usage(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
     assert main.run(["simulate", *words]) == 2

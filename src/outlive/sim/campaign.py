@@ -8,59 +8,96 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from random import Random
 
+from outlive.errors import UsageInvalid
+
 from .chance import FAULTS_S, draw
 from .faults import Fault
 from .setup import Setup
+from .shrink import shrink
 from .timeline import written
-from .world import Result, World
+from .world import World
 
 CHUNK = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one seed. violation: (checker, at_s, text), None if all held; told: its faults and timeline."""
+    """What came of one seed. violation: (checker, at_s, text), None if all held; told: its faults and timeline.
+
+    faults: the numbers of those that were done, of `planned` that its plan has.
+    """
 
     seed: int
     simulated_s: float
     violation: tuple[str, float, str] | None = None
     told: str = ""
+    faults: tuple[int, ...] = ()
+    planned: int = 0
 
 
-def world(seed: int, hosts: int, faults_s: float = FAULTS_S) -> tuple[World, Setup, tuple[Fault, ...]]:
-    """The world of a seed, before its first moment."""
+def world(
+    seed: int, hosts: int, faults_s: float = FAULTS_S, only: Sequence[int] | None = None
+) -> tuple[World, Setup, tuple[Fault, ...]]:
+    """The world of a seed, before its first moment. only: the numbers of the faults to do, from 0; None: all.
+
+    Raises UsageInvalid for a number that no fault of this seed has.
+    """
     random = Random(seed)
     setup, faults = draw(random, hosts, faults_s)
+    if only is not None:
+        beyond = [number for number in only if not 0 <= number < len(faults)]
+        if beyond:
+            raise UsageInvalid(f"Seed {seed} of {hosts} hosts has no fault {beyond[0]}; the last is {len(faults) - 1}.")
+        faults = tuple(faults[number] for number in sorted(set(only)))
     return World(setup, faults, random), setup, faults
 
 
-def run_seed(seed: int, hosts: int, faults_s: float = FAULTS_S) -> Outcome:
-    """Run one seed to its end or its first violation."""
-    there, _, faults = world(seed, hosts, faults_s)
+def run_seed(seed: int, hosts: int, faults_s: float = FAULTS_S, only: Sequence[int] | None = None) -> Outcome:
+    """Run one seed to its end or its first violation, with all its faults or only those of these numbers."""
+    there, _, faults = world(seed, hosts, faults_s, only)
     result = there.run()
     if result.violation is None:
         return Outcome(seed, result.simulated_s)
     wrong = result.violation
-    return Outcome(
-        seed, result.simulated_s, (wrong.checker, wrong.at_s, wrong.text), _told(seed, hosts, faults, result)
-    )
-
-
-def _told(seed: int, hosts: int, faults: tuple[Fault, ...], result: Result) -> str:
-    wrong = result.violation
-    assert wrong is not None
-    return "\n".join(
+    numbers = tuple(range(len(faults))) if only is None else tuple(sorted(set(only)))
+    planned = len(faults) if only is None else len(draw(Random(seed), hosts, faults_s)[1])
+    told = "\n".join(
         (
             f"seed {seed}, {hosts} hosts: {wrong.checker} at {wrong.at_s:.3f} s: {wrong.text}",
-            f"{len(faults)} faults were planned. What happened, times in seconds, `<-` names the cause:",
+            f"{len(faults)} of its {planned} faults were planned:",
+            *(f"  {number:3}  {fault}" for number, fault in zip(numbers, faults, strict=True)),
+            "What happened, times in seconds, `<-` names the cause:",
             written(result.timeline.entries),
         )
     )
+    violation = (wrong.checker, wrong.at_s, wrong.text)
+    return Outcome(seed, result.simulated_s, violation, told, numbers, planned)
+
+
+def smallest(
+    broken: Outcome, hosts: int, faults_s: float = FAULTS_S, tried: Callable[[int, int], None] = lambda *_: None
+) -> Outcome:
+    """The same seed with as few of its faults as break the same rule. tried: told how many were run, and are left."""
+    assert broken.violation is not None
+    best, runs = broken, 0
+
+    def breaks(places: Sequence[int]) -> bool:
+        nonlocal best, runs
+        runs += 1
+        found = run_seed(broken.seed, hosts, faults_s, [broken.faults[place] for place in places])
+        same = found.violation is not None and found.violation[0] == broken.violation[0]  # type: ignore[index]
+        if same:
+            best = found
+        tried(runs, len(best.faults))
+        return same
+
+    shrink(len(broken.faults), breaks)
+    return best
 
 
 def run_seeds(first: int, count: int, hosts: int, jobs: int, faults_s: float = FAULTS_S) -> Iterator[Outcome]:
