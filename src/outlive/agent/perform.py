@@ -83,6 +83,8 @@ class Performer:
                 means.journal.save(journal)
             case do.WriteProtected(workloads=workloads):
                 means.storage.write_protected(listed(self._host, self._mirror().revision, workloads))
+            case do.KeepPackages():
+                pass  # nothing names packages to keep yet
             case do.SetDeadline(deadline_at=deadline_at):
                 means.holdings.set_deadline(deadline_at)
             case do.GrantLease(ttl_s=ttl_s):

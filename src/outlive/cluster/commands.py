@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from .heartbeat import Heartbeat, ModuleTable
+from .pushed import Pinned
 from .records import EventRecord, Stage
 from .transaction import Transaction
 from .workload import Workload
@@ -35,6 +36,9 @@ class Act(StrEnum):
     MOVED = "moved"
     STANDBY = "standby"
     CHECKPOINT = "checkpoint"
+    PACKAGE = "package"
+    DEPOT = "depot"
+    ROLLOUT = "rollout"
 
 
 class Role(StrEnum):
@@ -125,8 +129,9 @@ class SetDeadline:
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """Make ready to act for a workload: guard, run lock, data folder, virtual IPs → Prepared or PrepareFailed.
+    """Make ready to act for a workload: package, guard, run lock, data, virtual IPs → Prepared or PrepareFailed.
 
+    Getting and installing its package is told step by step → PackageStep.
     resume_at: the checkpoint that a warm virtual machine is to be resumed from at its first start; '': the newest.
     """
 
@@ -267,6 +272,26 @@ class TakeCheckpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptPackage:
+    """A package that a host's depot shall have. holders: the other hosts that say they have it, the best first."""
+
+    pinned: Pinned
+    holders: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KeepPackages:
+    """Have these in the depot: fetch what is not there, verify it → PackagesHeld, at each change.
+
+    free: NAME@VERSION of what need not be kept any more, if it is there and nothing installed here comes from it.
+    Told again with another set, only the newest counts.
+    """
+
+    kept: tuple[KeptPackage, ...]
+    free: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """A workload that this host has begun, as its journal keeps it.
 
@@ -345,6 +370,7 @@ Command = (
     | HandOver
     | MigrateTo
     | TakeCheckpoint
+    | KeepPackages
     | SaveJournal
     | WriteProtected
     | RecordEvent

@@ -167,7 +167,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class PrepareFailed:
-    """step: guard, lock, data, address…; the agent has undone what it had done before the failing step."""
+    """step: package, guard, lock, data, address…; the agent has undone what it had done before the failing step."""
 
     at: float
     workload: str
@@ -333,6 +333,27 @@ class CheckpointEnded:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class PackageStep:
+    """Getting a workload's package ready has come a step further. step: fetching, verified, installing, installed."""
+
+    at: float
+    workload: str
+    generation: int
+    package: str
+    step: str
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PackagesHeld:
+    """What is whole in this host's depot now: NAME@VERSION → id; troubles: why what is wanted is not there."""
+
+    at: float
+    holds: dict[str, str]
+    troubles: dict[str, str]
+
+
 Event = (
     AgentStarted
     | Tick
@@ -366,4 +387,6 @@ Event = (
     | Migrated
     | MigrationFailed
     | CheckpointEnded
+    | PackageStep
+    | PackagesHeld
 )

@@ -17,6 +17,7 @@ from . import records as rec
 from .host import Host
 from .overlay import Network
 from .policies import Policies
+from .pushed import DepotRecord, PackageRecord
 from .transaction import Delete, KeyValue
 
 T = TypeVar("T")
@@ -70,6 +71,8 @@ class Mirror:
     networks: "Map[str, Entry[Network]]" = Map()
     maintenance: "Map[str, Entry[rec.MaintenanceRecord]]" = Map()
     policies: Entry[Policies] = Entry(Policies(), 0, 0)
+    packages: "Map[str, Entry[PackageRecord]]" = Map()
+    depots: "Map[str, Entry[DepotRecord]]" = Map()
     bad: "Map[str, tuple[int, str]]" = Map()
     lost: "Map[str, rec.PlacementRecord]" = Map()
 
@@ -94,6 +97,8 @@ _ROOMS: dict[str, str] = {
     rec.OPERATIONS: "operations",
     rec.NETWORKS: "networks",
     rec.MAINTENANCE: "maintenance",
+    rec.PACKAGES: "packages",
+    rec.DEPOTS: "depots",
 }
 
 

@@ -17,6 +17,7 @@ from .machine_rules import machine_problem
 from .overlay import Network, problem_with
 from .policies import Policies
 from .policies import problem_with as problem_with_policies
+from .pushed import DepotRecord, PackageRecord, package_problem, use_problem
 from .timing import Timing
 from .workload import Workload, start_order
 
@@ -35,6 +36,8 @@ VERDICTS = "verdicts/"
 OPERATIONS = "operations/"
 NETWORKS = "networks/"
 MAINTENANCE = "maintenance/"
+PACKAGES = "packages/"
+DEPOTS = "depots/"
 EVENTS = "events/"
 
 
@@ -141,17 +144,49 @@ class LeaderRecord:
     host: str
 
 
+class RolloutState(StrEnum):
+    """How far a change of a workload's package has come.
+
+    WAITING: for its turn, or for its host to have it.  TRIAL: it runs, or is to, and is watched.  DONE: it was found
+    good.  BACK: it was given up, and the one before is back.  HALTED: it was not begun, since it failed elsewhere.
+    """
+
+    WAITING = "waiting"
+    TRIAL = "trial"
+    DONE = "done"
+    BACK = "back"
+    HALTED = "halted"
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A change of a workload's package: what it is with `WorkloadRecord.workload` (`rollout` decides).
+
+    other: WAITING, HALTED: the workload as it is to be; TRIAL, DONE: as it was before; BACK: as it was tried.
+    version: of the record when the trial began.  generation: of the placement then.
+    because: the event that recorded the user's wish.
+    """
+
+    state: RolloutState
+    other: Workload
+    version: int = 0
+    generation: int = 0
+    reason: str = ""
+    because: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class WorkloadRecord:
     """A workload as the user applied it. version: grows when the workload changes, not with `desired`.
 
-    because: the event that recorded the user's wish.
+    rollout: the last change of its package.  because: the event that recorded the user's wish.
     """
 
     workload: Workload
     desired: Desired = Desired.RUNNING
     version: int = 1
     because: str = ""
+    rollout: Rollout | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +359,8 @@ Record = (
     | Network
     | Policies
     | MaintenanceRecord
+    | PackageRecord
+    | DepotRecord
 )
 
 _KINDS: tuple[tuple[str, type], ...] = (
@@ -338,6 +375,8 @@ _KINDS: tuple[tuple[str, type], ...] = (
     (EVENTS, EventRecord),
     (NETWORKS, Network),
     (MAINTENANCE, MaintenanceRecord),
+    (PACKAGES, PackageRecord),
+    (DEPOTS, DepotRecord),
 )
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {prefix: msgspec.json.Decoder(kind) for prefix, kind in _KINDS}
 _DECODERS[CLUSTER] = msgspec.json.Decoder(ClusterRecord)
@@ -367,7 +406,7 @@ def encode(record: Record) -> bytes:
 
 
 def name_in(key: str) -> str:
-    """The last part of a key: the host's, workload's, network's, operation's or event's name."""
+    """The last part of a key: the host's, workload's, network's, package's, operation's or event's name."""
     return key.rpartition("/")[2]
 
 
@@ -387,7 +426,7 @@ def decode(key: str, value: bytes) -> Record | None:
     named = _named(record)
     if named is not None and prefix + named != key:
         raise BadRecord(key, f"it holds the record of {named!r}")
-    if isinstance(record, WorkloadRecord) and (problem := _unusable(record.workload)):
+    if isinstance(record, WorkloadRecord) and (problem := _unusable(record.workload) or _bad_rollout(record)):
         raise BadRecord(key, problem)
     if isinstance(record, PlacementRecord) and (problem := _impossible(record)):
         raise BadRecord(key, problem)
@@ -397,7 +436,19 @@ def decode(key: str, value: bytes) -> Record | None:
         raise BadRecord(key, problem)
     if isinstance(record, Policies) and (problem := problem_with_policies(record)):
         raise BadRecord(key, problem)
+    if isinstance(record, PackageRecord) and (problem := package_problem(record)):
+        raise BadRecord(key, problem)
     return record
+
+
+def _bad_rollout(record: WorkloadRecord) -> str:
+    """Why it could not be brought to the other version, or back; '' for nothing."""
+    rollout = record.rollout
+    if rollout is None:
+        return ""
+    if rollout.other.name != record.workload.name:
+        return f"its change is one of {rollout.other.name[:80]!r}"
+    return _unusable(rollout.other)
 
 
 def _impossible(placed: PlacementRecord) -> str:
@@ -441,6 +492,8 @@ def _unusable(workload: Workload) -> str:
         start_order(workload.modules)
     except ValueError as cycle:
         return f"its modules wait for each other: {cycle}"
+    if workload.package is not None and (problem := use_problem(workload.package)):
+        return problem
     return machine_problem(workload)
 
 
@@ -448,8 +501,10 @@ def _named(record: Record) -> str | None:
     match record:
         case Host(name=name) | Network(name=name):
             return name
-        case ClaimRecord(host=name) | VerdictRecord(host=name) | MaintenanceRecord(host=name):
+        case ClaimRecord(host=name) | VerdictRecord(host=name) | MaintenanceRecord(host=name) | DepotRecord(host=name):
             return name
+        case PackageRecord():
+            return record.key
         case WorkloadRecord(workload=workload):
             return workload.name
         case PlacementRecord(workload=name) | ReportRecord(workload=name) | StandbyRecord(workload=name):

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from .host import Capacity
 from .machine import LOCAL, HotPolicy, Machine, WarmPolicy
+from .pushed import PackageUse
 
 
 class Kind(StrEnum):
@@ -105,7 +106,8 @@ class Limits:
 class Module:
     """One program of a workload, supervised on its own.
 
-    command, environment values and working_folder may hold {data}, {address}, {host}, {workload}, {generation}.
+    command, environment values and working_folder may hold {data}, {address}, {host}, {workload}, {generation} and
+    {package}.  command (): as the workload's package says.
     after: modules that must be running before this one starts.
     """
 
@@ -154,6 +156,18 @@ class PlacementRules:
 
 
 @dataclass(frozen=True, slots=True)
+class UpgradePolicy:
+    """When another version of its package counts as good, in seconds.
+
+    healthy_within_s: how long it may take from its start until all its modules run; watch_s: how long they must then go
+    on without a failure. A version that does not is given up for the one before.
+    """
+
+    healthy_within_s: float = 60.0
+    watch_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
 class Workload:
     """All that a cluster needs to know to keep a service or a virtual machine running somewhere.
 
@@ -162,6 +176,7 @@ class Workload:
     after: names of workloads that must run before this one is started; after_limit_s: how long that may take before
     it is told loudly, and on_after_limit, what then becomes of this one.
     machine: for kind vm, and for that alone; its modules are then the one of `machine.MODULE`.
+    package: what is installed for it before it starts; upgrade: how a change of that is judged.
     """
 
     name: str
@@ -180,6 +195,8 @@ class Workload:
     after: tuple[str, ...] = ()
     after_limit_s: float = 120.0
     on_after_limit: OnAfterLimit = OnAfterLimit.WAIT
+    package: PackageUse | None = None
+    upgrade: UpgradePolicy = UpgradePolicy()
 
     @property
     def is_hot(self) -> bool:
