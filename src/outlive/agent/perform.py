@@ -93,6 +93,10 @@ class Performer:
                 self._tasks.create_task(self._keep_alive(lease))
             case do.Transact():
                 self._tasks.create_task(self._transact(command, means.journal.handed, answer))
+            case do.Fence(host=host, number=number):
+                answer(ev.Fenced(self._clock(), host, number, proven=False, said="this agent has no such method"))
+            case do.CallOffFence():
+                pass
             case _:
                 means.holdings.begin(command, means.journal.handed)
 

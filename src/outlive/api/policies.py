@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from outlive.cluster import records as rec
+from outlive.cluster.fence import EndProof
 from outlive.cluster.policies import MOST_TEXT, AdmissionMode, Freeze, Policies, problem_with, told
 from outlive.cluster.transaction import Put, Transaction, unchanged
 from outlive.errors import UsageInvalid
@@ -38,6 +39,7 @@ class _Policies(msgspec.Struct, forbid_unknown_fields=True):
     begin_within_s: float | None = None
     host_deaths: int | None = None
     host_deaths_minutes: float | None = None
+    proof_of_end: EndProof | None = None
 
 
 class _Freeze(msgspec.Struct, forbid_unknown_fields=True):

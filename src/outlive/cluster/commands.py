@@ -8,6 +8,7 @@ step are begun in their order.
 from dataclasses import dataclass
 from enum import StrEnum
 
+from .fence import Unfinished
 from .heartbeat import Heartbeat, ModuleTable
 from .pushed import Pinned
 from .records import EventRecord, Stage
@@ -39,6 +40,7 @@ class Act(StrEnum):
     PACKAGE = "package"
     DEPOT = "depot"
     ROLLOUT = "rollout"
+    FENCE = "fence"
 
 
 class Role(StrEnum):
@@ -342,6 +344,30 @@ class WriteProtected:
 
 
 @dataclass(frozen=True, slots=True)
+class Fence:
+    """Try one method on a host that has ended as far as can be told → Fenced, always, unless it is called off.
+
+    claim: the incarnation of the host's claim that is accused; a host that holds a newer one is left alone.
+    number: names this try.  workloads: those that wait for the proof.
+    """
+
+    host: str
+    claim: int
+    method: str
+    number: int
+    workloads: tuple[Unfinished, ...]
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallOffFence:
+    """Leave the host alone: end the try under way, if there is any. Nothing is answered."""
+
+    host: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class RecordEvent:
     """Keep what happened, for `outlive events` and `outlive why`."""
 
@@ -373,5 +399,7 @@ Command = (
     | KeepPackages
     | SaveJournal
     | WriteProtected
+    | Fence
+    | CallOffFence
     | RecordEvent
 )

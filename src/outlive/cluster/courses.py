@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from immutables import Map
 
-from . import pairs, placing
+from . import fencing, pairs, placing
 from . import records as rec
 from .commands import Act
 from .failover import Proof, Wait, proof_of_end
@@ -69,7 +69,8 @@ def _look(turn: Turn, name: str) -> bool:
     if placed.record.host not in mirror.hosts:
         verdict = rec.Verdict.DEAD
     signs = turn.state.signs.get(placed.record.host, Signs())
-    end = proof_of_end(placed.record, mirror, signs, verdict, turn.state.timing, turn.state.at)
+    freed = turn.state.freed.get(name) == placed.record.generation
+    end = proof_of_end(placed.record, mirror, signs, verdict, turn.state.timing, turn.state.at, freed=freed)
     if isinstance(end, Proof):
         return _ended(turn, wanted, placed, end, verdict)
     return _standing(turn, wanted, placed, end, verdict, signs)
@@ -191,7 +192,7 @@ def _cause_of_end(turn: Turn, record: rec.PlacementRecord, verdict: rec.Verdict)
     if report is not None and report.record.generation == record.generation and report.record.stage in rec.FINAL:
         return report.record.because
     if verdict is not rec.Verdict.ALIVE and record.host is not None:
-        return turn.state.verdict_causes.get(record.host, record.because)
+        return fencing.cause_of_wait(turn, record.host) or record.because
     return record.because
 
 
@@ -227,6 +228,8 @@ def _standing(
     course = turn.course(name)
     if record.order is rec.Order.STOP:
         _force(turn, record)
+        if wait.unfenced:
+            placing.wait(turn, name, wait.reason, "failover.waiting", fencing.cause_of_wait(turn, record.host or ""))
         return False
     if wanted is None or wanted.record.desired is not rec.Desired.RUNNING:
         because = wanted.record.because if wanted else ""
@@ -237,9 +240,7 @@ def _standing(
         return False
     if verdict is not rec.Verdict.ALIVE or not _claim_stands(turn, record):
         if wait.reason and verdict is not rec.Verdict.SUSPECT:
-            placing.wait(
-                turn, name, wait.reason, "failover.waiting", turn.state.verdict_causes.get(record.host or "", "")
-            )
+            placing.wait(turn, name, wait.reason, "failover.waiting", fencing.cause_of_wait(turn, record.host or ""))
         return False
     if course.waiting:
         turn.set_course(name, waiting="", cause="")

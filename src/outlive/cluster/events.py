@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from .commands import Journal, Purpose, Role
+from .fence import FenceMethod
 from .heartbeat import Heartbeat, ModuleStatus, ModuleTable
 from .mirror import Mirror
 
@@ -27,7 +28,8 @@ class AgentStarted:
     alive: those workloads of the journal whose programs still run under the guard, with their modules' statuses;
     everything else that was left has been cleared away by the agent. guard_deadline_at: what the guard holds.
     A standby is alive when its communication manager is, under the journal's generation or the one after it; its
-    statuses do not matter. What each communication manager has to say is told again as events after this one.
+    statuses do not matter. fencing: the ways that this agent has to fence hosts, in the order in which they are to be
+    tried. What each communication manager has to say is told again as events after this one.
     """
 
     at: float
@@ -36,6 +38,7 @@ class AgentStarted:
     alive: dict[str, dict[str, ModuleStatus]]
     guard_deadline_at: float
     mirror: Mirror
+    fencing: tuple[FenceMethod, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,6 +357,22 @@ class PackagesHeld:
     troubles: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """A try of a fence method has ended.
+
+    proven: the host is certainly off.  freed: workloads of which it is certain that nobody acts for them.
+    said:   what the method said, for people; secrets are blotted out.
+    """
+
+    at: float
+    host: str
+    number: int
+    proven: bool
+    freed: tuple[str, ...] = ()
+    said: str = ""
+
+
 Event = (
     AgentStarted
     | Tick
@@ -389,4 +408,5 @@ Event = (
     | CheckpointEnded
     | PackageStep
     | PackagesHeld
+    | Fenced
 )

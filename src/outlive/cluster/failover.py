@@ -6,10 +6,11 @@ When in doubt the answer is to wait, and it says for what.
 
 from dataclasses import dataclass
 
+from .fence import BY_HAND, EndProof, FenceState
 from .heartbeat import ModuleStatus
 from .lease import surely_over_at
 from .mirror import Mirror
-from .records import FINAL, PlacementRecord, ReportRecord, Stage, Verdict
+from .records import FINAL, POLICIES, FenceRecord, PlacementRecord, ReportRecord, Stage, Verdict
 from .signs import Signs, is_fresh, statuses
 from .timing import Timing
 
@@ -24,22 +25,31 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Not proven; `until_at` on the leader's clock when that is known."""
+    """Not proven; `until_at` on the leader's clock when that is known. unfenced: nothing but the fence is missing."""
 
     reason: str
     until_at: float | None = None
+    unfenced: bool = False
 
 
 def proof_of_end(
-    placed: PlacementRecord, mirror: Mirror, signs: Signs, verdict: Verdict, timing: Timing, at: float
+    placed: PlacementRecord,
+    mirror: Mirror,
+    signs: Signs,
+    verdict: Verdict,
+    timing: Timing,
+    at: float,
+    *,
+    freed: bool = False,
 ) -> Proof | Wait:
     """Say whether `placed.host` has certainly stopped acting at `placed.generation`, and why.
 
     In this order: the host's own final report; its heartbeat or slot that calls every module stopped; the certain end
     of its claim, unless the host is cut off or was heard lately saying otherwise (DESIGN: a cut-off host's
-    workload is started elsewhere only once its slot says it has stopped).
+    workload is started elsewhere only once its slot says it has stopped). A cluster whose policy asks for a fence
+    takes the claim's end only together with a proof that the host is off, or that this workload's run lock was taken.
 
-    at: seconds on the leader's clock. Raises nothing.
+    at: seconds on the leader's clock.  freed: its run lock was taken from `placed.host`. Raises nothing.
     """
     host = placed.host
     if host is None:
@@ -60,7 +70,56 @@ def proof_of_end(
         return Wait(f"{host} is {verdict}, and its slot does not say that it stopped")
     if said and is_fresh(signs, timing, at):
         return Wait(f"{host} still says that it runs, after its claim ended")
-    return Proof(f"the claim of {host} has ended for certain")
+    if not needs_fence(mirror):
+        return Proof(f"the claim of {host} has ended for certain")
+    if freed:
+        return Proof(f"the claim of {host} has ended, and its run lock was taken")
+    fence = mirror.fences.get(host)
+    if fence is not None and is_proven(mirror, host, placed.claim):
+        return Proof(f"the claim of {host} has ended, and {_who_says(fence.record)} that it is off")
+    if said == {} and came_back(signs, placed.claim, timing, at):
+        return Proof(f"{host} came back, and has nothing of it")
+    return Wait(unfenced(host, verdict, fence.record if fence is not None else None, placed.claim), unfenced=True)
+
+
+def needs_fence(mirror: Mirror) -> bool:
+    """Whether this cluster holds a silent host to be ended only with a proof by a fence.
+
+    Policies that nobody can read, and nobody remembers, may have asked for it.
+    """
+    policies = mirror.policies
+    unknown = POLICIES in mirror.bad and policies.mod_revision == 0
+    return unknown or policies.record.proof_of_end is EndProof.FENCE
+
+
+def is_proven(mirror: Mirror, host: str, claim: int) -> bool:
+    """Whether it is on record that the host, at this incarnation, is off."""
+    fence = mirror.fences.get(host)
+    return fence is not None and fence.record.state is FenceState.PROVEN and fence.record.claim >= claim
+
+
+def came_back(signs: Signs, claim: int, timing: Timing, at: float) -> bool:
+    """Whether the host speaks now under a newer claim: it has cleared away before what it was not told to keep."""
+    newest = signs.newest()
+    return newest is not None and newest.claim > claim and is_fresh(signs, timing, at)
+
+
+def unfenced(host: str, verdict: Verdict, fence: FenceRecord | None, claim: int) -> str:
+    """The sentence for who waits for a fence: how far that is, and what a person can do."""
+    if verdict is not Verdict.DEAD:
+        return f"{host} is {verdict}, and nothing has proven yet that it ended"
+    if fence is None or fence.claim < claim or fence.state is not FenceState.FAILED:
+        return f"{host} is dead, and is being fenced"
+    return f"{host} is dead, but could not be fenced ({fence.reason}); once you know that it is off: {confirm(host)}"
+
+
+def _who_says(fence: FenceRecord) -> str:
+    return f"{fence.by} said" if fence.method == BY_HAND else f"the fence method {fence.method} has proven"
+
+
+def confirm(host: str) -> str:
+    """The command by which a person says that a host is off."""
+    return f"outlive confirm-dead {host}"
 
 
 def _is_final(report: ReportRecord, placed: PlacementRecord) -> bool:

@@ -7,12 +7,13 @@ transactions that hold only while it leads; who was replaced unaware can do no h
 
 from immutables import Map
 
-from . import courses, judging, operations
+from . import courses, fencing, judging, operations
 from . import records as rec
 from .commands import Act, Command, WriteProtected
 from .events import (
     AgentStarted,
     Event,
+    Fenced,
     GuardLost,
     GuardReady,
     HeartbeatReceived,
@@ -67,8 +68,10 @@ def step(state: LeaderState, event: Event) -> tuple[LeaderState, tuple[Command, 
             _fit(turn, unguarded="")
         case Transacted():
             _transacted(turn, event)
+        case Fenced():
+            fencing.ended(turn, event)
         case AgentStarted():
-            turn.set(run=event.run, mirror=event.mirror, listening_since=event.at)
+            turn.set(run=event.run, mirror=event.mirror, listening_since=event.at, methods=event.fencing)
             _notice_office(turn)
         case _:
             pass
@@ -111,6 +114,7 @@ def _tick(turn: Turn) -> None:
         turn.set(looked_at=state.at, in_flight=Map(in_flight), settling=Map(settling), meant=Map(meant))
         turn.set(followed=Map(followed))
         judging.end_silent_claims(turn)
+        fencing.tend(turn)
         operations.advance_all(turn)
         courses.advance(turn, sorted({*state.mirror.workloads, *state.mirror.placements, *state.mirror.lost}))
     else:
@@ -128,8 +132,13 @@ def _store_moved(turn: Turn, event: StoreMoved) -> None:
     turn.set(mirror=event.mirror)
     _notice_office(turn)
     _campaign(turn)
-    if not in_office(turn.state) or event.changed is None or _is_unfit(turn):
+    if not in_office(turn.state):
         return
+    fencing.claims_moved(turn)
+    if event.changed is None or _is_unfit(turn):
+        return
+    if any(key.startswith(rec.FENCES) for key in event.changed):
+        turn.set(looked_at=0.0)
     watched = (rec.WORKLOADS, rec.PLACEMENTS, rec.REPORTS, rec.STANDBYS)
     if any(key.startswith((rec.OPERATIONS, *watched)) for key in event.changed):
         operations.advance_all(turn)
@@ -154,6 +163,7 @@ def _notice_office(turn: Turn) -> None:
             followed=Map(),
             restless=frozenset(),
         )
+        fencing.leave_office(turn)
         turn.note("leader.deposed", host=state.me)
 
 

@@ -12,6 +12,7 @@ from immutables import Map
 
 from . import records as rec
 from .commands import Act
+from .fence import FenceMethod, Pursuit
 from .host import Capacity
 from .mirror import Mirror
 from .placement import usage
@@ -66,6 +67,8 @@ class LeaderState(msgspec.Struct, frozen=True):
     isolated, unguarded: why this host must not lead; empty: it may.
     restless: workloads to look at on every tick. meant: where workloads were just placed that the mirror may not show;
     followed: the same of their standbys.
+    methods: the ways to fence that this host's agent has. pursuits: hosts that are being fenced; tries: how many were
+    begun. freed: workload → the generation whose run lock was taken from its host.
     """
 
     me: str
@@ -92,6 +95,10 @@ class LeaderState(msgspec.Struct, frozen=True):
     restless: frozenset[str] = frozenset()
     protected: tuple[tuple[str, int, str], ...] = ()
     protected_at: float = 0.0
+    methods: tuple[FenceMethod, ...] = ()
+    pursuits: "Map[str, Pursuit]" = Map()
+    tries: int = 0
+    freed: "Map[str, int]" = Map()
 
 
 class Turn(BaseTurn[LeaderState]):

@@ -73,6 +73,7 @@ class Mirror:
     policies: Entry[Policies] = Entry(Policies(), 0, 0)
     packages: "Map[str, Entry[PackageRecord]]" = Map()
     depots: "Map[str, Entry[DepotRecord]]" = Map()
+    fences: "Map[str, Entry[rec.FenceRecord]]" = Map()
     bad: "Map[str, tuple[int, str]]" = Map()
     lost: "Map[str, rec.PlacementRecord]" = Map()
 
@@ -99,6 +100,7 @@ _ROOMS: dict[str, str] = {
     rec.MAINTENANCE: "maintenance",
     rec.PACKAGES: "packages",
     rec.DEPOTS: "depots",
+    rec.FENCES: "fences",
 }
 
 

@@ -1,8 +1,8 @@
 """What operators want of the cluster as a whole: one record in the store under `policies`, with defaults without one.
 
 Here are the values, what can be among them, and how a person names them (`admission.mode=refuse`). What follows from
-each is decided where it matters: `courses` and `placing` (when), `placement` (where). No policy touches what *never
-two* rests on; those times are in `timing`.
+each is decided where it matters: `courses` and `placing` (when), `placement` (where). No policy weakens what *never
+two* rests on: its times are in `timing`, and `proof_of_end` can only ask for more.
 """
 
 import math
@@ -11,6 +11,8 @@ from enum import StrEnum
 from typing import Any
 
 from outlive.errors import UsageInvalid
+
+from .fence import EndProof
 
 MOST_RETRIES = 20
 MOST_MINUTES = 7 * 24 * 60.0
@@ -57,6 +59,7 @@ class Policies:
     begin_within_s:    how long a host that lives may take to begin what it was told to.
     host_deaths, host_deaths_minutes: a workload during which so many hosts died in a row, each within so many minutes
                        of its start there, is suspected of killing them, and waits as one that failed; 0: never.
+    proof_of_end:      what it takes to call a silent host ended.
     frozen:            None: the cluster acts by itself.
     """
 
@@ -67,6 +70,7 @@ class Policies:
     begin_within_s: float = 60.0
     host_deaths: int = 3
     host_deaths_minutes: float = 10.0
+    proof_of_end: EndProof = EndProof.CLAIM
     frozen: Freeze | None = None
 
     def retry_after_s(self, failures: int) -> float:
@@ -107,6 +111,7 @@ KEYS: dict[str, str] = {
     "begin_within_s": "how long a living host may take to begin what it was told to",
     "host_deaths": "after how many deaths of its hosts a workload is suspected; 0: never",
     "host_deaths_minutes": "how long a workload has to run for its host's death to be no sign against it",
+    "proof_of_end": "what it takes to call a silent host ended: claim, or fence, which wants a proof besides",
 }
 """What `outlive policy set` knows, and what each is for."""
 
@@ -147,6 +152,8 @@ def _read(key: str, text: str) -> Any:
     try:
         if key == "admission.mode":
             return AdmissionMode(text)
+        if key == "proof_of_end":
+            return EndProof(text)
         if key == "retry_minutes":
             return tuple(float(each) for each in text.split(",") if each.strip())
         return float(text) if key.endswith(("_s", "_minutes")) else int(text)

@@ -12,6 +12,7 @@ import msgspec
 
 from outlive.errors import OutliveError
 
+from .fence import FenceState
 from .host import NAME, Host
 from .machine_rules import machine_problem
 from .overlay import Network, problem_with
@@ -38,6 +39,7 @@ NETWORKS = "networks/"
 MAINTENANCE = "maintenance/"
 PACKAGES = "packages/"
 DEPOTS = "depots/"
+FENCES = "fences/"
 EVENTS = "events/"
 
 
@@ -279,6 +281,24 @@ class VerdictRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class FenceRecord:
+    """How far the fencing of a host is, or the proof that it has ended.
+
+    claim:  the incarnation of its claim that this is about, and all before it.
+    method: what is being tried, or what proved it.  by: the leader, or the person whose word it is.
+    reason: what the method said last.
+    """
+
+    host: str
+    claim: int
+    state: FenceState
+    method: str = ""
+    by: str = ""
+    reason: str = ""
+    because: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class OperationRecord:
     """A long action that an operator asked for; the leader carries it out and notes how far it is.
 
@@ -361,6 +381,7 @@ Record = (
     | MaintenanceRecord
     | PackageRecord
     | DepotRecord
+    | FenceRecord
 )
 
 _KINDS: tuple[tuple[str, type], ...] = (
@@ -377,6 +398,7 @@ _KINDS: tuple[tuple[str, type], ...] = (
     (MAINTENANCE, MaintenanceRecord),
     (PACKAGES, PackageRecord),
     (DEPOTS, DepotRecord),
+    (FENCES, FenceRecord),
 )
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {prefix: msgspec.json.Decoder(kind) for prefix, kind in _KINDS}
 _DECODERS[CLUSTER] = msgspec.json.Decoder(ClusterRecord)
@@ -502,6 +524,7 @@ def _named(record: Record) -> str | None:
         case Host(name=name) | Network(name=name):
             return name
         case ClaimRecord(host=name) | VerdictRecord(host=name) | MaintenanceRecord(host=name) | DepotRecord(host=name):
+        case ClaimRecord(host=name) | VerdictRecord(host=name) | MaintenanceRecord(host=name) | FenceRecord(host=name):
             return name
         case PackageRecord():
             return record.key

@@ -7,7 +7,7 @@ their heartbeats. As long as one of them may act and does not say, nothing is de
 
 from immutables import Map
 
-from .failover import Wait
+from .failover import Wait, is_proven, needs_fence
 from .generation import first_generation
 from .heartbeat import ModuleStatus
 from .lease import surely_over
@@ -52,8 +52,10 @@ def recovered(
             holders.append((max(held), host, newest.claim))
         elif not fresh:
             claim = mirror.claims.get(host)
-            if not surely_over(mirror, host, claim.incarnation if claim is not None else 0, timing, at):
-                return Wait(f"its placement is lost, and {host} has not said whether it acts for it")
+            incarnation = claim.incarnation if claim is not None else 0
+            over = surely_over(mirror, host, incarnation, timing, at)
+            if not over or (needs_fence(mirror) and not is_proven(mirror, host, incarnation)):
+                return Wait(f"its placement is lost, and {host} has not said whether it acts for it", unfenced=over)
     entry = mirror.workloads.get(workload)
     keeps_disks = entry is not None and entry.record.workload.keeps_disks
     # Pairings, like generations, must come out above all that ever were.
