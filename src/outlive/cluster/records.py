@@ -523,8 +523,9 @@ def _named(record: Record) -> str | None:
     match record:
         case Host(name=name) | Network(name=name):
             return name
-        case ClaimRecord(host=name) | VerdictRecord(host=name) | MaintenanceRecord(host=name) | DepotRecord(host=name):
-        case ClaimRecord(host=name) | VerdictRecord(host=name) | MaintenanceRecord(host=name) | FenceRecord(host=name):
+        case ClaimRecord(host=name) | VerdictRecord(host=name) | MaintenanceRecord(host=name):
+            return name
+        case DepotRecord(host=name) | FenceRecord(host=name):
             return name
         case PackageRecord():
             return record.key
