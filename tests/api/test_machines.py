@@ -193,7 +193,8 @@ def test_a_service_has_neither_console_nor_checkpoints(one_host: OneHost) -> Non
         for path in ("screenshot", "console"):
             with pytest.raises(Answered, match="is a service"):
                 client.get(f"/v1/workloads/{SERVICE}/{path}")
-        assert client.get(f"/v1/workloads/{SERVICE}/checkpoints") == {"workload": SERVICE, "on": "", "checkpoints": []}
+        nothing: dict[str, Any] = {"workload": SERVICE, "on": "", "checkpoints": []}
+        assert client.get(f"/v1/workloads/{SERVICE}/checkpoints") == {**nothing, "next": None}
         assert list(client.lines(f"/v1/workloads/{SERVICE}/checkpoints/verify")) == []
         operation = client.post("/v1/operations", {"kind": "checkpoint", "workload": SERVICE})["operation"]
         refused = client.get(f"/v1/operations/{operation['id']}?wait_s=30")

@@ -4,7 +4,7 @@ import pytest
 
 from outlive.errors import OutliveError
 
-from ..one_host import OneHost
+from ..one_host import OneHost, until
 
 
 def test_what_is_named_is_changed_and_the_rest_stays(one_host: OneHost) -> None:
@@ -54,5 +54,9 @@ def test_a_cluster_is_frozen_by_somebody_for_a_reason_until_it_is_unfrozen(one_h
     finally:
         assert client.delete("/v1/policies/frozen")["changed"]
     assert not client.delete("/v1/policies/frozen")["changed"]
-    kinds = [each["kind"] for each in client.get("/v1/events")["events"]]
-    assert kinds.index("cluster.frozen") < kinds.index("cluster.unfrozen")
+
+    def kinds() -> list[str]:
+        return [each["kind"] for each in client.get("/v1/events")["events"]]
+
+    until(lambda: "cluster.unfrozen" in kinds(), "both events are in the store")
+    assert kinds().index("cluster.frozen") < kinds().index("cluster.unfrozen")

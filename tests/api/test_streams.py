@@ -18,8 +18,8 @@ Event = tuple[str, dict[str, Any]]
 @contextmanager
 def stream(one_host: OneHost, after: str | None = None, query: str = "") -> Iterator[Iterator[Event]]:
     """The event stream as pairs of a mark and an event."""
-    headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
-    lines = one_host.client.lines(f"/v1/events{query}", headers)
+    headers = {"Last-Event-ID": after} if after else {}
+    lines = one_host.client.lines(f"/v1/events/stream{query}", headers)
 
     def events() -> Iterator[Event]:
         mark = ""
@@ -83,7 +83,7 @@ def test_a_mark_that_no_stream_gave_is_refused(one_host: OneHost, mark: str) -> 
     from urllib.parse import quote
 
     with pytest.raises(Answered) as caught:
-        next(one_host.client.lines(f"/v1/events?after={quote(mark)}", {"Accept": "text/event-stream"}))
+        next(one_host.client.lines(f"/v1/events/stream?after={quote(mark)}"))
     assert caught.value.told["id"] == "usage.invalid"
 
 

@@ -8,20 +8,21 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from outlive.cluster import records as rec
 from outlive.cluster.machine_rules import datastores_of
 from outlive.cluster.workload import Protection, Workload
 from outlive.errors import ClusterUnreachable, OutliveError, RefusedForSafety, UsageInvalid, from_problem
 
-from . import relaying
+from . import answers, relaying
+from .declaring import NDJSON, query, route
+from .paging import Page, backwards
 from .problems import Encoded, NotFound
 from .relaying import Piecewise
 from .view import Looks, View
@@ -32,7 +33,6 @@ VERIFY_BEGUN_S = 30.0
 LOOKED_AT_S = 25.0
 """How long a checkpoint is looked at before it is gone on from; its host looks at all of it once more."""
 MOST_HOSTS_ASKED = 3
-NDJSON = "application/x-ndjson"
 WHOLE = b"{}"
 """The last line of what one agent tells another: nothing is missing."""
 
@@ -76,42 +76,53 @@ def checked_label(text: str) -> str:
     return checked_checkpoint(text)
 
 
+class Which(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Which checkpoints are looked at."""
+
+    checkpoint: Annotated[str, msgspec.Meta(description="Its name or label; '' for all.")] = ""
+
+
 class Checkpoints:
     """The handlers, around one agent's view."""
 
     def __init__(self, view: View) -> None:
         self.view = view
 
-    def host_routes(self) -> list[Route]:
-        """What this host answers by itself, also to other agents."""
-        at = "/v1/hosts/{host}/machines/{workload}/checkpoints"
-        return [
-            Route(at, self.own_list, methods=["GET"]),
-            Route(f"{at}/verify", self.own_verify, methods=["GET"]),
-        ]
-
-    def routes(self) -> list[Route]:
-        """What this host answers, by itself or by asking another."""
-        at = "/v1/workloads/{name}/checkpoints"
-        return [
-            Route(at, self.all, methods=["GET"]),
-            Route(f"{at}/verify", self.verify, methods=["GET"]),
-        ]
-
+    @route("GET", "/v1/workloads/{name}/checkpoints", answers.Checkpoints, query=Page, problems=(404,))
     async def all(self, request: Request) -> Response:
-        """A workload's checkpoints, the newest first."""
-        return Encoded(await self.listed(request.path_params["name"]))
+        """A workload's checkpoints, the newest first, in pages."""
+        listed = await self.listed(request.path_params["name"])
+        found = {each["name"]: each for each in listed["checkpoints"]}
+        names, before = backwards("checkpoints", sorted(found), query(request, Page))
+        return Encoded({**listed, "checkpoints": [found[name] for name in reversed(names)], "next": before})
 
+    @route("GET", "/v1/workloads/{name}/checkpoints/verify", media=NDJSON, query=Which, problems=(404,), streams=True)
     async def verify(self, request: Request) -> Response:
         """Read all checkpoints, or ?checkpoint=NAME, to the last byte: lines of progress, and of what was found."""
         found = await self.looked_at(request.path_params["name"], _checkpoint(request))
         return Piecewise(_lines(found), _nothing, {}, NDJSON)
 
+    @route(
+        "GET",
+        "/v1/hosts/{host}/machines/{workload}/checkpoints",
+        answers.OwnCheckpoints,
+        problems=(404,),
+        to_peers=True,
+    )
     async def own_list(self, request: Request) -> Response:
         """The same, as this host reads them."""
         workload, on = self._own(request)
         return Encoded(await self._listed(workload, on))
 
+    @route(
+        "GET",
+        "/v1/hosts/{host}/machines/{workload}/checkpoints/verify",
+        media=NDJSON,
+        query=Which,
+        problems=(404,),
+        to_peers=True,
+        streams=True,
+    )
     async def own_verify(self, request: Request) -> Response:
         """The same, as this host reads them; the last line says that nothing is missing."""
         workload, on = self._own(request)
@@ -291,7 +302,7 @@ async def _nothing() -> None:
 
 
 def _checkpoint(request: Request) -> str:
-    text = request.query_params.get("checkpoint", "")
+    text = query(request, Which).checkpoint
     return checked_checkpoint(text) if text else ""
 
 

@@ -7,20 +7,20 @@ stream by a session; the session names its host, so that no agent remembers anot
 
 import secrets
 from collections.abc import AsyncIterator
-from typing import Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from outlive.cluster import records as rec
 from outlive.errors import UsageInvalid
 
-from . import relaying
-from .boards import own_boards
-from .bodies import body, decoded, number
+from . import answers, relaying
+from .boards import Boards, own_boards
+from .bodies import body, decoded
+from .declaring import RAW, query, route
 from .problems import Encoded, NotFound, NotRunning
 from .view import ConsoleUse, View
 
@@ -32,7 +32,23 @@ MOST_REPLAY_BYTES = 1 << 20
 MOST_TYPED_BYTES = 64 * 1024
 TYPED_S = 15.0
 MOST_SESSIONS = 64
-RAW = "application/octet-stream"
+PNG = "image/png"
+TOLD = (
+    (SESSION_HEADER, "Names this use of the console when something is typed."),
+    (HOST_HEADER, "Where the machine runs."),
+)
+
+
+class Button(msgspec.Struct, forbid_unknown_fields=True):
+    """Which button is pressed."""
+
+    press: Literal["pause", "unpause", "reset"]
+
+
+class Replay(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What comes first."""
+
+    replay: Annotated[int, msgspec.Meta(ge=0, description="So many bytes (1 MiB at most) of what it wrote before.")] = 0
 
 
 class Machines:
@@ -42,30 +58,9 @@ class Machines:
         self.view = view
         self._consoles: dict[str, ConsoleUse] = {}
 
-    def host_routes(self) -> list[Route]:
-        """What this host answers about its own machines, also to other agents."""
-        at = "/v1/hosts/{host}/machines/{workload}"
-        return [
-            Route("/v1/hosts/{host}/boards", self.boards, methods=["GET"]),
-            Route(at, self.told, methods=["GET"]),
-            Route(f"{at}/screenshot", self.own_screenshot, methods=["GET"]),
-            Route(f"{at}/console", self.own_console, methods=["GET"]),
-            Route(f"{at}/console/{{session}}", self.own_typed, methods=["POST"]),
-            Route(f"{at}/button", self.own_button, methods=["POST"]),
-        ]
-
-    def routes(self) -> list[Route]:
-        """What this host answers about machines wherever they are."""
-        at = "/v1/workloads/{name}"
-        return [
-            Route(f"{at}/screenshot", self.screenshot, methods=["GET"]),
-            Route(f"{at}/console", self.console, methods=["GET"]),
-            Route(f"{at}/console/{{session}}", self.typed, methods=["POST"]),
-            Route(f"{at}/button", self.button, methods=["POST"]),
-        ]
-
     # Wherever it runs.
 
+    @route("GET", "/v1/workloads/{name}/screenshot", media=PNG, problems=(404, 409))
     async def screenshot(self, request: Request) -> Response:
         """What a machine's display shows now, as PNG."""
         name = request.path_params["name"]
@@ -75,6 +70,9 @@ class Machines:
         path = f"{_path(host, name)}/screenshot"
         return await relaying.whole(self.view, host, "GET", path, most_bytes=MOST_PICTURE_BYTES, within_s=PICTURE_S)
 
+    @route(
+        "GET", "/v1/workloads/{name}/console", media=RAW, query=Replay, problems=(404, 409), streams=True, headers=TOLD
+    )
     async def console(self, request: Request) -> Response:
         """What a machine's console writes, ?replay=BYTES of what it wrote before first, until the machine is gone."""
         name, replay = request.path_params["name"], _replay(request)
@@ -86,6 +84,7 @@ class Machines:
             headers=(SESSION_HEADER, HOST_HEADER), still=lambda: self._placed_on(name) == host,
         )  # fmt: skip
 
+    @route("POST", "/v1/workloads/{name}/console/{session}", answers.Taken, body=bytes, takes=RAW, problems=(404,))
     async def typed(self, request: Request) -> Response:
         """What was typed at a console: the body, as it is."""
         name, session = request.path_params["name"], request.path_params["session"]
@@ -99,10 +98,11 @@ class Machines:
         most = relaying.MOST_PROBLEM_BYTES
         return await relaying.whole(self.view, host, "POST", path, keys, most_bytes=most, within_s=TYPED_S)
 
+    @route("POST", "/v1/workloads/{name}/button", answers.Pressed, body=Button, problems=(404,))
     async def button(self, request: Request) -> Response:
-        """Press one of a machine's buttons: the body is {"press": "pause" | "unpause" | "reset"}."""
+        """Press one of a machine's buttons."""
         name, pressed = request.path_params["name"], await body(request)
-        decoded(pressed, _Button)
+        decoded(pressed, Button)
         host = self._host_of(name, "buttons")
         if host == self.view.host:
             return await self._press(name, pressed)
@@ -132,11 +132,13 @@ class Machines:
 
     # This host's own part.
 
+    @route("GET", "/v1/hosts/{host}/boards", Boards, problems=(404,), to_peers=True)
     async def boards(self, request: Request) -> Response:
         """The newest version of each board that this host makes."""
         self._check_host(request)
         return Encoded(own_boards(self.view))
 
+    @route("GET", "/v1/hosts/{host}/machines/{workload}", dict[str, Any], problems=(404,), to_peers=True)
     async def told(self, request: Request) -> Response:
         """How a machine stands on this host: its role, state, phase, pairing and progress."""
         name = self._own(request)
@@ -145,19 +147,32 @@ class Machines:
             raise NotFound(f"Nothing of {name[:80]} is on {self.view.host}.", remedy="see `outlive ps`")
         return Encoded(told)
 
+    @route("GET", "/v1/hosts/{host}/machines/{workload}/screenshot", media=PNG, problems=(404, 409), to_peers=True)
     async def own_screenshot(self, request: Request) -> Response:
         """The picture of a machine that runs here."""
         return await self._screenshot(self._own(request))
 
+    @route("GET", "/v1/hosts/{host}/machines/{workload}/console", media=RAW, query=Replay, problems=(404, 409),
+           to_peers=True, streams=True, headers=TOLD)  # fmt: skip
     async def own_console(self, request: Request) -> Response:
         """The console of a machine that runs here."""
         return await self._console(self._own(request), _replay(request))
 
+    @route("POST", "/v1/hosts/{host}/machines/{workload}/console/{session}", answers.Taken, body=bytes, takes=RAW,
+           problems=(404,), to_peers=True)  # fmt: skip
     async def own_typed(self, request: Request) -> Response:
         """What was typed at the console of a machine that runs here."""
         name = self._own(request)
         return await self._typed(name, request.path_params["session"], await _keys(request))
 
+    @route(
+        "POST",
+        "/v1/hosts/{host}/machines/{workload}/button",
+        answers.Pressed,
+        body=Button,
+        problems=(404,),
+        to_peers=True,
+    )
     async def own_button(self, request: Request) -> Response:
         """Press a button of a machine that runs here."""
         return await self._press(self._own(request), await body(request))
@@ -176,10 +191,10 @@ class Machines:
         picture = await self.view.local.screenshot(name)
         if picture is None:
             raise _not_running(name, f"nothing of it runs on {self.view.host} now")
-        return Response(picture, media_type="image/png")
+        return Response(picture, media_type=PNG)
 
     async def _press(self, name: str, pressed: bytes) -> Response:
-        button = decoded(pressed, _Button).press
+        button = decoded(pressed, Button).press
         if not await self.view.local.press(name, button):
             raise _not_running(name, f"nothing of it runs on {self.view.host} now")
         self.view.record(f"guest.asked_to_{button}", workload=name, host=self.view.host)
@@ -211,10 +226,6 @@ class Machines:
         return Encoded({"taken": len(keys)})
 
 
-class _Button(msgspec.Struct, forbid_unknown_fields=True):
-    press: Literal["pause", "unpause", "reset"]
-
-
 async def _written(use: ConsoleUse) -> AsyncIterator[bytes]:
     while piece := await use.read():
         yield piece
@@ -228,7 +239,7 @@ async def _keys(request: Request) -> bytes:
 
 
 def _replay(request: Request) -> int:
-    return min(MOST_REPLAY_BYTES, int(number(request, "replay", 0)))
+    return min(MOST_REPLAY_BYTES, query(request, Replay).replay)
 
 
 def _path(host: str, name: str) -> str:

@@ -10,29 +10,35 @@ from hashlib import sha256
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from outlive.cluster import records as rec
 from outlive.cluster.overlay import MOST_VNI, Network, Outside, problem_with
 from outlive.cluster.transaction import Delete, Put, Transaction, unchanged
 from outlive.errors import UsageInvalid
 
-from .bodies import body, decoded, flag
+from . import answers
+from .bodies import DryRunOnly, body, decoded
+from .declaring import query, route
+from .paging import Page, ascending
 from .problems import Conflict, Encoded, NotFound
 from .view import View
 from .wishes import commands_for, seen
 
 
-class _Outside(msgspec.Struct, forbid_unknown_fields=True):
+class OutsideWish(msgspec.Struct, forbid_unknown_fields=True):
+    """A member that is no host of the cluster."""
+
     address: str
     macs: list[str] = []
 
 
-class _Network(msgspec.Struct, forbid_unknown_fields=True):
+class NetworkWish(msgspec.Struct, forbid_unknown_fields=True):
+    """What a network shall be; what is left out stays, or is chosen."""
+
     vni: int | None = None
     mtu: int | None = None
     subnet: str | None = None
-    outside: list[_Outside] | None = None
+    outside: list[OutsideWish] | None = None
 
     def network(self, name: str, stands: Network | None, free: int) -> Network:
         """What is asked for. What is left out stays as it stands; `free` is the number of one that is new."""
@@ -61,26 +67,19 @@ class Networks:
     def __init__(self, view: View) -> None:
         self.view = view
 
-    def routes(self) -> list[Route]:
-        """Where they are reached."""
-        return [
-            Route("/v1/networks", self.all, methods=["GET"]),
-            Route("/v1/networks/{name}", self.put, methods=["PUT"]),
-            Route("/v1/networks/{name}", self.remove, methods=["DELETE"]),
-        ]
-
+    @route("GET", "/v1/networks", answers.Networks, query=Page)
     async def all(self, request: Request) -> Response:
-        """All networks, each with the machines that are on it."""
-        shown = [
-            {**msgspec.to_builtins(entry.record), "workloads": self._users(name)}
-            for name, entry in sorted(self.view.mirror.networks.items())
-        ]
-        return Encoded({"networks": shown})
+        """All networks, each with the machines that are on it, in pages."""
+        kept = self.view.mirror.networks
+        names, after = ascending("networks", kept, query(request, Page))
+        shown = [{**msgspec.to_builtins(kept[name].record), "workloads": self._users(name)} for name in names]
+        return Encoded({"networks": shown, "next": after})
 
+    @route("PUT", "/v1/networks/{name}", answers.NetworkChanged, query=DryRunOnly, body=NetworkWish)
     async def put(self, request: Request) -> Response:
-        """Make a network, or change one: the body may have vni, mtu, subnet and outside."""
+        """Make a network, or change one; what is left out of its body stays as it is."""
         name, picture = request.path_params["name"], self.view.mirror
-        asked = decoded(await body(request), _Network)
+        asked = decoded(await body(request), NetworkWish)
         stands = picture.networks.get(name)
         taken = {entry.record.vni for entry in picture.networks.values()}
         network = asked.network(name, stands.record if stands else None, free_number(name, taken))
@@ -94,7 +93,7 @@ class Networks:
         if stands is not None and stands.record.vni != network.vni and self._users(name):
             raise Conflict(f"Machines are on {name}; its number cannot be changed under them.")
         key = rec.NETWORKS + name
-        if flag(request, "dry_run"):
+        if query(request, DryRunOnly).dry_run:
             commands = commands_for(self.view, key, rec.encode(network))
             return Encoded({"network": network, "changed": True, "commands": commands})
         compare = unchanged(key, picture.bad[key][0] if key in picture.bad else stands.mod_revision if stands else 0)
@@ -102,6 +101,7 @@ class Networks:
         self.view.record("network.applied", text=f"{name}: VNI {network.vni}")
         return Encoded({"network": network, "changed": True})
 
+    @route("DELETE", "/v1/networks/{name}", answers.NetworkChanged, query=DryRunOnly, problems=(404,))
     async def remove(self, request: Request) -> Response:
         """Remove a network that nothing is on."""
         name = request.path_params["name"]
@@ -113,7 +113,7 @@ class Networks:
                 f"The network {name} is in use.", cause=f"{', '.join(users)} is on it", remedy="remove that first"
             )
         key = rec.NETWORKS + name
-        if flag(request, "dry_run"):
+        if query(request, DryRunOnly).dry_run:
             commands = commands_for(self.view, key, None)
             return Encoded({"network": stands.record, "changed": True, "commands": commands})
         await self._write(Transaction((unchanged(key, stands.mod_revision),), (Delete(key),)), name)

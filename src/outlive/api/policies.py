@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from outlive.cluster import records as rec
 from outlive.cluster.fence import EndProof
@@ -20,19 +19,25 @@ from outlive.cluster.policies import MOST_TEXT, AdmissionMode, Freeze, Policies,
 from outlive.cluster.transaction import Put, Transaction, unchanged
 from outlive.errors import UsageInvalid
 
-from .bodies import body, decoded, flag
+from . import answers
+from .bodies import DryRunOnly, body, decoded
+from .declaring import query, route
 from .problems import Conflict, Encoded
 from .view import View
 from .wishes import RETRY_PAUSE_S, TRIES, commands_for, seen
 
 
-class _Admission(msgspec.Struct, forbid_unknown_fields=True):
+class AdmissionWish(msgspec.Struct, forbid_unknown_fields=True):
+    """How much must be kept free; what is left out stays."""
+
     can_lose_hosts: int | None = None
     mode: AdmissionMode | None = None
 
 
-class _Policies(msgspec.Struct, forbid_unknown_fields=True):
-    admission: _Admission | None = None
+class PoliciesWish(msgspec.Struct, forbid_unknown_fields=True):
+    """What shall hold for the whole cluster; what is left out stays."""
+
+    admission: AdmissionWish | None = None
     restarts_per_host: int | None = None
     moves_per_host: int | None = None
     retry_minutes: tuple[float, ...] | None = None
@@ -42,7 +47,9 @@ class _Policies(msgspec.Struct, forbid_unknown_fields=True):
     proof_of_end: EndProof | None = None
 
 
-class _Freeze(msgspec.Struct, forbid_unknown_fields=True):
+class FreezeWish(msgspec.Struct, forbid_unknown_fields=True):
+    """Why nothing shall be done by itself, and who wishes it."""
+
     reason: str = ""
     by: str = ""
 
@@ -53,24 +60,17 @@ class PoliciesApi:
     def __init__(self, view: View) -> None:
         self.view = view
 
-    def routes(self) -> list[Route]:
-        """Where they are reached."""
-        return [
-            Route("/v1/policies", self.show, methods=["GET"]),
-            Route("/v1/policies", self.change, methods=["PUT"]),
-            Route("/v1/policies/frozen", self.freeze, methods=["PUT"]),
-            Route("/v1/policies/frozen", self.unfreeze, methods=["DELETE"]),
-        ]
-
+    @route("GET", "/v1/policies", answers.PoliciesShown)
     async def show(self, request: Request) -> Response:
         """The policies that hold; revision 0: nobody has set any, and these are the defaults."""
         stands = self.view.mirror.policies
         problem = self.view.mirror.bad.get(rec.POLICIES, (0, ""))[1]
         return Encoded({"policies": stands.record, "revision": stands.mod_revision, "problem": problem})
 
+    @route("PUT", "/v1/policies", answers.PoliciesChanged, query=DryRunOnly, body=PoliciesWish)
     async def change(self, request: Request) -> Response:
         """Change what the body names, and leave the rest."""
-        asked = decoded(await body(request), _Policies)
+        asked = decoded(await body(request), PoliciesWish)
 
         def change(stands: Policies) -> Policies:
             wanted = _merged(stands, asked)
@@ -78,11 +78,14 @@ class PoliciesApi:
                 raise UsageInvalid("The policies cannot be so.", cause=problem)
             return wanted
 
-        return Encoded(await self._swap("policies.changed", change, _difference, dry_run=flag(request, "dry_run")))
+        return Encoded(
+            await self._swap("policies.changed", change, _difference, dry_run=query(request, DryRunOnly).dry_run)
+        )
 
+    @route("PUT", "/v1/policies/frozen", answers.PoliciesChanged, query=DryRunOnly, body=FreezeWish)
     async def freeze(self, request: Request) -> Response:
         """Have nothing done that nobody asked for; the body may have a reason, and who wishes it."""
-        asked = decoded(await body(request), _Freeze)
+        asked = decoded(await body(request), FreezeWish)
         if max(len(asked.reason), len(asked.by)) > MOST_TEXT:
             raise UsageInvalid(f"A reason has at most {MOST_TEXT} characters.")
 
@@ -92,8 +95,9 @@ class PoliciesApi:
             return stands if known is not None else replace(stands, frozen=Freeze(by, asked.reason))
 
         told_as: Callable[[Policies, Policies], str] = lambda _, wanted: _frozen(wanted)  # noqa: E731
-        return Encoded(await self._swap("cluster.frozen", change, told_as, dry_run=flag(request, "dry_run")))
+        return Encoded(await self._swap("cluster.frozen", change, told_as, dry_run=query(request, DryRunOnly).dry_run))
 
+    @route("DELETE", "/v1/policies/frozen", answers.PoliciesChanged, query=DryRunOnly)
     async def unfreeze(self, request: Request) -> Response:
         """Let the cluster act by itself again; what it has missed happens now."""
         told_as: Callable[[Policies, Policies], str] = lambda stands, _: f"it was {_frozen(stands)}"  # noqa: E731
@@ -102,7 +106,7 @@ class PoliciesApi:
                 "cluster.unfrozen",
                 lambda stands: replace(stands, frozen=None),
                 told_as,
-                dry_run=flag(request, "dry_run"),
+                dry_run=query(request, DryRunOnly).dry_run,
             )
         )
 
@@ -136,11 +140,11 @@ class PoliciesApi:
         raise Conflict("The policies were changed by others each time it was tried.", remedy="look, and try again")
 
 
-def _merged(stands: Policies, asked: _Policies) -> Policies:
+def _merged(stands: Policies, asked: PoliciesWish) -> Policies:
     given = {name: getattr(asked, name) for name in asked.__struct_fields__}
     given = {name: value for name, value in given.items() if value is not None}
-    if isinstance(given.get("admission"), _Admission):
-        inner = {name: getattr(asked.admission, name) for name in _Admission.__struct_fields__}
+    if isinstance(given.get("admission"), AdmissionWish):
+        inner = {name: getattr(asked.admission, name) for name in AdmissionWish.__struct_fields__}
         known = {name: value for name, value in inner.items() if value is not None}
         given["admission"] = replace(stands.admission, **known)
     return replace(stands, **given)

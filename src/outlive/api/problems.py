@@ -59,7 +59,8 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     """Answer what the framework itself refuses (no such path, no such method) in the same form."""
     assert isinstance(error, HTTPException)
     problem = Failed(f"{request.method} {request.url.path} cannot be had.", cause=error.detail, id="http.refused")
-    return Encoded(problem.problem(), status_code=error.status_code, media_type="application/problem+json")
+    headers = dict(error.headers or {})  # such as Allow, which tells the methods that there are
+    return Encoded(problem.problem(), error.status_code, headers, media_type="application/problem+json")
 
 
 async def on_mistake(request: Request, error: Exception) -> Response:

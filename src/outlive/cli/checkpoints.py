@@ -25,6 +25,9 @@ def command(client: "Client", name: str, as_json: bool) -> None:
     One that needs another's memory is kept with it. Whether they are whole is for `outlive verify` to say.
     """
     answer = client.get(checkpoints_of(name))
+    while answer.get("next"):
+        page = client.get(f"{checkpoints_of(name)}?cursor={answer['next']}")
+        answer |= {"checkpoints": answer["checkpoints"] + page["checkpoints"], "next": page["next"]}
     found = answer["checkpoints"]
     if as_json:
         print_json(answer)

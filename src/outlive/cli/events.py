@@ -55,9 +55,9 @@ def followed(client: "Client", last: int, after: str = "") -> "Iterator[dict[str
 
     away = 0
     while True:
-        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
+        headers = {"Last-Event-ID": after} if after else {}
         try:
-            for raw in client.lines(f"/v1/events?last={last}", headers):
+            for raw in client.lines(f"/v1/events/stream?last={last}", headers):
                 word, _, rest = raw.decode().rstrip("\n").partition(": ")
                 if word == "id":
                     after = rest

@@ -65,7 +65,7 @@ def stood_still_ms(client: "Client", workload: str) -> int | None:
 
 def cancel(client: "Client", workload: str) -> dict[str, Any] | None:
     """Take back the move of a workload that is under way; None when there is none."""
-    for each in client.get("/v1/operations")["operations"]:
+    for each in client.pages("/v1/operations", "operations"):
         if each["workload"] == workload and each["kind"] == "migrate" and each["state"] in ("asked", "running"):
             answer: dict[str, Any] = client.delete(f"/v1/operations/{each['id']}")
             return answer

@@ -20,7 +20,7 @@ COLOURS = {"protected": "green", "at risk": "red", "stopped": "dim", "unknown": 
 @json_option
 def command(client: "Client", as_json: bool) -> None:
     """List workloads: state, host, generation, and whether each could be taken over."""
-    workloads = client.get("/v1/workloads")["workloads"]
+    workloads = list(client.pages("/v1/workloads", "workloads"))
     if as_json:
         print_json({"workloads": workloads})
         return

@@ -99,7 +99,7 @@ def _made(client: "Client", name: str, text: str) -> dict[str, Any]:
     """Apply the file of a machine that is not there yet. Raises RefusedForSafety for one that is."""
     from outlive.errors import RefusedForSafety
 
-    if any(each["name"] == name for each in client.get("/v1/workloads")["workloads"]):
+    if any(each["name"] == name for each in client.pages("/v1/workloads", "workloads")):
         raise RefusedForSafety(
             f"There is a workload {name} already.",
             cause="to make it anew would take the place of what runs",

@@ -51,7 +51,7 @@ def until_gone(client: "Client", workload: str, wait_s: float) -> None:
     """Wait until a removed workload is forgotten. Raises NotInTime."""
     deadline = time.monotonic() + wait_s
     try:
-        while any(each["name"] == workload for each in client.get("/v1/workloads")["workloads"]):
+        while any(each["name"] == workload for each in client.pages("/v1/workloads", "workloads")):
             if time.monotonic() > deadline:
                 raise NotInTime(f"{workload} is still being removed after {wait_s:g} s.", remedy="see `outlive ps`")
             time.sleep(POLL_S)

@@ -98,6 +98,16 @@ class Client:
         """GET, decoded. Raises ClusterUnreachable, or what the agent answered."""
         return self._request("GET", path)
 
+    def pages(self, path: str, word: str) -> "Iterator[Any]":
+        """Everything in a list, page after page. word: the member of each answer that has it."""
+        joint, cursor = "&" if "?" in path else "?", ""
+        while True:
+            answer = self.get(f"{path}{joint}cursor={cursor}" if cursor else path)
+            yield from answer[word]
+            cursor = answer.get("next") or ""
+            if not cursor:
+                return
+
     def put(self, path: str, body: bytes | dict[str, Any]) -> Any:
         """PUT a document, decoded answer."""
         return self._request("PUT", path, body)

@@ -4,6 +4,7 @@ What `outlive status` ends with is decided here, from the picture of the store a
 Nothing here changes anything.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -29,7 +30,7 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WorkloadOutlook:
-    """One workload: its state in a word, where it is, and how it stands."""
+    """One workload: its state in a word, where it is, and how it stands. revision: of what was asked of it."""
 
     name: str
     state: str
@@ -39,6 +40,7 @@ class WorkloadOutlook:
     reason: str
     remedy: str
     could_go_to: tuple[str, ...]
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +77,9 @@ def look(mirror: Mirror, *, store_reachable: bool, at: float) -> Outlook:
     store_reachable: the picture is of now; otherwise every standing is unknown.
     at: seconds on the watcher's clock, by which a leader that renews nothing is told before its claim has ended.
     """
-    hosts = tuple(_host(mirror, name) for name in sorted(mirror.hosts))
-    workloads = tuple(_workload(mirror, name) for name in sorted(mirror.workloads))
+    hosts = of_hosts(mirror, sorted(mirror.hosts), store_reachable=store_reachable)
+    workloads = of_workloads(mirror, sorted(mirror.workloads), store_reachable=store_reachable)
     standing, sentence = _verdict(mirror, hosts, workloads, store_reachable, at)
-    if not store_reachable:
-        hosts = tuple(replace(each, verdict="unknown") for each in hosts)
-        why = "the store does not answer; this is how it was"
-        workloads = tuple(replace(each, standing=Standing.UNKNOWN, reason=why, remedy="") for each in workloads)
     return Outlook(
         cluster=mirror.cluster.record.id if mirror.cluster else "",
         leader=mirror.leader.record.host if mirror.leader else None,
@@ -92,6 +90,21 @@ def look(mirror: Mirror, *, store_reachable: bool, at: float) -> Outlook:
         workloads=workloads,
         bad_records={key: problem for key, (_, problem) in sorted(mirror.bad.items())},
     )
+
+
+def of_hosts(mirror: Mirror, names: Iterable[str], *, store_reachable: bool) -> tuple[HostOutlook, ...]:
+    """Say how these hosts stand, which are all in the picture."""
+    hosts = tuple(_host(mirror, name) for name in names)
+    return hosts if store_reachable else tuple(replace(each, verdict="unknown") for each in hosts)
+
+
+def of_workloads(mirror: Mirror, names: Iterable[str], *, store_reachable: bool) -> tuple[WorkloadOutlook, ...]:
+    """Say how these workloads stand, which are all in the picture."""
+    workloads = tuple(replace(_workload(mirror, name), revision=mirror.workloads[name].mod_revision) for name in names)
+    if store_reachable:
+        return workloads
+    why = "the store does not answer; this is how it was"
+    return tuple(replace(each, standing=Standing.UNKNOWN, reason=why, remedy="") for each in workloads)
 
 
 def _host(mirror: Mirror, name: str) -> HostOutlook:

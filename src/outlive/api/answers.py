@@ -1,0 +1,184 @@
+"""What the API's answers say, as types: mypy holds the handlers to them, and the OpenAPI document is made of them.
+
+Nouns that have a file of their own in `cluster` are taken from there. Nothing is computed here. A list comes in pages:
+its `next` is the cursor of the page after, null on the last one.
+"""
+
+from typing import Any, NotRequired, TypedDict
+
+from outlive.cluster import records as rec
+from outlive.cluster.outlook import HostOutlook, Outlook, WorkloadOutlook
+from outlive.cluster.overlay import Network, Outside
+from outlive.cluster.policies import Policies
+
+
+class Problem(TypedDict):
+    """Why something was not done (RFC 9457): title is the sentence, detail its cause, remedy what to do now.
+
+    id: the word that scripts may match.  exit_code: that of a command that ends with it.
+    """
+
+    type: str
+    id: str
+    title: str
+    detail: str
+    remedy: str
+    exit_code: int
+
+
+class Health(TypedDict):
+    """The agent is alive: its host and version, and whether its picture of the store is fresh."""
+
+    host: str
+    version: str
+    store_reachable: bool
+
+
+class Cluster(TypedDict):
+    """Everything, as of a revision of the store, as this host sees it."""
+
+    host: str
+    revision: int
+    outlook: Outlook
+
+
+class Hosts(TypedDict):
+    """Hosts in the order of their names."""
+
+    hosts: list[HostOutlook]
+    next: str | None
+
+
+class Workloads(TypedDict):
+    """Workloads in the order of their names."""
+
+    workloads: list[WorkloadOutlook]
+    next: str | None
+
+
+class OneWorkload(TypedDict):
+    """One workload: how it stands, what was asked, where it is placed, what its host reports.
+
+    machine, replica: of a machine only; null where nothing is known of them.
+    """
+
+    outlook: WorkloadOutlook
+    record: rec.WorkloadRecord
+    placement: rec.PlacementRecord | None
+    report: rec.ReportRecord | None
+    machine: NotRequired[dict[str, Any] | None]
+    replica: NotRequired[dict[str, Any] | None]
+
+
+class Changed(TypedDict):
+    """What a wish changed. event: recorded as its cause.  commands: of a dry run, what the leader would decide."""
+
+    workload: str
+    changed: bool
+    event: NotRequired[str]
+    revision: NotRequired[int]
+    commands: NotRequired[list[dict[str, Any]]]
+
+
+class Operations(TypedDict):
+    """Operations in the order of their ids."""
+
+    operations: list[rec.OperationRecord]
+    next: str | None
+
+
+class Asked(TypedDict):
+    """An operation as it was asked for or cancelled."""
+
+    operation: rec.OperationRecord
+    event: NotRequired[str]
+    commands: NotRequired[list[dict[str, Any]]]
+
+
+class Events(TypedDict):
+    """Events, the oldest first."""
+
+    events: list[rec.EventRecord]
+    next: str | None
+
+
+class Why(TypedDict):
+    """The chain of causes of a workload's last change, the first cause first."""
+
+    workload: str
+    chain: list[rec.EventRecord]
+
+
+class UsedNetwork(TypedDict):
+    """A virtual network and the machines on it."""
+
+    name: str
+    vni: int
+    mtu: int
+    subnet: str
+    outside: list[Outside]
+    workloads: list[str]
+
+
+class Networks(TypedDict):
+    """Networks in the order of their names."""
+
+    networks: list[UsedNetwork]
+    next: str | None
+
+
+class NetworkChanged(TypedDict):
+    """A network as it is now, or would be; removed, as it was."""
+
+    network: Network
+    changed: bool
+    commands: NotRequired[list[dict[str, Any]]]
+
+
+class PoliciesShown(TypedDict):
+    """The policies that hold. revision 0: nobody has set any.  problem: why what was set last cannot be read."""
+
+    policies: Policies
+    revision: int
+    problem: str
+
+
+class PoliciesChanged(TypedDict):
+    """The policies as they are now, or would be."""
+
+    policies: Policies
+    changed: bool
+    event: NotRequired[str]
+    revision: NotRequired[int]
+    commands: NotRequired[list[dict[str, Any]]]
+
+
+class Pressed(TypedDict):
+    """A button was pressed on the host where the machine runs."""
+
+    workload: str
+    host: str
+    pressed: str
+
+
+class Taken(TypedDict):
+    """So many bytes were typed."""
+
+    taken: int
+
+
+class Checkpoints(TypedDict):
+    """A workload's checkpoints, the newest first. on: the datastore where new ones are made; '' where none are."""
+
+    workload: str
+    on: str
+    checkpoints: list[dict[str, Any]]
+    next: str | None
+
+
+class OwnCheckpoints(TypedDict):
+    """The same as one host reads them, all at once."""
+
+    workload: str
+    on: str
+    checkpoints: list[dict[str, Any]]
