@@ -34,7 +34,7 @@ def _program(text: str) -> str:
     return text
 
 
-def _as_words(text: str) -> str:
+def as_words(text: str) -> str:
     try:
         words = shlex.split(text) if len(text) <= 200 else []
     except ValueError:
@@ -61,7 +61,7 @@ def _regular_expression(text: str) -> str:
 
 WORD = Text()
 PROGRAM = Text("the name or absolute path of a program", r"[^\x00]+", "Name a program.", least=1, made=_program)
-COMMAND = ListOf(WORD, "words", least=1, most=MOST_WORDS, first=PROGRAM, fix="Name a program.", from_text=_as_words)
+COMMAND = ListOf(WORD, "words", least=1, most=MOST_WORDS, first=PROGRAM, fix="Name a program.", from_text=as_words)
 FOLDER = Text(
     "the absolute path of a folder",
     r"(/|\{data\})[^\x00]*",

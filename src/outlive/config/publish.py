@@ -14,6 +14,8 @@ from outlive.cluster.workload import Kind
 
 from .agent_file import agent_schema
 from .agent_shape import AGENT
+from .package_file import package_schema
+from .package_shape import PACKAGE
 from .shapes import Bad, Choice
 from .tables import Key, Table, every_table
 from .workload_file import workload_schema
@@ -30,6 +32,7 @@ DOCUMENTS = {
     "workload-file.md": (WORKLOAD, Kind.SERVICE),
     "vm-file.md": (WORKLOAD, Kind.VM),
     "agent-file.md": (AGENT, ""),
+    "package-file.md": (PACKAGE, ""),
 }
 """The references: whose keys each tells, and of which kind of file."""
 
@@ -39,6 +42,7 @@ def published(root: Path) -> dict[Path, str]:
     files = {
         root / SCHEMAS / "workload.schema.json": schema_text(workload_schema()),
         root / SCHEMAS / "agent.schema.json": schema_text(agent_schema()),
+        root / SCHEMAS / "package.schema.json": schema_text(package_schema()),
     }
     for name, (table, kind) in DOCUMENTS.items():
         path = root / "docs" / name

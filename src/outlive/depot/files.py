@@ -1,0 +1,147 @@
+"""Small acts on files that the depot is made of: written whole or not at all, locked, synced, every failure told.
+
+All of them go through the functions of `os`, one system call each.
+"""
+
+import ctypes
+import errno
+import fcntl
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .errors import DepotBusy, DepotFailed, DepotFull
+
+LOOK_AGAIN_S = 0.02
+WAIT_S = 60.0
+_OPEN = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@contextmanager
+def told(doing: str) -> Iterator[None]:
+    """Turn what the system says into DepotFull or DepotFailed. doing: the subject of "… failed"."""
+    try:
+        yield
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DepotFull(f"{doing} found no room.", cause=why, remedy="make room on that file system") from error
+        raise DepotFailed(f"{doing} failed.", cause=f"{why} ({error.filename})" if error.filename else why) from error
+
+
+def open_file(path: Path) -> int:
+    """Open for reading, without following a link in its place or waiting for a pipe."""
+    return os.open(path, os.O_RDONLY | _OPEN)
+
+
+def make_file(path: Path, mode: int = 0o600) -> int:
+    """Make a file that is not there yet and open it for writing and reading."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _OPEN, mode)
+
+
+def open_or_make(path: Path) -> int:
+    """Open a file for writing and reading, empty if it was not there."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | _OPEN, 0o600)
+
+
+def write_all(fd: int, raw: bytes | memoryview) -> None:
+    """Write all of it where the file stands."""
+    rest = memoryview(raw)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def read_whole(path: Path, most_bytes: int) -> bytes:
+    """A file's bytes, at most most_bytes + 1 of them."""
+    with open(open_file(path), "rb") as file:
+        return file.read(most_bytes + 1)
+
+
+def write_whole(path: Path, raw: bytes, within: Path) -> None:
+    """Write a file so that there is the old or the new one, whole, whatever happens. within: where it is gathered."""
+    beside = within / f".{secrets.token_hex(8)}"
+    fd = make_file(beside)
+    try:
+        write_all(fd, raw)
+        os.fsync(fd)
+        os.rename(beside, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(beside)
+        raise
+    finally:
+        os.close(fd)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where the file system knows how."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+    finally:
+        os.close(fd)
+
+
+def sync_file_system(folder: Path) -> None:
+    """Make all that was written to the folder's file system durable (syncfs(2)): many files in one go."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if _libc.syncfs(fd):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(folder))
+    finally:
+        os.close(fd)
+
+
+def try_lock(fd: int, *, shared: bool = False) -> bool:
+    """Take the lock of an open file (flock(2)) if it can be had at once."""
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def locked(
+    path: Path,
+    who: str,
+    *,
+    shared: bool = False,
+    timeout_s: float = WAIT_S,
+    cancelled: threading.Event | None = None,
+) -> Iterator[None]:
+    """Have a lock file's lock for a while. who: subject of what is told when it stays taken. Raises DepotBusy."""
+    fd = open_or_make(path)
+    try:
+        until = time.monotonic() + timeout_s
+        while not try_lock(fd, shared=shared):
+            if time.monotonic() >= until or (cancelled is not None and cancelled.is_set()):
+                raise DepotBusy(f"{who} is held by somebody else for {timeout_s:g} s.", remedy="try again later")
+            time.sleep(LOOK_AGAIN_S)
+        yield
+    finally:
+        os.close(fd)
+
+
+def room_for(folder: Path, need_bytes: int, doing: str) -> None:
+    """Raise DepotFull at once where it is certain that there is no room."""
+    with told(doing):
+        seen = os.statvfs(folder)
+    free = seen.f_bavail * seen.f_frsize
+    if need_bytes > free:
+        raise DepotFull(
+            f"{doing} needs {need_bytes} bytes, and {free} are free in {folder}.",
+            remedy="make room on that file system",
+        )
