@@ -96,6 +96,13 @@ class Incoming:
             os.close(self._fd)
             self._fd = -1
 
+    def begin_anew(self) -> None:
+        """Forget what was gathered before, where the bringer cannot begin at `offset`."""
+        with told("Storing a component"):
+            os.ftruncate(self._fd, 0)
+            os.lseek(self._fd, 0, os.SEEK_SET)
+        self._hasher, self.offset = blake3.blake3(), 0
+
     def go_on(self) -> None:
         """Count what was gathered before."""
         with told("Storing a component"):
@@ -103,10 +110,8 @@ class Incoming:
             while piece := os.read(self._fd, CHUNK_BYTES):
                 self._hasher.update(piece)
                 self.offset += len(piece)
-            if self.offset > self.component.bytes:
-                os.ftruncate(self._fd, 0)
-                os.lseek(self._fd, 0, os.SEEK_SET)
-                self._hasher, self.offset = blake3.blake3(), 0
+        if self.offset > self.component.bytes:
+            self.begin_anew()
 
     def _forget(self) -> None:
         self._lasting = False

@@ -2,19 +2,31 @@
 
 HASH tells the package and what it was installed with, so that nothing in use is ever changed. A folder is an
 installation once its mark is written, which is the last that is done; without it, it is the rest of an attempt that
-was killed, which the next attempt clears away. Within are `files/`, where the package's files are and its commands
-run, `install.log`, and the mark.
+was killed, which the next attempt clears away. What an installation is made of is in `installed`.
 """
 
+import os
+import shutil
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from outlive.cluster.package import Manifest
+from outlive.cluster.package import Manifest, PackageFile
+from outlive.errors import OutliveError
 
+from .commands import end_leftovers, run
+from .errors import DepotBusy, InstallFailed
+from .files import locked, make_file, room_for, sync_file_system, sync_folder, told, write_all, write_whole
+from .installed import FILES, LOG, MARK, Action, Installed, key_of, mark_bytes, problems_of, read_installed
 from .shelf import Shelf
+
+LOCK = ".lock"
+LEASH = ".leash"
+LOCK_WAIT_S = 600.0
+_MORE_WRONG_SHOWN = 5
 
 
 class Step(StrEnum):
@@ -43,48 +55,6 @@ Report = Callable[[Progress], None]
 """Called in the thread that installs; it must not block for long."""
 
 
-class Action(StrEnum):
-    """The commands that a package may have."""
-
-    INSTALL = "install"
-    START = "start"
-    CHECK = "check"
-
-
-@dataclass(frozen=True, slots=True)
-class Installed:
-    """A package as it is installed. key: its folder's name, VERSION-HASH. with_: ids of what it was installed with.
-
-    files: where its files are, and its commands begin.
-    """
-
-    id: str
-    manifest: Manifest
-    key: str
-    folder: Path
-    with_: Mapping[str, str]
-
-    @property
-    def files(self) -> Path:
-        return self.folder / "files"
-
-    def command(self, action: Action) -> tuple[str, ...]:
-        """The words of a command with `{package}` filled in and its program as a path; () if it has none."""
-        raise NotImplementedError
-
-    def environment(self, action: Action) -> dict[str, str]:
-        """The variables of a command: its own, OUTLIVE_PACKAGE, and OUTLIVE_PACKAGE_NAME for each that it needs."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """How a command ended. why: '' when it succeeded, else what went wrong. output: the end of what it wrote."""
-
-    why: str
-    output: str
-
-
 class Installations:
     """What is installed in a folder, DATA/packages. Every method may be called by several threads and processes."""
 
@@ -93,12 +63,17 @@ class Installations:
         self.shelf = shelf
 
     def all(self) -> tuple[Installed, ...]:
-        """All that is installed, by name and version."""
-        raise NotImplementedError
+        """All that is installed, by name, version and what it was installed with."""
+        found = [one for folder in self._folders() if (one := read_installed(folder)) is not None]
+        return tuple(sorted(found, key=lambda one: (one.manifest.name, one.manifest.parsed_version, one.key)))
 
     def find(self, id: str, dependencies: Iterable[Installed] = ()) -> Installed | None:
         """This package as installed with these; None if it is not."""
-        raise NotImplementedError
+        with_ = {one.manifest.name: one.key for one in dependencies}
+        for one in self.all():
+            if one.id == id and dict(one.with_) == with_:
+                return one
+        return None
 
     def install(
         self,
@@ -107,36 +82,228 @@ class Installations:
         *,
         report: Report = lambda progress: None,
         cancelled: threading.Event | None = None,
-        timeout_s: float = 600.0,
+        timeout_s: float = LOCK_WAIT_S,
     ) -> Installed:
         """Install a package from the shelf; what is installed already is returned as it is.
 
-        dependencies: all that it needs, installed already (`resolve` tells their order).
+        dependencies: all that it needs itself, installed already (`resolve` tells their order).
         timeout_s: how long to wait for somebody else who installs a package of this name.
-        Raises PackageMissing, ComponentDamaged, DepotFull, DepotBusy, InstallFailed (with the end of the log as cause).
+        Raises PackageMissing, ComponentMissing, ComponentDamaged (see `Shelf.verify`), DepotFull, DepotBusy,
+        InstallFailed (with the end of the log as cause); nothing of a failed attempt is left.
         """
-        raise NotImplementedError
+        with_ = tuple(dependencies)
+        manifest = self.shelf.manifest(id)
+        _check_dependencies(manifest, with_)
+        attempt = _Attempt(self, id, manifest, with_, report, cancelled)
+        try:
+            with told(f"Installing {manifest}"):
+                return attempt.make(timeout_s)
+        except OutliveError as error:
+            attempt.say(Step.FAILED, str(error))
+            raise
 
     def install_all(
         self, ids: Iterable[str], *, report: Report = lambda progress: None, cancelled: threading.Event | None = None
     ) -> tuple[Installed, ...]:
         """Install packages in the order that `resolve` gave, each with what it needs. Raises as `install`."""
-        raise NotImplementedError
-
-    def run(self, installed: Installed, action: Action, *, cancelled: threading.Event | None = None) -> Ran:
-        """Run a command of an installed package with its time limit; one that it does not have succeeds."""
-        raise NotImplementedError
+        done: dict[str, Installed] = {}
+        for id in ids:
+            needs = self.shelf.manifest(id).dependencies
+            one = self.install(
+                id, [done[name] for name in sorted(needs) if name in done], report=report, cancelled=cancelled
+            )
+            done[one.manifest.name] = one
+        return tuple(done.values())
 
     def verify(self, installed: Installed) -> tuple[str, ...]:
         """What is wrong with its files, a sentence each: missing, changed, other permissions.
 
-        Files that its commands made are no mistake.
+        Files that its commands made are no mistake. Raises DepotFailed when they cannot be read.
         """
-        raise NotImplementedError
+        with told(f"Verifying {installed.manifest}"):
+            return tuple(problems_of(installed.manifest, installed.files))
 
-    def uninstall_unused(self, used: Callable[[], Iterable[Installed]]) -> tuple[Installed, ...]:
+    def uninstall_unused(
+        self, used: Callable[[], Iterable[Installed]], *, timeout_s: float = 0.0
+    ) -> tuple[Installed, ...]:
         """Remove all that is not used, nor needed by what is, and what killed attempts left; return what was removed.
 
-        used: called while nothing can be installed.
+        used: called once nothing can be installed of those names that it is about; it is to return what is in use, or
+        about to be. A name of which something is being installed at this time stays as it is.
+        timeout_s: how long to wait for such a one.
         """
-        raise NotImplementedError
+        removed: list[Installed] = []
+        with told("Uninstalling"):
+            for name in sorted({folder.parent.name for folder in self._folders()}):
+                with suppress(DepotBusy), self.locked(name, timeout_s):
+                    kept = self._needed_by(used())
+                    for folder in self._folders(name):
+                        if folder.name not in kept:
+                            one = read_installed(folder)
+                            remove(folder)
+                            removed += [one] if one is not None else []
+        return tuple(removed)
+
+    @contextmanager
+    def locked(self, name: str, timeout_s: float, cancelled: threading.Event | None = None) -> Iterator[None]:
+        """Have all versions of a package to oneself, with nothing left running of an attempt that was killed."""
+        folder = self.folder / name
+        _make_folder(folder)
+        with locked(folder / LOCK, f"The package {name}", timeout_s=timeout_s, cancelled=cancelled):
+            end_leftovers(folder / LEASH)
+            yield
+
+    def _needed_by(self, used: Iterable[Installed]) -> frozenset[str]:
+        """The keys of these and of all that they were installed with."""
+        there = {(one.manifest.name, one.key): one for one in self.all()}
+        waiting = [(one.manifest.name, one.key) for one in used]
+        found: set[tuple[str, str]] = set()
+        while waiting:
+            at = waiting.pop()
+            if at not in found:
+                found.add(at)
+                waiting += list(there[at].with_.items()) if at in there else []
+        return frozenset(key for _, key in found)
+
+    def _folders(self, name: str | None = None) -> Iterator[Path]:
+        """The folders that are installations, or are to become some."""
+        for package in _names_in(self.folder) if name is None else [name]:
+            for key in _names_in(self.folder / package):
+                yield self.folder / package / key
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One attempt to install one package."""
+
+    where: Installations
+    id: str
+    manifest: Manifest
+    dependencies: tuple[Installed, ...]
+    report: Report
+    cancelled: threading.Event | None
+
+    def say(self, step: Step, detail: str = "") -> None:
+        self.report(Progress(step, self.id, self.manifest.name, self.manifest.version, detail))
+
+    def make(self, timeout_s: float) -> Installed:
+        """Install it, or return what is installed. Raises as `Installations.install`, OSError."""
+        name, key = self.manifest.name, key_of(self.manifest, self.dependencies)
+        folder = self.where.folder / name / key
+        installed = read_installed(folder)
+        if installed is None:
+            with self.where.locked(name, timeout_s, self.cancelled):
+                # Somebody else may have done it meanwhile.
+                installed = read_installed(folder) or self._made_anew(folder)
+        self.say(Step.INSTALLED, str(folder))
+        return installed
+
+    def _made_anew(self, folder: Path) -> Installed:
+        """Install it from nothing, or leave nothing."""
+        try:
+            remove(folder)
+            return self._made(folder)
+        except BaseException:
+            with suppress(OSError):
+                remove(folder)
+            raise
+
+    def _made(self, folder: Path) -> Installed:
+        self.say(Step.VERIFYING)
+        room_for(folder.parent, self.manifest.bytes, f"Installing {self.manifest}")
+        _make_folder(folder / FILES)
+        with self.where.shelf.components.hold(self.manifest.components):
+            for file in self.manifest.files:
+                self._check_cancelled()
+                self._place(file, folder / FILES)
+        installed = Installed(self.id, self.manifest, folder, {one.manifest.name: one.key for one in self.dependencies})
+        self._run_install(installed)
+        self.say(Step.CHECKING)
+        self._check(folder)
+        sync_file_system(folder)
+        self._check_cancelled()
+        write_whole(folder / MARK, mark_bytes(installed), folder)
+        sync_folder(folder.parent)
+        return installed
+
+    def _place(self, file: PackageFile, files: Path) -> None:
+        """Write a file of which each byte was checked, with its permissions."""
+        path = files / file.path
+        _make_folder(path.parent)
+        fd = make_file(path)
+        try:
+            for piece in self.where.shelf.components.read(file.component):
+                write_all(fd, piece)
+            os.fchmod(fd, file.mode)
+        finally:
+            os.close(fd)
+
+    def _run_install(self, installed: Installed) -> None:
+        command = self.manifest.install
+        if command is None:
+            return
+        self.say(Step.INSTALLING, " ".join(command.command)[:200])
+        ran = run(
+            installed.command(Action.INSTALL),
+            installed.environment(Action.INSTALL),
+            installed.files,
+            timeout_s=command.timeout_s,
+            leash=installed.folder.parent / LEASH,
+            log=installed.folder / LOG,
+            cancelled=self.cancelled,
+        )
+        if ran.why:
+            raise InstallFailed(
+                f"The install command of {self.manifest} failed: {ran.why}.",
+                cause=ran.output,
+                remedy="mend the package or what it needs of the host; its other versions are as they were",
+            )
+
+    def _check(self, folder: Path) -> None:
+        """Refuse an installation whose own files are others now: what was checked is what runs."""
+        problems = list(problems_of(self.manifest, folder / FILES))
+        if problems:
+            raise InstallFailed(
+                f"The install command of {self.manifest} changed files of the package.",
+                cause=" ".join(problems[:_MORE_WRONG_SHOWN]),
+                remedy="let it write what it makes into files of their own",
+            )
+
+    def _check_cancelled(self) -> None:
+        if self.cancelled is not None and self.cancelled.is_set():
+            raise InstallFailed(f"Installing {self.manifest} was cancelled.", id="install.cancelled")
+
+
+def remove(folder: Path) -> None:
+    """Remove an installation, or what is left of an attempt; gone already is fine. Raises OSError."""
+    with suppress(FileNotFoundError):
+        os.unlink(folder / MARK)
+        sync_folder(folder)
+    with suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, for all to read, whatever the agent's umask."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        with suppress(FileExistsError):
+            os.mkdir(folder)
+            os.chmod(folder, 0o755)
+
+
+def _check_dependencies(manifest: Manifest, dependencies: tuple[Installed, ...]) -> None:
+    there = {one.manifest.name: one.manifest.parsed_version for one in dependencies}
+    for want in manifest.wants:
+        if want.name not in there or there[want.name] not in want.range:
+            instead = f"it was to be installed with {there[want.name]}" if want.name in there else "it has none"
+            raise InstallFailed(f"{manifest} cannot be installed without {want}.", cause=instead)
+    if foreign := sorted(there.keys() - manifest.dependencies.keys()):
+        raise InstallFailed(f"{manifest} does not need {', '.join(foreign)}, and is not installed with it.")
+
+
+def _names_in(folder: Path) -> list[str]:
+    """The names of the folders in a folder that are no file of ours; none if it is not there."""
+    with suppress(FileNotFoundError):
+        return sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith(".") and entry.is_dir())
+    return []

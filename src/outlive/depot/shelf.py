@@ -54,6 +54,10 @@ class Reception:
         """What has yet to be brought, in the order of digests."""
         return self._shelf.components.missing(self.manifest.components)
 
+    def is_missing(self, component: Component) -> bool:
+        """Whether this one has yet to be brought."""
+        return not self._shelf.components.has(component)
+
     def receive(self, component: Component) -> Incoming:
         """Begin or go on to bring one. Raises PackageInvalid for one that is not of this package, DepotFailed."""
         if component not in self._needed:
