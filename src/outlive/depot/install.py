@@ -289,7 +289,7 @@ def _make_folder(folder: Path) -> None:
         _make_folder(folder.parent)
         with suppress(FileExistsError):
             os.mkdir(folder)
-            os.chmod(folder, 0o755)
+            os.chmod(folder, 0o755)  # noqa: S103 – modules run as other users, and read it
 
 
 def _check_dependencies(manifest: Manifest, dependencies: tuple[Installed, ...]) -> None:
