@@ -31,7 +31,7 @@ from outlive.cluster import (
     supervision,
 )
 from outlive.cluster.commands import Act, Command
-from outlive.cluster.events import AgentStarted, Event
+from outlive.cluster.events import AgentStarted, Event, Tick
 from outlive.cluster.heartbeat import ModuleStatus
 from outlive.cluster.leader_state import LeaderState
 from outlive.cluster.node_state import NodeState, Phase
@@ -329,6 +329,22 @@ def _hoards(state: LeaderState, event: Event) -> LeaderStep:
 
 def test_state_stays_bounded_finds_a_machine_that_forgets_nothing() -> None:
     assert "remembers" in finds(checkers.StateStaysBounded, Machines(leader_step=_hoards))
+
+
+def test_placed_on_proof_finds_a_leader_that_takes_the_claim_s_end_for_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failover, "needs_fence", lambda _: False)
+    assert "nothing proves" in finds(checkers.PlacedOnProof, kinds=("crash", "fence ill"))
+
+
+def test_hosts_that_live_are_left_alone_finds_a_leader_that_fences_whoever_it_likes() -> None:
+    def strikes(state: LeaderState, event: Event) -> LeaderStep:
+        after, commands = leader.step(state, event)
+        if leader.in_office(after) and isinstance(event, Tick) and event.at - (after.office_since or 0.0) > 15.0:
+            victim = next(name for name in after.mirror.hosts if name != after.me)
+            commands = (*commands, do.Fence(victim, 10**9, "power", 1, (), ""))
+        return after, commands
+
+    assert "held its claim" in finds(checkers.HostsThatLiveAreLeftAlone, Machines(leader_step=strikes))
 
 
 def _raises(state: NodeState, event: Event) -> NodeStep:

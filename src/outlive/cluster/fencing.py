@@ -70,14 +70,17 @@ def ended(turn: Turn, event: Fenced) -> None:
         if placed is not None:
             turn.set(freed=turn.state.freed.set(workload, placed.record.generation))
     if event.freed:
-        turn.note("fence.freed", host=event.host, text=f"{method.name}: {', '.join(event.freed)}", because=because)
+        text = f"{method.name}: {', '.join(event.freed)}"
+        because = turn.note("fence.freed", host=event.host, text=text, because=because)
         turn.set(restless=turn.state.restless | set(event.freed))
     if event.proven:
         cause = turn.note("fence.proven", host=event.host, text=text, because=because)
         _set(turn, event.host, replace(pursuit, cause=cause))
         _write(turn, event.host, pursuit.claim, FenceState.PROVEN, method.name, text, cause)
         return
-    cause = turn.note("fence.failed", host=event.host, text=text, because=because)
+    cause = because
+    if not event.freed:
+        cause = turn.note("fence.failed", host=event.host, text=text, because=because)
     _set(turn, event.host, _next(turn, event.host, replace(pursuit, cause=cause), method, mine, text))
 
 

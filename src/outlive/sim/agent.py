@@ -58,6 +58,7 @@ class Agent:
         self._early: list[tuple[int, Changes]] = []
         self._queue: deque[tuple[str, ev.Event]] = deque()
         self._stepping = False
+        self._called_off: set[int] = set()
         self.talk = Talk(host, parts, self.gate, self.feed)
         self._performers: dict[type, Callable[[str, Any], None]] = {
             do.GrantLease: self._grant_lease,
@@ -97,6 +98,8 @@ class Agent:
             do.TakeCheckpoint: self._take_checkpoint,
             do.SaveJournal: lambda _, command: host.save_journal(command.journal),
             do.WriteProtected: lambda _, command: None,
+            do.Fence: self._fence,
+            do.CallOffFence: lambda _, command: self._called_off.add(command.number),
             do.RecordEvent: lambda _, command: parts.timeline.recorded(parts.agenda.now, command.event),
         }
 
@@ -138,6 +141,7 @@ class Agent:
             alive=self.host.runtime.adopt(wanted | {name: followed[name][0] + 1 for name in standbys}) | standbys,
             guard_deadline_at=self.host.guard.deadline_at,
             mirror=mirror,
+            fencing=self.parts.setup.methods,
         )
         if not self.host.guard.running:
             self.feed(ev.GuardLost, NODE)
@@ -230,6 +234,18 @@ class Agent:
         if mirror is not self.mirror:
             self.mirror = mirror
             self.feed(ev.StoreMoved, mirror=mirror, changed=frozenset(keys))
+
+    def _fence(self, _: str, command: do.Fence) -> None:
+        self.parts.fencing.begin(self, command)
+
+    def is_called_off(self, command: do.Fence) -> bool:
+        """Whether the host is to be left alone: so it was told, or the newest picture shows that the host came back."""
+        claim = self.mirror.claimed(command.host)
+        return command.number in self._called_off or (claim is not None and claim.incarnation > command.claim)
+
+    def fence_ended(self, command: do.Fence, proven: bool, freed: tuple[str, ...], said: str) -> None:
+        """A try has ended."""
+        self.feed(ev.Fenced, LEADER, host=command.host, number=command.number, proven=proven, freed=freed, said=said)
 
     def _take_checkpoint(self, _: str, command: do.TakeCheckpoint) -> None:
         about = {"workload": command.workload, "generation": command.generation, "operation": command.operation}

@@ -9,9 +9,12 @@ the default timing.
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random
+from typing import Any
 
+from outlive.cluster.fence import EndProof, FenceMethod
 from outlive.cluster.host import Capacity, Host
 from outlive.cluster.machine import LOCAL, MODULE, Disk, KernelBoot, Machine
+from outlive.cluster.policies import Policies
 from outlive.cluster.timing import Timing
 from outlive.cluster.workload import (
     Apart,
@@ -57,7 +60,18 @@ def draw(random: Random, hosts: int = 5, faults_s: float = FAULTS_S, kinds: tupl
         calm_at_s=calm_at_s,
         end_s=calm_at_s + CALM_S,
     )
-    return setup, _faults(random, setup, names, kinds)
+    faults = _faults(random, setup, names, kinds)
+    return replace(setup, **_fencing(random)), faults
+
+
+def _fencing(random: Random) -> dict[str, Any]:
+    """In some worlds a silent host is called ended only once a fence has proven it."""
+    if random.random() < 0.7:
+        return {}
+    power = FenceMethod("power", tries=random.choice((1, 2)))
+    others = random.choice(((), (FenceMethod("socket"),), (FenceMethod("locks", run_locks=True),)))
+    methods = random.choice(((power, *others), (*others, power)))
+    return {"policies": Policies(proof_of_end=EndProof.FENCE), "methods": methods}
 
 
 def _name(number: int) -> str:
@@ -364,6 +378,21 @@ def _kill_guard(random: Random, at_s: float, hosts: list[str], _: list[WorkloadS
     return [Fault(at_s, "kill-guard", (_some(random, hosts),))]
 
 
+def _fence_ill(random: Random, at_s: float, hosts: list[str], _: list[WorkloadSetup]) -> list[Fault]:
+    """A device does not work, while a host has to be fenced."""
+    verb = random.choice(("fence-fails", "fence-fails", "fence-slow", "fence-lies"))
+    args = (random.choice(("power", "power", "socket")), *random.choice(((), (_some(random, hosts),))))
+    ill = Fault(at_s, verb, args, random.choice((_short(random), random.uniform(10.0, 20.0))))
+    return [ill, Fault(at_s + random.uniform(0.0, 2.0), "crash", (_some(random, hosts),), _short(random))]
+
+
+def _confirm(random: Random, at_s: float, hosts: list[str], _: list[WorkloadSetup]) -> list[Fault]:
+    """Somebody says that a host is off while it dies, hangs, or lives."""
+    host = _some(random, hosts)
+    away = Fault(at_s, random.choice(("crash", "unplug", "pause", "hang-agent")), (host,), random.uniform(4.0, 15.0))
+    return [away, Fault(at_s + random.uniform(0.0, 9.0), "confirm-dead", (host,))]
+
+
 DRAFTS: dict[str, tuple[int, Draft]] = {
     "crash": (8, _of_host("crash", 0.5)),
     "two crash": (3, _two_crash),
@@ -402,6 +431,8 @@ DRAFTS: dict[str, tuple[int, Draft]] = {
     "operator": (8, _asked),
     "maintenance": (2, _of_host("maintenance", 1.0)),
     "by hand": (2, _by_hand),
+    "fence ill": (3, _fence_ill),
+    "confirm dead": (2, _confirm),
 }
 """Kinds of faults by name: how often, and how one is drawn."""
 

@@ -64,6 +64,9 @@ class Checker:
     def adopts(self, before: Stretch, epoch: int, host: str) -> str | None:
         """A host is about to go on with a guest as it was at that epoch."""
 
+    def cut_off(self, host: str, by: str) -> str | None:
+        """A fence device is about to cut a host's power, as the agent of `by` asked."""
+
     def looked(self) -> str | None:
         """Half a second has passed."""
 

@@ -4,6 +4,7 @@ Each is proven able to fail by a test that breaks it on purpose.
 """
 
 from .checker import Checker, Violation, runs_whole, wanted
+from .fenced import HostsThatLiveAreLeftAlone, PlacedOnProof
 from .liveness import (
     LeaderReplaced,
     NoRestartStorm,
@@ -33,6 +34,8 @@ ALL: tuple[type[Checker], ...] = (
     LeadersWriteInTheirTerm,
     OneVoice,
     DisksAreNewest,
+    PlacedOnProof,
+    HostsThatLiveAreLeftAlone,
     PairedGoesOn,
     LeaderReplaced,
     PlaceableRunsAgain,
@@ -49,6 +52,7 @@ __all__ = [
     "DisksAreNewest",
     "EndedStaysEnded",
     "GenerationsOnlyGrow",
+    "HostsThatLiveAreLeftAlone",
     "LeaderReplaced",
     "LeadersWriteInTheirTerm",
     "NeverTwo",
@@ -58,6 +62,7 @@ __all__ = [
     "PairableIsPaired",
     "PairedGoesOn",
     "PlaceableRunsAgain",
+    "PlacedOnProof",
     "StateStaysBounded",
     "StoppedStaysDown",
     "Violation",

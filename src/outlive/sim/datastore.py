@@ -45,11 +45,15 @@ class Slot:
 
 @dataclass(slots=True)
 class Lock:
-    """The run lock of a workload. free_at: from when on it can be taken; None: it is held."""
+    """The run lock of a workload. free_at: from when on it can be taken; None: it is held.
+
+    fenced: it was taken to see that nobody holds it, so that nobody takes it at this generation any more.
+    """
 
     generation: int = 0
     holder: str = ""
     free_at: float | None = 0.0
+    fenced: bool = False
 
 
 class Datastore:
@@ -120,10 +124,24 @@ class Datastore:
         lock = self._locks.setdefault(workload, Lock())
         if lock.free_at is None or lock.free_at > self._agenda.now:
             return Grip.HELD
-        if self.checks_generation and generation < lock.generation:
+        if self.checks_generation and generation < lock.generation + lock.fenced:
             return Grip.OLDER
-        lock.generation, lock.holder, lock.free_at = generation, host, None
+        lock.generation, lock.holder, lock.free_at, lock.fenced = generation, host, None, False
         return Grip.TAKEN
+
+    def fence(self, host: str, workload: str, generation: int) -> Grip:
+        """Take the lock away from a generation, and let go of it again."""
+        grip = self.take(host, workload, generation)
+        lock = self._locks.get(workload)
+        if lock is not None and grip is Grip.TAKEN:
+            lock.holder, lock.free_at, lock.fenced = "", self._agenda.now, True
+        fenced_before = lock is not None and lock.fenced and lock.generation == generation
+        return Grip.TAKEN if grip is Grip.OLDER and fenced_before else grip
+
+    def is_fenced(self, workload: str, generation: int) -> bool:
+        """Whether nobody can take the lock at this generation any more."""
+        lock = self._locks.get(workload)
+        return lock is not None and (lock.generation > generation or (lock.generation == generation and lock.fenced))
 
     def release(self, host: str, workload: str, generation: int, *, late: bool = False) -> None:
         """The holder is gone; late: it vanished without a word, and its hold has to run out."""

@@ -1,19 +1,19 @@
 """What goes wrong, as values: a moment, a verb, its arguments, and how long it lasts.
 
 The same form is drawn from a seed, read from a scenario, and printed with a violation, so that what a seed found can
-be kept as a scenario. What each verb does to the world, and how it is undone, is in `verbs_hosts` and
-`verbs_workloads`; a fault without a length stays.
+be kept as a scenario. What each verb does to the world, and how it is undone, is in `verbs_hosts`,
+`verbs_workloads` and `verbs_fencing`; a fault without a length stays.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from . import verbs_hosts, verbs_workloads
+from . import verbs_fencing, verbs_hosts, verbs_workloads
 from .operators import Operators
 from .parts import Parts
 from .verb import UnknownVerb
 
-VERBS = verbs_hosts.VERBS | verbs_workloads.VERBS
+VERBS = verbs_hosts.VERBS | verbs_workloads.VERBS | verbs_fencing.VERBS
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ Most of it is asked for in the calm at a run's end: with nothing going wrong any
 from typing import Any
 
 from outlive.cluster import records as rec
+from outlive.cluster.fence import EndProof
 from outlive.cluster.host import Host
 from outlive.cluster.transaction import KeyValue
 from outlive.cluster.workload import Apart, Workload
@@ -14,6 +15,9 @@ from .checker import Checker, decoded, runs_whole, spoilt, wanted
 from .parts import Parts
 from .size import values_in
 from .store import Changes
+
+FENCED_S = 8.0
+"""What it takes to fence a host once the devices work again, a round of tries that began before among it."""
 
 
 class LeaderReplaced(Checker):
@@ -78,6 +82,8 @@ class PlaceableRunsAgain(Checker):
             (module.stop_grace_s for each in parts.setup.workloads for module in each.workload.modules), default=0.0
         )
         self.bound_s = max(timing.retry_most_s, timing.exclude_s) + timing.claim_surely_over_s() + stop_s + 10.0
+        if parts.setup.policies.proof_of_end is EndProof.FENCE:
+            self.bound_s += FENCED_S
         self._wrong_since: dict[str, float] = {}
 
     def looked(self) -> str | None:

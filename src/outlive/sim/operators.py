@@ -9,7 +9,11 @@ from dataclasses import replace
 from random import Random
 
 from outlive.cluster import records as rec
+from outlive.cluster.confirming import confirmed, refusal
 from outlive.cluster.host import Host
+from outlive.cluster.mirror import Mirror, snapshot
+from outlive.cluster.signs import Signs
+from outlive.cluster.timing import Timing
 from outlive.cluster.transaction import Delete, KeyValue, Put, Transaction, absent, unchanged
 from outlive.cluster.workload import Workload
 
@@ -118,6 +122,13 @@ class Operators:
             return rec.encode(replace(record, maintenance=wanted)) if isinstance(record, Host) else None
 
         self._swap(rec.HOSTS + host, change)
+
+    def confirm_dead(self, host: str) -> None:
+        """Somebody says that the host is off, having looked or not; it is taken as the API takes it."""
+        data = self._store.data
+        picture = snapshot(Mirror(), self._store.revision, list(data.values()), 0.0)
+        if not refusal(picture, host, Signs(), Timing(), 0.0):
+            self._store.transact(OPERATOR, confirmed(picture, host, OPERATOR, self._cause()))
 
     def garble(self, key: str) -> None:
         """Write nonsense over a key."""

@@ -18,6 +18,7 @@ from outlive.cluster.timing import Timing
 
 from .agenda import Agenda
 from .datastore import Datastore
+from .fencing import Fencing
 from .ledger import Ledger
 from .network import Network
 from .runtime import Ills
@@ -65,6 +66,7 @@ class Parts:
     timeline: Timeline
     machines: Machines
     ills: Ills = field(default_factory=Ills)
+    fencing: Fencing = field(default_factory=Fencing)
     hosts: dict[str, Any] = field(default_factory=dict)
     spy: Spy | None = None
     guards_fire: bool = True

@@ -161,7 +161,7 @@ class NoDeadWhileSlotFresh(Checker):
 
 
 class LeadersWriteInTheirTerm(Checker):
-    """Placements and verdicts are written by the host that holds the leader's key at that moment, by nobody else."""
+    """What only leaders write is written by the host that holds the leader's key at that moment, by nobody else."""
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
@@ -182,7 +182,7 @@ class LeadersWriteInTheirTerm(Checker):
         if origin in (OPERATOR, BY_HAND):
             return None
         for write in transaction.writes:
-            if not write.key.startswith((rec.PLACEMENTS, rec.VERDICTS)) or self._holder == origin:
+            if not write.key.startswith((rec.PLACEMENTS, rec.VERDICTS, rec.FENCES)) or self._holder == origin:
                 continue
             if not isinstance(write, Put) or not self._is_a_pairs(origin, write):
                 return f"{origin} wrote {write.key} while {self._holder} led"

@@ -6,6 +6,8 @@ A script has one thing a line; `#` begins a comment:
     workload web modules=db,app cpus=1   what `apply` knows, and applied at 1 s unless it says apply=never
     run 40 s                             when it ends
     timing claim_ttl_s=4                 to change the timing
+    policy proof_of_end=fence            to change the cluster's policies
+    fence power tries=2 hosts=a,b        a way to fence hosts, in order; with locks=yes by their run locks
     at 10 s: crash b for 20 s            a fault, as `faults` writes them
 
 Everything in a scenario's world takes the middle of its range and all clocks are right, so that the timeline is the
@@ -20,8 +22,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from outlive.cluster.fence import FenceMethod
 from outlive.cluster.host import Capacity, Host
 from outlive.cluster.machine import LOCAL, MODULE, Disk, Machine
+from outlive.cluster.policies import Policies, changed
 from outlive.cluster.timing import Timing
 from outlive.cluster.workload import (
     Apart,
@@ -73,7 +77,7 @@ def read(text: str, name: str = "scenario") -> Scenario:
         if line:
             try:
                 script.take(line)
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, UsageInvalid) as error:
                 raise BadScript(
                     f"Line {number} of {name} cannot be done: {line!r}.",
                     cause=str(error),
@@ -89,6 +93,8 @@ class _Script:
         self.workloads: list[WorkloadSetup] = []
         self.faults: list[Fault] = []
         self.timing = TIMING
+        self.policies = Policies()
+        self.methods: list[FenceMethod] = []
         self.end_s = 60.0
 
     def take(self, line: str) -> None:
@@ -102,6 +108,8 @@ class _Script:
             "host": self._host,
             "workload": self._workload,
             "timing": self._timing,
+            "policy": self._policy,
+            "fence": self._fence,
             "run": self._run,
         }
         if word not in takers:
@@ -173,6 +181,15 @@ class _Script:
             changes: dict[str, Any] = {name: int(value) if isinstance(stands, int) else float(value)}
             self.timing = replace(self.timing, **changes)
 
+    def _policy(self, rest: str) -> None:
+        settings = dict(word.split("=", 1) for word in rest.split())
+        self.policies = changed(self.policies, settings)
+
+    def _fence(self, rest: str) -> None:
+        name, options = _options(rest, "hosts", "tries", "locks")
+        hosts = frozenset(options["hosts"].split(",")) if "hosts" in options else None
+        self.methods.append(FenceMethod(name, hosts, options.get("locks") == "yes", int(options.get("tries", "1"))))
+
     def _run(self, rest: str) -> None:
         found = RUN.fullmatch(rest.strip())
         if found is None:
@@ -190,6 +207,8 @@ class _Script:
             delays=steady(Delays()),
             calm_at_s=max(over_s + CALM_AFTER_S, self.end_s),
             end_s=self.end_s,
+            policies=self.policies,
+            methods=tuple(self.methods),
         )
         return Scenario(self.name, setup, tuple(self.faults))
 

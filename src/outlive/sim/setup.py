@@ -5,7 +5,9 @@ Drawn from a seed by `chance`, or read from a file by `scenario`. What goes wron
 
 from dataclasses import dataclass
 
+from outlive.cluster.fence import FenceMethod
 from outlive.cluster.host import Host
+from outlive.cluster.policies import Policies
 from outlive.cluster.timing import Timing
 from outlive.cluster.workload import Workload
 
@@ -38,6 +40,7 @@ class Delays:
     lock_freed_s: Range = (0.0, 1.0)
     boot_s: Range = (3.0, 6.0)
     agent_start_s: Range = (0.05, 1.0)
+    fence_s: Range = (0.2, 2.0)
     tick_jitter_s: Range = (0.0, 0.01)
     lock_patience_s: float = 3.0
 
@@ -78,6 +81,7 @@ class Setup:
     """A world before its first moment.
 
     calm_at_s: from when on nothing more goes wrong; end_s: when the run ends.
+    methods: the ways to fence that every host has.
     """
 
     hosts: tuple[HostSetup, ...]
@@ -86,3 +90,5 @@ class Setup:
     delays: Delays
     calm_at_s: float
     end_s: float
+    policies: Policies = Policies()
+    methods: tuple[FenceMethod, ...] = ()

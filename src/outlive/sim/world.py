@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 from outlive.cluster import records as rec
+from outlive.cluster.policies import Policies
 from outlive.cluster.records import EventRecord
 from outlive.cluster.transaction import Delete, Put, Transaction
 
@@ -80,6 +81,8 @@ class World:
             OPERATOR,
             Transaction((), (Put(rec.CLUSTER, rec.encode(rec.ClusterRecord(CLUSTER_ID, timing=setup.timing))),)),
         )
+        if setup.policies != Policies():
+            store.transact(OPERATOR, Transaction((), (Put(rec.POLICIES, rec.encode(setup.policies)),)))
         for host in setup.hosts:
             self.parts.hosts[host.host.name] = SimHost(host, self.parts)
         workloads = {each.workload.name: each.workload for each in setup.workloads}
@@ -123,6 +126,7 @@ class World:
                 "begins",
                 "speaks",
                 "adopts",
+                "cut_off",
                 "looked",
                 "ended",
             )
@@ -133,6 +137,7 @@ class World:
         parts.voices.on_begin = lambda *about: self._ask("begins", *about)
         parts.voices.on_release = lambda *about: self._ask("speaks", *about)
         parts.voices.on_adopt = lambda *about: self._ask("adopts", *about)
+        parts.fencing.on_cut = lambda *about: self._ask("cut_off", *about)
         parts.store.audit = self._audit
         parts.store.changed = self._changed
         parts.timeline.on_record = self._recorded

@@ -1,0 +1,127 @@
+"""What it takes to hold a host to be ended where the policy asks for a fence, and when a person's word is taken."""
+
+from dataclasses import replace
+
+import pytest
+from immutables import Map
+
+from outlive.cluster import records as rec
+from outlive.cluster.confirming import confirmed, refusal
+from outlive.cluster.failover import Proof, Wait, proof_of_end
+from outlive.cluster.fence import BY_HAND, EndProof, FenceState
+from outlive.cluster.heartbeat import Flags, Heartbeat, ModuleTable
+from outlive.cluster.mirror import ClaimSeen, Entry, Mirror
+from outlive.cluster.policies import Policies
+from outlive.cluster.signs import Signs
+from outlive.cluster.timing import Timing
+from outlive.cluster.transaction import Put, absent
+
+from .small_world import host
+
+AT = 1000.0
+CLAIM = 7
+PLACED = rec.PlacementRecord("web", 3, "b", CLAIM)
+ENDED = ClaimSeen(CLAIM, False, AT - 60.0, 9, rec.ClaimRecord("b", "", "r", 1, 1), 0.0)
+SILENT = Signs()
+
+
+def picture(proof: EndProof = EndProof.FENCE, fence: rec.FenceRecord | None = None, **changes: object) -> Mirror:
+    base = Mirror(
+        revision=50,
+        hosts=Map({"b": Entry(host("b"), 1, 1)}),
+        claims=Map({"b": ENDED}),
+        placements=Map({"web": Entry(PLACED, 8, 8)}),
+        verdicts=Map({"b": Entry(rec.VerdictRecord("b", rec.Verdict.DEAD), 5, 40)}),
+        policies=Entry(Policies(proof_of_end=proof), 2, 2),
+        fences=Map({"b": Entry(fence, 45, 45)}) if fence is not None else Map(),
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def fence(state: FenceState, claim: int = CLAIM) -> rec.FenceRecord:
+    return rec.FenceRecord("b", claim, state, "ipmi", "a", "ipmi: connection refused")
+
+
+def judged(
+    mirror: Mirror, signs: Signs = SILENT, verdict: rec.Verdict = rec.Verdict.DEAD, freed: bool = False
+) -> object:
+    return proof_of_end(PLACED, mirror, signs, verdict, Timing(), AT, freed=freed)
+
+
+def beat(claim: int) -> Signs:
+    table = ModuleTable(())
+    heartbeat = Heartbeat("0" * 16, "b", "1" * 32, 99, Flags.NONE, 0.0, claim, table.digest())
+    return Signs(heartbeat=heartbeat, heartbeat_at=AT - 0.1, table=table, table_digest=table.digest())
+
+
+def test_the_end_of_the_claim_is_proof_enough_by_default() -> None:
+    assert isinstance(judged(picture(EndProof.CLAIM)), Proof)
+
+
+def test_where_the_policy_asks_for_a_fence_the_end_of_the_claim_is_not_enough() -> None:
+    wait = judged(picture())
+    assert isinstance(wait, Wait)
+    assert wait.unfenced
+
+
+def test_a_proven_fence_is_proof_for_its_incarnation_and_for_no_later_one() -> None:
+    assert isinstance(judged(picture(fence=fence(FenceState.PROVEN))), Proof)
+    assert isinstance(judged(picture(fence=fence(FenceState.PROVEN, CLAIM - 1))), Wait)
+
+
+@pytest.mark.parametrize("state", [FenceState.TRYING, FenceState.FAILED])
+def test_a_fence_that_is_tried_or_failed_proves_nothing(state: FenceState) -> None:
+    assert isinstance(judged(picture(fence=fence(state))), Wait)
+
+
+def test_a_fence_proves_nothing_while_the_claim_may_stand() -> None:
+    renewed = replace(ENDED, observed_at=AT - 1.0)
+    wait = judged(picture(fence=fence(FenceState.PROVEN), claims=Map({"b": renewed})))
+    assert isinstance(wait, Wait)
+    assert not wait.unfenced
+
+
+def test_a_run_lock_that_was_taken_is_proof_for_its_workload() -> None:
+    assert isinstance(judged(picture(), freed=True), Proof)
+
+
+def test_a_host_that_came_back_and_has_nothing_of_it_needs_no_fence() -> None:
+    assert isinstance(judged(picture(), beat(CLAIM + 5), rec.Verdict.ALIVE), Proof)
+    assert isinstance(judged(picture(), beat(CLAIM), rec.Verdict.ALIVE), Wait)
+
+
+def test_policies_that_nobody_can_read_may_have_asked_for_a_fence() -> None:
+    unread = picture(policies=Entry(Policies(), 0, 0), bad=Map({rec.POLICIES: (3, "nonsense")}))
+    assert isinstance(judged(unread), Wait)
+
+
+def test_who_waits_is_told_the_command_once_no_method_has_helped() -> None:
+    wait = judged(picture(fence=fence(FenceState.FAILED)))
+    assert isinstance(wait, Wait)
+    assert "connection refused" in wait.reason
+    assert "outlive confirm-dead b" in wait.reason
+
+
+def test_a_persons_word_is_taken_for_a_silent_host_that_something_waits_for() -> None:
+    assert refusal(picture(), "b", SILENT, Timing(), AT) == ""
+
+
+def test_a_persons_word_is_refused_while_anything_tells_of_life() -> None:
+    timing, dead = Timing(), picture()
+    held = picture(claims=Map({"b": replace(ENDED, present=True)}))
+    doubted = picture(verdicts=Map({"b": Entry(rec.VerdictRecord("b", rec.Verdict.PARTITIONED), 5, 40)}))
+    slot = Signs(slot=beat(CLAIM).heartbeat, slot_at=AT - 2.0)
+    assert "claim" in refusal(held, "b", SILENT, timing, AT)
+    assert "heard" in refusal(dead, "b", beat(CLAIM), timing, AT)
+    assert "heard" in refusal(dead, "b", slot, timing, AT)
+    assert "partitioned" in refusal(doubted, "b", SILENT, timing, AT)
+    assert "nothing waits" in refusal(picture(placements=Map()), "b", SILENT, timing, AT)
+
+
+def test_a_persons_word_is_for_the_accused_incarnation_and_falls_if_the_host_comes_back_meanwhile() -> None:
+    written = confirmed(picture(), "b", "ann on a", "event")
+    assert absent("claims/b") in written.compares
+    (put,) = written.writes
+    assert isinstance(put, Put)
+    record = rec.decode(put.key, put.value)
+    assert record == rec.FenceRecord("b", CLAIM, FenceState.PROVEN, BY_HAND, "ann on a", "", "event")
