@@ -26,7 +26,7 @@ from outlive.cluster.timing import Timing
 from outlive.cluster.transaction import Put, Transaction
 from outlive.config.agent_file import AgentConfig, read_agent
 from outlive.native import outlive_command
-from outlive.store.sqlite import SqliteStore
+from outlive.store.opening import open_store
 
 WITHIN_S = 60.0
 PATIENT = Timing(claim_ttl_s=40)
@@ -158,7 +158,7 @@ def up(folder: Path, name: str, timing: Timing | None = None) -> Iterator[OneHos
 
 async def found_with(config: AgentConfig, timing: Timing) -> None:
     """Write the cluster's record with other intervals than `up` did."""
-    store = await SqliteStore.open(config.store_path, timeout_s=founding.STORE_S)
+    store = await open_store(config, timeout_s=founding.STORE_S)
     try:
         record = rec.encode(rec.ClusterRecord(config.cluster.id, timing=timing))
         await store.transact(Transaction((), (Put(rec.CLUSTER, record),)), timeout_s=founding.STORE_S)

@@ -126,15 +126,15 @@ def others_key(host: AgentConfig, folder: Path) -> None:
 
 
 def bad_record(host: AgentConfig, folder: Path) -> None:
-    write(host.store_path, Put(rec.WORKLOADS + "web", b"{"))
+    write(host.data_folder / "store.sqlite", Put(rec.WORKLOADS + "web", b"{"))
 
 
 def other_cluster(host: AgentConfig, folder: Path) -> None:
-    write(host.store_path, Put(rec.CLUSTER, rec.encode(rec.ClusterRecord("f" * 16))))
+    write(host.data_folder / "store.sqlite", Put(rec.CLUSTER, rec.encode(rec.ClusterRecord("f" * 16))))
 
 
 def no_cluster(host: AgentConfig, folder: Path) -> None:
-    write(host.store_path, Delete(rec.CLUSTER))
+    write(host.data_folder / "store.sqlite", Delete(rec.CLUSTER))
 
 
 def foreign_datastore(host: AgentConfig, folder: Path) -> None:

@@ -30,7 +30,7 @@ def test_everything_that_an_agent_needs_is_there(tmp_path: Path) -> None:
     assert fresh
     assert config == read_agent(tmp_path / "agent.toml")
     assert (config.host, config.address, config.site) == ("one", "127.0.0.1", "default")
-    assert config.store_path.exists()
+    assert (config.data_folder / "store.sqlite").exists()
     assert {path.name for path in (tmp_path / "tls").iterdir()} == {"ca.pem", "ca.key", "one.pem", "one.key"}
     assert len(contents(tmp_path)) == 7
 

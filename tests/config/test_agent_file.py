@@ -24,6 +24,7 @@ from outlive.config.agent_file import (
     read_agent,
 )
 from outlive.config.agent_shape import TIMING
+from outlive.config.store_address import SqliteAddress
 from outlive.config.toml_writer import toml_text
 from outlive.errors import UsageInvalid
 
@@ -93,7 +94,7 @@ def test_every_key_is_read() -> None:
         tls=TlsFiles(Path("/etc/ca.pem"), Path("/etc/a.pem"), Path("/etc/a.key")),
         timing=Timing(heartbeat_s=0.5, claim_ttl_s=8, witnesses=2),
     )
-    assert config.store_path == Path("/srv/store.db")
+    assert config.store_address == SqliteAddress(Path("/srv/store.db"))
 
 
 def test_a_host_an_address_and_a_cluster_are_enough() -> None:
@@ -101,7 +102,7 @@ def test_a_host_an_address_and_a_cluster_are_enough() -> None:
     assert config == AgentConfig("a", "10.77.0.1", CLUSTER)
     assert config.data_folder == Path("/var/lib/outlive")
     assert config.run_folder == Path("/run/outlive")
-    assert config.store_path == Path("/var/lib/outlive/store.sqlite")
+    assert config.store_address == SqliteAddress(Path("/var/lib/outlive/store.sqlite"))
     assert config.timing == Timing()
     assert agent_document(config) == {
         "host": "a",
@@ -111,7 +112,7 @@ def test_a_host_an_address_and_a_cluster_are_enough() -> None:
 
 
 def test_a_store_with_four_slashes_is_the_same_file() -> None:
-    assert parse_agent(START + 'store = "sqlite:////a/b"').store_path == Path("/a/b")
+    assert parse_agent(START + 'store = "sqlite:////a/b"').store_address == SqliteAddress(Path("/a/b"))
 
 
 MISTAKES = {
@@ -130,12 +131,38 @@ MISTAKES = {
         "must be",
         "At most 80",
     ),
-    "another store": (
-        START + 'store = "etcd://h:2379"',
+    "another store": (START + 'store = "redis://h:2379"', 4, "store", "must be sqlite:///PATH, etcd://", "sqlite:///"),
+    "store with a user": (START + 'store = "etcd://u:p@h"', 4, "store", "has a user in it", "etcd://HOST"),
+    "store with a port that is none": (START + 'store = "etcd://h:0"', 4, "store", "a colon and a port", "HOST:2379"),
+    "store with an endpoint twice": (START + 'store = "etcd://h,h:2379"', 4, "store", "endpoint twice", "HOST:2379"),
+    "store with an odd prefix": (START + 'store = "etcd://h//x"', 4, "store", "has the prefix '//x'", "/PREFIX"),
+    "store TLS in part": (
+        START + 'store = "etcds://h"\n[store_tls]\nkey = "/k"',
+        5,
+        "store_tls",
+        "only one of",
+        "Name both, or none.",
+    ),
+    "store TLS without TLS": (
+        START + 'store = "etcd://h"\n[store_tls]\nca = "/c"',
+        5,
+        "store_tls",
+        "is of no use",
+        "correct `store`",
+    ),
+    "store login without etcd": (
+        START + '[store_login]\nuser = "o"\npassword_file = "/p"',
         4,
-        "store",
-        "since this version keeps its store",
-        "sqlite:///",
+        "store_login",
+        "is of no use",
+        "correct `store`",
+    ),
+    "store login in part": (
+        START + 'store = "etcd://h"\n[store_login]\nuser = "o"',
+        5,
+        "store_login.password_file",
+        "is missing",
+        "Write",
     ),
     "store without a path": (START + 'store = "sqlite:///"', 4, "store", "must be sqlite:///PATH", "absolute path"),
     "cluster id": ('cluster.id = "5F0C3F9AD1B2E47C"', 1, "cluster.id", "16 hexadecimal digits", "Copy it"),

@@ -1,6 +1,6 @@
 """The launcher's dealings with apt, on a machine made of stubs: what it asks for, and how it fails.
 
-The stub machine has only the programs named here on PATH, so that compiler and Redis are missing.
+The stub machine has only the programs named here on PATH, so that compiler, Redis and etcd are missing.
 """
 
 import json
@@ -61,22 +61,24 @@ def machine(tmp_path: Path) -> Machine:
 
 def installs(machine: Machine) -> str:
     """Return a stub's body that makes the missing programs appear when asked to install."""
-    programs = " ".join(f"{machine.folder}/{name}" for name in ("cc", "redis-server"))
+    programs = " ".join(f"{machine.folder}/{name}" for name in ("cc", "redis-server", "etcd"))
     return f'case "$*" in *" install "*) for p in {programs}; do echo "#!/bin/sh" >$p; chmod +x $p; done ;; esac'
 
 
 def test_only_what_is_missing_is_installed_and_no_service_starts(machine: Machine) -> None:
     machine.stub("apt-get", installs(machine))
     ended = machine.checkout.run("--version")
-    assert "Debian packages: gcc redis-server" in ended.stderr
+    assert "Debian packages: gcc redis-server etcd-server" in ended.stderr
     install, *rest = [call for call in machine.calls() if call.startswith("apt-get") and "install" in call]
-    assert install == "apt-get install gcc redis-server noninteractive 1"
+    assert install == "apt-get install gcc redis-server etcd-server noninteractive 1"
     assert rest == []
-    assert any(call.startswith("systemctl disable") and "redis-server.service" in call for call in machine.calls())
+    for service in ("redis-server.service", "etcd.service"):
+        assert any(call.startswith("systemctl disable") and service in call for call in machine.calls())
 
 
-def test_a_redis_that_was_there_before_keeps_its_service(machine: Machine) -> None:
+def test_servers_that_were_there_before_keep_their_services(machine: Machine) -> None:
     machine.stub("redis-server", "exit 0")
+    machine.stub("etcd", "exit 0")
     machine.stub("apt-get", installs(machine))
     machine.checkout.run("--version")
     assert not [call for call in machine.calls() if call.startswith("systemctl")]
@@ -90,21 +92,21 @@ def test_a_failed_install_is_mended_and_tried_once_more(machine: Machine) -> Non
         f'[ -e {once} ] || {{ case "$*" in *install*) touch {once}; exit 100 ;; esac; }}\n' + installs(machine),
     )
     ended = machine.checkout.run("--version")
-    assert "Debian packages: gcc redis-server failed" not in ended.stderr
+    assert "Debian packages: gcc redis-server etcd-server failed" not in ended.stderr
     of_apt = [call.split()[:2] for call in machine.calls() if call.startswith(("apt-get", "dpkg"))]
     assert of_apt[-3:] == [["dpkg", "noninteractive"], ["apt-get", "update"], ["apt-get", "install"]]
 
 
-def test_set_up_that_died_after_installing_redis_still_turns_its_service_off(machine: Machine) -> None:
+def test_set_up_that_died_after_installing_servers_still_turns_their_services_off(machine: Machine) -> None:
     machine.stub("apt-get", installs(machine))
     machine.stub("systemctl", "exit 1")
-    assert "Redis's own service stays off" in machine.checkout.run("--version").stderr
+    assert "The service redis-server of its package stays off" in machine.checkout.run("--version").stderr
     machine.stub("systemctl", "exit 0")
     machine.checkout.run("--version")
     disabled = [call for call in machine.calls() if call.startswith("systemctl")]
-    assert len(disabled) == 2
+    assert ["etcd" in call for call in disabled] == [False, False, True]
     machine.checkout.run("--version")
-    assert len([call for call in machine.calls() if call.startswith("systemctl")]) == 2
+    assert len([call for call in machine.calls() if call.startswith("systemctl")]) == 3
 
 
 def test_a_failing_step_tells_its_last_lines_and_what_to_do(machine: Machine) -> None:
@@ -116,7 +118,7 @@ def test_a_failing_step_tells_its_last_lines_and_what_to_do(machine: Machine) ->
     assert "  Do:  mend what the output names" in ended.stderr
     problem = json.loads(ended.stdout.splitlines()[-1])
     assert problem["id"] == "setup.failed"
-    assert problem["title"].endswith("Debian packages: gcc redis-server.")
+    assert problem["title"].endswith("Debian packages: gcc redis-server etcd-server.")
     assert problem["exit_code"] == 1
 
 
@@ -129,7 +131,7 @@ def test_json_of_a_protected_command_is_not_ours(machine: Machine) -> None:
 def test_without_apt_it_names_what_is_missing(machine: Machine) -> None:
     ended = machine.checkout.run("--version")
     assert ended.code == 1
-    assert "These parts are missing: gcc redis-server" in ended.stderr
+    assert "These parts are missing: gcc redis-server etcd-server" in ended.stderr
     assert "no apt-get" in ended.stderr
 
 

@@ -24,12 +24,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from outlive.cluster import mirror
 from outlive.cluster import records as rec
 from outlive.config.agent_file import AgentConfig, DatastoreFolder
+from outlive.config.store_address import EtcdAddress
 from outlive.datastore.datastore import Datastore, open_datastore
 from outlive.runtime import cgroup
+from outlive.store.base import Listing
 from outlive.store.sqlite import SqliteStore
 from outlive.wire.seal import Seal
 
-from . import facts, presence
+from . import checkup_etcd, facts, presence
 from .finding import Finding, failed, ok, warning
 
 STORE_S = 5.0
@@ -119,7 +121,11 @@ class Member:
 
     async def store(self) -> list[Finding]:
         """The store, how fresh it is, and whether every record in it can be read."""
-        path = self.config.store_path
+        address = self.config.store_address
+        if isinstance(address, EtcdAddress):
+            found, listing = await checkup_etcd.store(self.config, address)
+            return [*found, *self._contents(listing)] if listing is not None else found
+        path = address.path
         if not path.exists():
             return [failed("store", f"there is none at {path}", "make it with `outlive up`")]
         changed_ago_s = max(0.0, time.time() - _changed_at(path))
@@ -133,6 +139,11 @@ class Member:
         acts = presence.agent_pid(self.config.run_folder) is not None
         if acts and changed_ago_s > STORE_STALE_S:
             found = [warning("store", f"{about}, though an agent runs here", "see the agent's log for why")]
+        return [*found, *self._contents(listing)]
+
+    def _contents(self, listing: Listing) -> list[Finding]:
+        """Whose store it is, and whether all of it can be read."""
+        found: list[Finding] = []
         picture = mirror.snapshot(mirror.Mirror(), listing.revision, listing.keys, 0.0)
         if picture.cluster is None or picture.cluster.record.id != self.config.cluster.id:
             whose = picture.cluster.record.id if picture.cluster else "no cluster"

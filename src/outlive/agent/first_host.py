@@ -23,6 +23,8 @@ from outlive.config.agent_file import (
     AgentConfig,
     ClusterMembership,
     DatastoreFolder,
+    StoreLogin,
+    StoreTls,
     TlsFiles,
     agent_document,
     parse_agent,
@@ -84,6 +86,9 @@ class Wish:
     address: str | None = None
     site: str | None = None
     port: int | None = None
+    store: str | None = None
+    store_tls: StoreTls | None = None
+    store_login: StoreLogin | None = None
 
 
 def found_host(places: Places, wish: Wish, progress: Progress) -> tuple[AgentConfig, bool]:
@@ -105,7 +110,7 @@ def found_host(places: Places, wish: Wish, progress: Progress) -> tuple[AgentCon
         founding.make_key(config.cluster.key_file)
         _certify(config)
         progress("store and datastore")
-        asyncio.run(founding.found_store(config.store_path, config.cluster.id, config.timing))
+        asyncio.run(founding.found_store(config))
         for datastore in config.datastores:
             if datastore.path == places.datastore:
                 founding.found_datastore(datastore.name, datastore.path, config.cluster.id)
@@ -133,6 +138,9 @@ def _planned(places: Places, wish: Wish) -> AgentConfig:
         port=wish.port or PORT,
         peer_port=wish.port or PORT,
         cluster=ClusterMembership(cluster, places.key),
+        store=wish.store or "",
+        store_tls=wish.store_tls,
+        store_login=wish.store_login,
         data_folder=places.data,
         run_folder=places.run if places != usual else usual.run,
         cgroup_root=own,
@@ -159,6 +167,9 @@ def _check(config: AgentConfig, wish: Wish, path: Path) -> None:
         ("address", wish.address, config.address),
         ("site", wish.site, config.site),
         ("port", wish.port, config.port),
+        ("store", wish.store, config.store),
+        ("store_tls", wish.store_tls, config.store_tls),
+        ("store_login", wish.store_login, config.store_login),
     ):
         if wished is not None and wished != stands:
             raise HostDiffers(

@@ -17,10 +17,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from outlive.cluster import records as rec
-from outlive.cluster.timing import Timing
-from outlive.cluster.transaction import Put, Transaction, absent
+from outlive.cluster.transaction import KeyValue, Put, Transaction, absent
+from outlive.config.agent_file import AgentConfig
 from outlive.datastore.formatting import format_datastore
-from outlive.store.sqlite import SqliteStore
+from outlive.errors import RefusedForSafety
+from outlive.store.opening import open_store
 
 KEY_BYTES = 32
 VALID_DAYS = 3650
@@ -110,15 +111,42 @@ def _write(path: Path, content: bytes) -> None:
     fresh.rename(path)
 
 
-async def found_store(path: Path, cluster: str, timing: Timing) -> None:
-    """Make the SQLite store with the cluster's record in it, unless they are there."""
-    store = await SqliteStore.open(path, timeout_s=STORE_S)
+class StoreTaken(RefusedForSafety):
+    """The store is another cluster's."""
+
+    id = "store.taken"
+
+
+async def found_store(config: AgentConfig) -> None:
+    """Make the store that the host's file names, with the cluster's record in it, unless they are there.
+
+    Raises StoreTaken, and what opening a store raises.
+    """
+    cluster = config.cluster.id
+    store = await open_store(config, timeout_s=STORE_S)
     try:
-        record = rec.ClusterRecord(cluster, timing=timing)
+        record = rec.ClusterRecord(cluster, timing=config.timing)
         transaction = Transaction((absent(rec.CLUSTER),), (Put(rec.CLUSTER, rec.encode(record)),))
-        await store.transact(transaction, timeout_s=STORE_S)
+        done = await store.transact(transaction, timeout_s=STORE_S)
+        if not done.succeeded:
+            _check_ours(await store.get(rec.CLUSTER, timeout_s=STORE_S), cluster)
     finally:
         await store.close()
+
+
+def _check_ours(found: KeyValue | None, cluster: str) -> None:
+    """Raise StoreTaken when the record is another cluster's; one that cannot be read is for the agent to tell of."""
+    try:
+        record = None if found is None else rec.decode(found.key, found.value)
+    except rec.BadRecord:
+        return
+    if isinstance(record, rec.ClusterRecord) and record.id != cluster:
+        raise StoreTaken(
+            f"The store is that of cluster {record.id}; this host is of {cluster}.",
+            cause="a store, or its prefix in etcd, is one cluster's",
+            remedy="choose another store or prefix; to make this a host of that cluster, give it that cluster's id "
+            "and key in its agent file",
+        )
 
 
 def found_datastore(name: str, path: Path, cluster: str) -> None:

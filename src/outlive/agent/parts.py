@@ -29,7 +29,7 @@ from outlive.runtime.vm.host import HostFacts
 from outlive.runtime.vm.host import find as find_emulator
 from outlive.store.base import Store, StoreCorrupt, StoreError, StoreForeign
 from outlive.store.boot_clock import boot_time_s
-from outlive.store.sqlite import SqliteStore
+from outlive.store.opening import open_store
 from outlive.wire.seal import Seal
 from outlive.wire.sequence import Sequences
 
@@ -163,13 +163,13 @@ async def _store(config: AgentConfig) -> Store:
     told = ""
     while True:
         try:
-            return await SqliteStore.open(config.store_path, timeout_s=OPENED_WITHIN_S)
+            return await open_store(config, timeout_s=OPENED_WITHIN_S)
         except (StoreForeign, StoreCorrupt):
             raise
         except StoreError as error:
             if str(error) != told:
                 told = str(error)
-                log.error("store.not_opened", path=str(config.store_path), reason=told, remedy=error.remedy)
+                log.error("store.not_opened", store=str(config.store_address), reason=told, remedy=error.remedy)
             await asyncio.sleep(AGAIN_S)
 
 

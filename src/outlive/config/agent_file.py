@@ -18,6 +18,7 @@ from . import agent_shape as shape
 from .problems import FileInvalid, Problems
 from .reading import checked_text, file_bytes
 from .schemas import schema_of
+from .store_address import EtcdAddress, SqliteAddress, StoreAddress, parse_store
 
 AGENT_FILE = Path("/etc/outlive/agent.toml")
 
@@ -55,11 +56,29 @@ class TlsFiles:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreTls:
+    """PEM files for an etcd store. ca: None for the system's authorities; certificate and key: both or none."""
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLogin:
+    """Who a host is to an etcd store. The file holds the password."""
+
+    user: str
+    password_file: Path
+
+
+@dataclass(frozen=True, slots=True)
 class AgentConfig:
     """All that an agent is told about its host.
 
     address, port: where heartbeats arrive (UDP).  peer_port: its API for other agents (TCP).
-    store:         sqlite:///PATH; `store_path` is that path.
+    store:         the store's address, "" for the usual file; `store_address` is what it says.
+    store_tls, store_login: for a store in etcd that wants them.
     capacity:      None: what the machine has.  cgroup_root: None: found.  tls: None: no TCP between agents.
     timing:        what a new cluster begins with.
     """
@@ -75,6 +94,8 @@ class AgentConfig:
     vm_folder: Path = Path(shape.VM_FOLDER)
     ram_folder: Path = Path(shape.RAM_FOLDER)
     store: str = ""
+    store_tls: StoreTls | None = None
+    store_login: StoreLogin | None = None
     cgroup_root: Path | None = None
     labels: dict[str, str] = field(default_factory=dict)
     capacity: Capacity | None = None
@@ -83,11 +104,9 @@ class AgentConfig:
     timing: Timing = Timing()
 
     @property
-    def store_path(self) -> Path:
-        """The file of the SQLite store."""
-        if not self.store:
-            return self.data_folder / "store.sqlite"
-        return Path("/" + self.store.removeprefix(shape.STORE_SCHEME).lstrip("/"))
+    def store_address(self) -> StoreAddress:
+        """Where the store is."""
+        return parse_store(self.store) if self.store else SqliteAddress(self.data_folder / "store.sqlite")
 
 
 def parse_agent(text: str | bytes, source: str = "the agent file") -> AgentConfig:
@@ -137,6 +156,10 @@ def agent_document(config: AgentConfig) -> dict[str, Any]:
         document["datastore"] = [_texts(datastore) for datastore in config.datastores]
     if config.tls:
         document["tls"] = _texts(config.tls)
+    if config.store_tls:
+        document["store_tls"] = _texts(config.store_tls)
+    if config.store_login:
+        document["store_login"] = _texts(config.store_login)
     if timing := {
         one.name: getattr(config.timing, one.name)
         for one in fields(Timing)
@@ -147,7 +170,7 @@ def agent_document(config: AgentConfig) -> dict[str, Any]:
 
 
 def _texts(noun: Any) -> dict[str, str]:
-    return {one.name: str(getattr(noun, one.name)) for one in fields(noun)}
+    return {one.name: str(value) for one in fields(noun) if (value := getattr(noun, one.name)) is not None}
 
 
 def _config(values: dict[str, Any]) -> AgentConfig:
@@ -157,10 +180,13 @@ def _config(values: dict[str, Any]) -> AgentConfig:
             parts[name] = Path(parts[name])
     cluster = parts.pop("cluster")
     capacity, tls = parts.pop("capacity", None), parts.pop("tls", None)
+    store_tls, login = parts.pop("store_tls", None), parts.pop("store_login", None)
     return AgentConfig(
         cluster=ClusterMembership(cluster["id"], Path(cluster.get("key_file", shape.CLUSTER_KEY_FILE))),
         capacity=Capacity(**capacity) if capacity else None,
         tls=TlsFiles(**{name: Path(path) for name, path in tls.items()}) if tls else None,
+        store_tls=StoreTls(**{name: Path(path) for name, path in store_tls.items()}) if store_tls else None,
+        store_login=StoreLogin(login["user"], Path(login["password_file"])) if login else None,
         datastores=tuple(DatastoreFolder(one["name"], Path(one["path"])) for one in parts.pop("datastore", ())),
         timing=Timing(**parts.pop("timing", {})),
         **parts,
@@ -177,6 +203,7 @@ def _check_agent(values: dict[str, Any], given: Mapping[str, Any], problems: Pro
                 problems.add(("datastore", index, name), "is the same as an earlier datastore's", "Give it its own.")
             elif said is not None:
                 seen.add(said)
+    _check_store(values, problems)
     timing, written = values.get("timing", {}), given.get("timing", {})
     if isinstance(written, dict) and timing.keys() != written.keys():
         return
@@ -184,3 +211,17 @@ def _check_agent(values: dict[str, Any], given: Mapping[str, Any], problems: Pro
         named = [key for key in timing if re.search(rf"\b{key}\b", sentence)] or list(timing)
         at = ("timing", named[0]) if len(named) == 1 else ("timing",)
         problems.add(at, f"breaks what safety rests on: {sentence}", "Change it, or the others together with it.")
+
+
+def _check_store(values: dict[str, Any], problems: Problems) -> None:
+    said = values.get("store", "")
+    address = parse_store(said) if isinstance(said, str) and said else None
+    tls, login = values.get("store_tls"), values.get("store_login")
+    in_etcd = isinstance(address, EtcdAddress)
+    if isinstance(tls, dict):
+        if not (isinstance(address, EtcdAddress) and address.tls):
+            problems.add(("store_tls",), "is of no use: the store is not at etcds://", "Remove it, or correct `store`.")
+        if ("certificate" in tls) != ("key" in tls):
+            problems.add(("store_tls",), "has only one of `certificate` and `key`", "Name both, or none.")
+    if isinstance(login, dict) and not in_etcd:
+        problems.add(("store_login",), "is of no use: the store is not in etcd", "Remove it, or correct `store`.")

@@ -8,8 +8,10 @@ from dataclasses import fields
 
 from outlive.cluster.timing import Timing
 
+from . import store_address
 from .module_shape import DAY_S, MOST_CPUS, MOST_MEMORY_MIB
-from .shapes import Number, Text
+from .shapes import Number, Text, Wrong
+from .store_address import StoreAddressInvalid, parse_store
 from .tables import Key, ListOf, Table, TableOf, key_of
 from .texts import ADDRESS_OF_HOST, LABEL_NAME, LABEL_VALUE, absolute_path, name_of
 
@@ -24,14 +26,27 @@ RUN_FOLDER = "/run/outlive"
 CLUSTER_KEY_FILE = "/etc/outlive/cluster.key"
 PORT = 4620
 
-STORE_SCHEME = "sqlite://"
+STORE_FIX = (
+    f"Write sqlite://{DATA_FOLDER}/store.sqlite, an absolute path, "
+    "or etcd://HOST:2379,HOST:2379,HOST:2379/PREFIX (etcds:// for TLS)."
+)
+
+
+def _store(text: str) -> str:
+    try:
+        parse_store(text)
+    except StoreAddressInvalid as error:
+        raise Wrong(str(error), STORE_FIX) from None
+    return text
+
 
 STORE = Text(
-    "sqlite:///PATH, since this version keeps its store in SQLite",
-    r"sqlite:///[^\x00]*[^\x00/]",
-    f"Write it with the file's absolute path: {STORE_SCHEME}{DATA_FOLDER}/store.sqlite.",
-    least=11,
+    "sqlite:///PATH, etcd://HOST:PORT,…/PREFIX or etcds://HOST:PORT,…/PREFIX",
+    store_address.SHAPE,
+    STORE_FIX,
+    least=8,
     most=4000,
+    made=_store,
 )
 CLUSTER_ID = Text(
     "16 hexadecimal digits in lower case",
@@ -92,6 +107,38 @@ TLS = Table(
         Key("ca", absolute_path("a PEM file"), "The certificate of the cluster's authority.", required=True),
         Key("certificate", absolute_path("a PEM file"), "This host's certificate.", required=True, also=("cert",)),
         Key("key", absolute_path("a PEM file"), "This host's private key, readable by the agent alone.", required=True),
+    )
+)
+
+STORE_TLS = Table(
+    (
+        Key("ca", absolute_path("a PEM file"), "The authority of etcd's certificates; without it, the system's."),
+        Key(
+            "certificate",
+            absolute_path("a PEM file"),
+            "The certificate that this host shows to etcd, where etcd asks for one; it goes with `key`.",
+            also=("cert",),
+        ),
+        Key("key", absolute_path("a PEM file"), "Its private key, readable by the agent alone."),
+    )
+)
+
+STORE_LOGIN = Table(
+    (
+        Key(
+            "user",
+            Text("the name of a user in etcd", r"[^\x00-\x1f\x7f]+", "Write the user's name.", least=1, most=256),
+            "The user in etcd that hosts are; it may read and write the store's prefix.",
+            required=True,
+            also=("name", "username"),
+        ),
+        Key(
+            "password_file",
+            absolute_path("the file with the password"),
+            "The file with its password in one line, readable by the agent alone. It is read for each login.",
+            required=True,
+            also=("password",),
+        ),
     )
 )
 
@@ -189,9 +236,14 @@ AGENT = Table(
         Key(
             "store",
             STORE,
-            "The cluster's store: `sqlite:///PATH`, a file on this machine that its agents share. "
+            "The cluster's store: `sqlite:///PATH`, a file on this machine that its agents share, or "
+            "`etcd://HOST:PORT,…/PREFIX`, an etcd cluster (`etcds://` by TLS), see [store.md](store.md). "
             "Without it, `store.sqlite` in the data folder.",
             also=("database", "db"),
+        ),
+        Key("store_tls", STORE_TLS, "How this host and an etcd cluster at `etcds://` know each other."),
+        Key(
+            "store_login", STORE_LOGIN, "Who this host is to an etcd cluster that asks for users.", also=("store_user",)
         ),
         Key(
             "cgroup_root",

@@ -64,10 +64,19 @@ def forget_memory(lab: LabPlan, host: str = "") -> None:
 
 def write_config(lab: LabPlan, name: str) -> Path:
     """Write a host's agent file and make its folders; what is in its data folder stays."""
-    host, folder = lab.host(name), lab.host_folder(name)
+    folder = lab.host_folder(name)
     for path in (folder / "data", folder / "vms", lab.run_folder(name), ram_folder(lab, name)):
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    config = AgentConfig(
+    document = agent_document(agent_config(lab, name))
+    path = folder / "agent.toml"
+    path.write_text("# Written by the lab; a change is lost with the next start.\n" + toml_text(document))
+    return path
+
+
+def agent_config(lab: LabPlan, name: str) -> AgentConfig:
+    """What a host's agent file says."""
+    host, folder = lab.host(name), lab.host_folder(name)
+    return AgentConfig(
         host=name,
         address=host.address,
         cluster=ClusterMembership(lab.cluster, lab.root / "cluster.key"),
@@ -84,9 +93,6 @@ def write_config(lab: LabPlan, name: str) -> Path:
         datastores=(DatastoreFolder("shared", lab.datastore),),
         tls=TlsFiles(lab.root / "tls" / "ca.pem", lab.root / "tls" / f"{name}.pem", lab.root / "tls" / f"{name}.key"),
     )
-    path = folder / "agent.toml"
-    path.write_text("# Written by the lab; a change is lost with the next start.\n" + toml_text(agent_document(config)))
-    return path
 
 
 def switch_on(lab: LabPlan, name: str) -> None:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from outlive.agent import founding
@@ -79,7 +80,9 @@ class Lab:
         progress("store and datastore")
         hosts.mount_memory(self.plan.memory, hosts.DATA_SIZE)
         founding.found_datastore("shared", self.plan.datastore, self.plan.cluster)
-        asyncio.run(founding.found_store(self.plan.store, self.plan.cluster, timing))
+        asyncio.run(
+            founding.found_store(replace(hosts.agent_config(self.plan, self.plan.hosts[0].name), timing=timing))
+        )
         storage.start(self.plan)
         progress("network")
         network.make(self.plan)

@@ -74,6 +74,12 @@ class StoreForeign(StoreUnavailable):
     id = "store.foreign"
 
 
+class StoreDenied(StoreUnavailable):
+    """The store does not know us, or does not let us do this. Nothing of what was asked is done."""
+
+    id = "store.denied"
+
+
 class StoreUncertain(StoreError, ClusterUnreachable):
     """A write may have happened, may yet happen, or may not: read the store again before going on."""
 

@@ -110,6 +110,8 @@ async def test_a_watch_broken_off_anywhere_goes_on_from_the_revision_after(store
 
 
 async def test_two_watchers_are_told_the_same_in_the_same_order(store: Store, other: Store) -> None:
+    before = (await store.list("", timeout_s=LIMIT_S)).revision
+
     async def writer(instance: Store, name: str) -> int:
         revision = 0
         for number in range(40):
@@ -117,12 +119,12 @@ async def test_two_watchers_are_told_the_same_in_the_same_order(store: Store, ot
         return revision
 
     async with asyncio.TaskGroup() as group:
-        watchers = [group.create_task(changes(instance, "", 1, 80)) for instance in (store, other)]
+        watchers = [group.create_task(changes(instance, "", before + 1, before + 80)) for instance in (store, other)]
         writers = [group.create_task(writer(store, "a")), group.create_task(writer(other, "b"))]
 
-    assert max(task.result() for task in writers) == 80
+    assert max(task.result() for task in writers) == before + 80
     assert watchers[0].result() == watchers[1].result()
-    assert [batch.revision for batch in watchers[0].result()] == list(range(1, 81))
+    assert [batch.revision for batch in watchers[0].result()] == list(range(before + 1, before + 81))
 
 
 async def test_an_idle_watch_shows_that_it_is_fresh(store: Store) -> None:
@@ -195,7 +197,8 @@ async def test_compacting_again_is_no_error_and_what_is_to_come_cannot_be_compac
 
 
 async def test_a_watch_ends_when_its_store_is_closed(store: Store) -> None:
-    async with asyncio.timeout(30), contextlib.aclosing(store.watch("", 1)) as watch:
+    revision = await write(store, Put("key", b"1"))
+    async with asyncio.timeout(30), contextlib.aclosing(store.watch("", revision)) as watch:
         await anext(watch)
         await store.close()
         with pytest.raises(StoreUnavailable):

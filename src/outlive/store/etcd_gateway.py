@@ -1,0 +1,381 @@
+"""Asking an etcd cluster through the JSON gateways of its members: which member, for how long, and what is sure.
+
+What was asked is repeated at another member only where that cannot do it twice: when it surely was not sent, when the
+member surely did nothing, or when doing it twice is the same as once. Everything else that goes wrong is uncertain.
+Deadlines are counted by the boot clock, so an answer that was read only after a long standstill is no answer. Tokens
+and passwords are never told to anybody but etcd.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from outlive.config.store_address import Endpoint, EtcdAddress
+
+from .base import StoreError, StoreReplaced, StoreTimeout, StoreUnavailable, StoreUncertain
+from .boot_clock import boot_time_s
+from .etcd_faults import Meaning, denied, meaning
+from .etcd_messages import Fault, Garbled, Header, Token, read, read_fault, read_streamed, request
+
+T = TypeVar("T")
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 0.5
+LEAST_ATTEMPT_S = 0.25
+LONGEST_CONNECT_S = 2.0
+MOST_LINE_BYTES = 256 * 1024 * 1024
+LIMITS = httpx.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=60.0)
+
+
+class Kind(Enum):
+    """What asking twice would do."""
+
+    READ = auto()
+    REPEATABLE = auto()
+    """It changes something, and twice is as good as once."""
+    ONCE = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Who we are to etcd. The password's file is read anew for each token."""
+
+    user: str
+    password_file: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """PEM files. ca: None for the authorities that the system trusts; certificate and key: both or none."""
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+class Refusal(Exception):
+    """A refusal that the caller makes something of: see `meaning`."""
+
+    def __init__(self, meaning: Meaning, fault: Fault) -> None:
+        super().__init__(fault.message)
+        self.meaning = meaning
+        self.fault = fault
+
+
+class MemberFailed(Exception):
+    """One attempt failed. sent: whether the member may have got the request."""
+
+    def __init__(self, why: str, *, sent: bool) -> None:
+        super().__init__(why)
+        self.sent = sent
+
+
+class LoginNeeded(Exception):
+    """The member wants another token; it did nothing."""
+
+
+class Gateway:
+    """The members of one etcd cluster. Make it inside the loop that uses it; close it there."""
+
+    def __init__(self, address: EtcdAddress, tls: Tls | None = None, login: Login | None = None) -> None:
+        self.address = address
+        self._scheme = "https" if address.tls else "http"
+        self._login = login
+        self._client = httpx.AsyncClient(
+            verify=_trust(tls or Tls()) if address.tls else False,
+            limits=LIMITS,
+            trust_env=False,
+            follow_redirects=False,
+        )
+        self._preferred = 0
+        self._token = ""
+        self._renewing = asyncio.Lock()
+        self._cluster_id = 0
+        self._closed = False
+
+    @property
+    def preferred(self) -> Endpoint:
+        """The member that is asked first."""
+        return self.address.endpoints[self._preferred]
+
+    async def close(self) -> None:
+        """Let go of all connections; what is being asked fails."""
+        self._closed = True
+        await self._client.aclose()
+
+    def check_open(self) -> None:
+        """Raise StoreUnavailable once this is closed."""
+        if self._closed:
+            raise StoreUnavailable(f"The store {self.address} was closed by this program.")
+
+    def turn(self, away_from: Endpoint) -> None:
+        """Ask another member first from now on, unless that has happened since."""
+        if self.preferred == away_from:
+            self._preferred = (self._preferred + 1) % len(self.address.endpoints)
+
+    def check_cluster(self, header: Header) -> None:
+        """Raise StoreReplaced when another cluster answers than the one that did first."""
+        if not header.cluster_id:
+            return
+        self._cluster_id = self._cluster_id or header.cluster_id
+        if header.cluster_id != self._cluster_id:
+            raise replaced(self.address, f"the cluster {header.cluster_id:x} answers in place of {self._cluster_id:x}")
+
+    async def ask(
+        self,
+        what: str,
+        path: str,
+        body: bytes,
+        answer: type[T],
+        *,
+        until: float,
+        kind: Kind,
+        at: Endpoint | None = None,
+    ) -> T:
+        """Ask until there is an answer.
+
+        what:  for sentences: "The store's {what} …".
+        until: deadline on the boot clock, in seconds.
+        at:    this member only.
+        Raises StoreUnavailable, StoreUncertain (not for reads), Refusal, RequestRefused.
+        """
+        began = boot_time_s()
+        maybe_done, why, pause_s = False, "", FIRST_PAUSE_S
+        logins = 0
+        while True:
+            for number, endpoint in enumerate([at] if at else self._in_turn()):
+                self.check_open()
+                left_s = until - boot_time_s()
+                if left_s <= 0:
+                    break
+                others = 0 if at else len(self.address.endpoints) - number - 1
+                try:
+                    return await self._attempt(endpoint, path, body, answer, left_s, others, kind, until)
+                except LoginNeeded as error:
+                    why = str(error)
+                    if self._login is None or logins >= 2:
+                        raise denied(why) from error
+                    logins += 1
+                    await self._renew(until)
+                except StoreReplaced as error:
+                    if kind is Kind.READ:
+                        raise
+                    raise self._uncertain(what, str(error)) from error
+                except MemberFailed as error:
+                    why = f"{endpoint}: {error}"
+                    maybe_done |= error.sent
+                    self.turn(endpoint)
+                    if maybe_done and kind is Kind.ONCE:
+                        raise self._uncertain(what, why) from error
+            left_s = until - boot_time_s()
+            if left_s <= pause_s:
+                break
+            await asyncio.sleep(pause_s)
+            pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
+        if maybe_done and kind is not Kind.READ:
+            raise self._uncertain(what, why)
+        raise StoreTimeout(
+            f"The store's {what} was not done within {boot_time_s() - began:.2g} s; it will not be done.",
+            cause=why or "the time was over before it could be asked",
+            remedy="try again; if it lasts, see `outlive doctor`",
+        )
+
+    def _in_turn(self) -> list[Endpoint]:
+        ends = self.address.endpoints
+        return [*ends[self._preferred :], *ends[: self._preferred]]
+
+    async def _attempt(
+        self,
+        endpoint: Endpoint,
+        path: str,
+        body: bytes,
+        answer: type[T],
+        left_s: float,
+        others: int,
+        kind: Kind,
+        until: float,
+    ) -> T:
+        """Ask one member, and leave time for the others where they could be asked after it."""
+        share_s = min(left_s, max(LEAST_ATTEMPT_S, left_s / (others + 1)))
+        connect_s = min(share_s, LONGEST_CONNECT_S)
+        attempt_s = left_s if kind is Kind.ONCE else share_s
+        sent = False
+
+        async def trace(event: str, _: Any) -> None:
+            nonlocal sent
+            sent = sent or event == "http11.send_request_headers.started"
+
+        try:
+            async with asyncio.timeout(attempt_s):
+                response = await self._client.post(
+                    f"{self._scheme}://{endpoint}{path}",
+                    content=body,
+                    headers=self._headers(attempt_s),
+                    timeout=httpx.Timeout(attempt_s, connect=connect_s, pool=connect_s),
+                    extensions={"trace": trace},
+                )
+        except TimeoutError as error:
+            raise MemberFailed(f"no answer within {attempt_s:.2g} s", sent=sent) from error
+        except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError, RuntimeError) as error:
+            # A client that was closed meanwhile raises RuntimeError.
+            if not sent:
+                self.check_open()
+            raise MemberFailed(_reason(error), sent=sent) from error
+        if boot_time_s() > until:
+            raise MemberFailed("the answer was read too late", sent=True)
+        return self._understood(response, answer)
+
+    def _headers(self, attempt_s: float | None = None) -> dict[str, str]:
+        headers = {"Content-Type": "application/json", "Grpc-Metadata-hasleader": "true"}
+        if attempt_s is not None:
+            headers["Grpc-Timeout"] = f"{max(1, int(attempt_s * 1000))}m"
+        if self._token:
+            headers["Authorization"] = self._token
+        return headers
+
+    def _understood(self, response: httpx.Response, answer: type[T]) -> T:
+        """The answer as a value. Raises Refusal, LoginNeeded and MemberFailed."""
+        raw = response.content
+        try:
+            if response.status_code != 200:
+                raise as_raised(read_fault(raw))
+            if raw.startswith((b'{"result"', b'{"error"')):
+                told = read_streamed(raw.partition(b"\n")[0], answer)
+                if isinstance(told, Fault):
+                    raise as_raised(told)
+            else:
+                told = read(raw, answer)
+        except Garbled as error:
+            raise MemberFailed(f"what answers there does not speak as etcd does: {error}", sent=True) from error
+        header = getattr(told, "header", None)
+        if isinstance(header, Header):
+            self.check_cluster(header)
+        return told
+
+    async def _renew(self, until: float) -> None:
+        """Get a token, unless another call does already. Raises StoreDenied and StoreUnavailable."""
+        login, stale = self._login, self._token
+        assert login is not None
+        async with self._renewing:
+            if self._token != stale:
+                return
+            self._token = ""
+            try:
+                password = await asyncio.to_thread(login.password_file.read_text, encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise denied(f"the password's file {login.password_file} cannot be read: {error}") from error
+            body = request(name=login.user, password=password.rstrip("\r\n"))
+            try:
+                told = await self.ask("login", "/v3/auth/authenticate", body, Token, until=until, kind=Kind.READ)
+            except Refusal as error:
+                raise denied(error.fault.message) from None
+            except StoreError as error:
+                raise error from None
+            self._token = told.token
+
+    async def log_in(self, until: float) -> None:
+        """Get a token if there is somebody to be. Raises StoreDenied and StoreUnavailable."""
+        if self._login is not None and not self._token:
+            await self._renew(until)
+
+    @asynccontextmanager
+    async def stream(
+        self, endpoint: Endpoint, path: str, body: bytes, *, connect_s: float
+    ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
+        """Ask for an answer of many lines, and give them as they come, however long that takes.
+
+        Raises StoreUnavailable when the connection ends, LoginNeeded and Refusal when it is refused.
+        """
+        headers = self._headers()
+        timeout = httpx.Timeout(None, connect=connect_s, pool=connect_s)
+        try:
+            async with self._client.stream(
+                "POST", f"{self._scheme}://{endpoint}{path}", content=body, headers=headers, timeout=timeout
+            ) as response:
+                if response.status_code != 200:
+                    raise as_raised(read_fault(await response.aread()))
+                lines = _lines(response)
+                try:
+                    yield lines
+                finally:
+                    await lines.aclose()
+        except Garbled as error:
+            raise StoreUnavailable(f"{endpoint} does not speak as etcd does.", cause=str(error)) from error
+        except MemberFailed as error:
+            raise StoreUnavailable(f"etcd at {endpoint} cannot serve now.", cause=str(error)) from error
+        except (httpx.HTTPError, ssl.SSLError, OSError, RuntimeError) as error:
+            self.check_open()
+            raise StoreUnavailable(f"The connection to etcd at {endpoint} was lost.", cause=_reason(error)) from error
+
+    async def renew_token(self, timeout_s: float) -> None:
+        """Get a new token after a stream was refused for the old one."""
+        if self._login is None:
+            raise denied("etcd asks for a user, and none is configured")
+        await self._renew(boot_time_s() + timeout_s)
+
+    def _uncertain(self, what: str, why: str) -> StoreUncertain:
+        return StoreUncertain(
+            f"It is not known whether the store's {what} was done; it may have been, or may yet be.",
+            cause=why,
+            remedy="read the store again to see",
+        )
+
+
+def as_raised(fault: Fault) -> MemberFailed | LoginNeeded | Refusal:
+    """What a refusal is raised as."""
+    what = meaning(fault)
+    if what is Meaning.ASK_ANOTHER:
+        return MemberFailed(fault.message, sent=False)
+    if what is Meaning.LOGIN:
+        return LoginNeeded(fault.message)
+    if what is Meaning.UNSURE:
+        return MemberFailed(fault.message or f"error {fault.code}", sent=True)
+    return Refusal(what, fault)
+
+
+async def _lines(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    rest = bytearray()
+    async for chunk in response.aiter_raw():
+        rest += chunk
+        if b"\n" in chunk:
+            *whole, last = rest.split(b"\n")
+            rest = bytearray(last)
+            for line in whole:
+                if line.strip():
+                    yield bytes(line)
+        if len(rest) > MOST_LINE_BYTES:
+            raise Garbled(f"a line of more than {MOST_LINE_BYTES} bytes")
+    raise OSError("the member ended the answer")
+
+
+def _trust(tls: Tls) -> ssl.SSLContext:
+    """Raises StoreUnavailable for files that cannot be used."""
+    try:
+        context = ssl.create_default_context(cafile=str(tls.ca) if tls.ca else None)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if tls.certificate and tls.key:
+            context.load_cert_chain(tls.certificate, tls.key)
+    except (OSError, ssl.SSLError) as error:
+        raise StoreUnavailable(
+            "The files of [store_tls] cannot be used.", cause=str(error), remedy="name PEM files that root can read"
+        ) from error
+    return context
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def replaced(address: EtcdAddress, cause: str) -> StoreReplaced:
+    """The error for a store that is no longer the one that was opened."""
+    return StoreReplaced(
+        f"The store {address} is no longer the one that was opened.",
+        cause=cause,
+        remedy="if etcd was restored or replaced on purpose, start the agents again, one host after the other",
+    )
