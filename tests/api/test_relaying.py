@@ -28,6 +28,7 @@ from outlive.client.connection import Answered
 from outlive.cluster import records as rec
 from outlive.cluster.machine import KernelBoot, Machine, MachineType, WarmPolicy
 from outlive.cluster.mirror import Entry, Mirror
+from outlive.cluster.transaction import KeyValue, Put, Transaction, TransactionResult
 from outlive.cluster.workload import Kind, Module, Protection, Workload
 from outlive.errors import ClusterUnreachable, Failed, OutliveError
 
@@ -123,6 +124,20 @@ class Pretended:
         self.asked = 0
         self.store_reachable = True
         self.recorded: list[str] = []
+        self.kept: dict[str, KeyValue] = {}
+
+    async def read(self, key: str) -> KeyValue | None:
+        return self.kept.get(key)
+
+    async def transact(self, transaction: Transaction) -> TransactionResult:
+        if any((compare.key in self.kept) != bool(compare.revision) for compare in transaction.compares):
+            return TransactionResult(False, 1)
+        for write in transaction.writes:
+            if isinstance(write, Put):
+                self.kept[write.key] = KeyValue(write.key, write.value, 1, 1)
+            else:
+                self.kept.pop(write.key, None)
+        return TransactionResult(True, 1)
 
     def now(self) -> float:
         return time.monotonic()

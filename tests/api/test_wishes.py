@@ -41,7 +41,7 @@ def standing_still(one_host: OneHost) -> Any:
 def test_applying_the_same_file_again_changes_nothing(one_host: OneHost, web: str) -> None:
     before = one_host.outlook(web)
     answer = put(one_host, web, workload(web, *SLEEP))
-    assert answer == {"workload": web, "changed": False}
+    assert answer == {"workload": web, "changed": False, "revision": one_host.outlook(web)["revision"]}
     assert one_host.outlook(web) == before
 
 

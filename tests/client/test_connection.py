@@ -161,3 +161,64 @@ def test_the_socket_is_the_one_given_then_the_environments_then_the_usual(monkey
     monkeypatch.setenv("OUTLIVE_SOCKET", "/x/api.sock")
     assert find_socket() == "/x/api.sock"
     assert find_socket("/y/api.sock") == "/y/api.sock"
+
+
+def keys(heard: list[bytes]) -> set[str]:
+    lines = [line for each in heard for line in each.decode().split("\r\n")]
+    return {line for line in lines if line.startswith("Idempotency-Key: ")}
+
+
+def test_a_wish_whose_answer_was_lost_is_asked_for_again_with_its_key(tmp_path: Path) -> None:
+    answers = iter([b"", b"HTTP/1.1 200 OK\r\nContent-Le", http(b'{"operation": {}}')])
+    with answering(tmp_path / "s", lambda _: next(answers)) as heard:
+        assert Client(str(tmp_path / "s")).post("/v1/operations", {"kind": "migrate"}) == {"operation": {}}
+    assert (len(heard), len(keys(heard)), len({each.partition(b"\r\n\r\n")[2] for each in heard})) == (3, 1, 1)
+
+
+@pytest.mark.parametrize("id", ["store.uncertain", "idempotency.begun"])
+def test_a_wish_whose_outcome_the_agent_does_not_know_is_asked_for_again(tmp_path: Path, id: str) -> None:
+    unsure = http(json.dumps({"id": id, "title": "Who knows."}).encode(), "503 Service Unavailable")
+    answers = iter([unsure, http(b"{}")])
+    with answering(tmp_path / "s", lambda _: next(answers)) as heard:
+        assert Client(str(tmp_path / "s")).delete("/v1/workloads/web", if_revision=17) == {}
+    assert (len(heard), len(keys(heard))) == (2, 1)
+    assert all(b'If-Match: "17"\r\n' in each for each in heard)
+
+
+def test_a_wish_that_surely_was_not_done_is_not_repeated(tmp_path: Path) -> None:
+    body = json.dumps({"id": "store.unavailable", "title": "The store is away."}).encode()
+    with answering(tmp_path / "s", http(body, "503 Service Unavailable")) as heard, pytest.raises(Answered):
+        Client(str(tmp_path / "s")).put("/v1/workloads/web/desired", {"desired": "running"})
+    assert len(heard) == 1
+
+
+def test_a_wish_of_which_nothing_is_heard_any_more_is_told_as_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "AGAIN_S", 0.5)
+    with answering(tmp_path / "s", b""), pytest.raises(ClusterUnreachable, match="not known whether") as caught:
+        Client(str(tmp_path / "s")).delete("/v1/workloads/web")
+    assert caught.value.id == "outcome.unknown"
+
+
+def test_another_agent_is_asked_when_one_is_gone(tmp_path: Path) -> None:
+    with answering(tmp_path / "b", http(b'{"host": "b"}')) as heard:
+        client = Client(str(tmp_path / "a"), [str(tmp_path / "a"), str(tmp_path / "b")])
+        assert client.post("/v1/operations", {})["host"] == "b"
+        assert (client.path, client.get("/healthz")["host"]) == (str(tmp_path / "b"), "b")
+    assert len(heard) == 2
+    with pytest.raises(ClusterUnreachable, match="No agent answers"):
+        client.get("/healthz")
+
+
+def test_a_list_is_read_page_after_page(tmp_path: Path) -> None:
+    pages = iter(
+        [http(b'{"x": [1, 2], "next": "c1"}'), http(b'{"x": [3], "next": "c2"}'), http(b'{"x": [], "next": null}')]
+    )
+    with answering(tmp_path / "s", lambda _: next(pages)) as heard:
+        assert list(Client(str(tmp_path / "s")).pages("/v1/x?limit=2", "x")) == [1, 2, 3]
+    assert [each.split(b" ")[1] for each in heard] == [
+        b"/v1/x?limit=2",
+        b"/v1/x?limit=2&cursor=c1",
+        b"/v1/x?limit=2&cursor=c2",
+    ]

@@ -30,6 +30,7 @@ from outlive.store.base import StoreError
 from outlive.store.boot_clock import boot_time_s
 from outlive.wire.endpoint import Address, open_endpoint
 
+from . import forgetting
 from . import parts as assembly
 from .answering import answer
 from .durable import JournalKeeper
@@ -261,14 +262,18 @@ class Agent:
             await asyncio.sleep(KEPT_IN_ORDER_S)
 
     async def _keep_in_order(self) -> None:
-        """Every few seconds: prune events where this host leads, and say when its name is taken."""
+        """Every few seconds: prune what the store keeps where this host leads, and say when its name is taken."""
+        forgot_at = 0.0
         while True:
             await asyncio.sleep(KEPT_IN_ORDER_S)
             if leader.in_office(self.leader):
                 try:
                     await prune(self._parts.book, self._parts.store)
+                    if boot_time_s() - forgot_at > forgetting.EVERY_S:
+                        await forgetting.forget(self._parts.store)
+                        forgot_at = boot_time_s()
                 except StoreError as error:
-                    log.info("events.not_pruned", reason=str(error))
+                    log.info("store.not_pruned", reason=str(error))
             self._say_if_name_is_taken()
 
     def _say_if_name_is_taken(self) -> None:

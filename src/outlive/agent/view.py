@@ -18,7 +18,7 @@ from outlive.cluster.leader_state import LeaderState
 from outlive.cluster.mirror import Mirror
 from outlive.cluster.node_state import NodeState
 from outlive.cluster.records import EventRecord
-from outlive.cluster.transaction import Transaction, TransactionResult
+from outlive.cluster.transaction import KeyValue, Transaction, TransactionResult
 from outlive.errors import ClusterUnreachable
 from outlive.runtime import logs
 from outlive.store.base import Store
@@ -97,6 +97,10 @@ class AgentView:
     async def transact(self, transaction: Transaction) -> TransactionResult:
         """Try a transaction. Raises StoreError."""
         return await self._store.transact(transaction, timeout_s=TRANSACT_S)
+
+    async def read(self, key: str) -> KeyValue | None:
+        """A key of the store as it is now, or None. Raises StoreError."""
+        return await self._store.get(key, timeout_s=TRANSACT_S)
 
     def record(
         self, kind: str, *, workload: str = "", host: str = "", text: str = "", because: str = ""

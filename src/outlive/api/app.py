@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from outlive.errors import OutliveError
 
+from . import once
 from .checkpoints import Checkpoints
 from .declaring import Declared, Handler, route, served
 from .document import document
@@ -62,10 +63,10 @@ def application(view: View, *, peers_only: bool = False) -> Starlette:
         HTTPException: on_http_exception,
         Exception: on_mistake,
     }
-    app = Starlette(routes=list(served(groups, _answered, peers_only=peers_only)), exception_handlers=handlers)
+
+    async def around(declared: Declared, handler: Handler, request: Request) -> Response:
+        return await once.answered(view, declared, handler, request)
+
+    app = Starlette(routes=list(served(groups, around, peers_only=peers_only)), exception_handlers=handlers)
     app.router.redirect_slashes = False
     return app
-
-
-async def _answered(declared: Declared, handler: Handler, request: Request) -> Response:
-    return await handler(request)

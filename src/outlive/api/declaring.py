@@ -48,6 +48,7 @@ class Declared:
     problems:  the statuses of refusals beyond those that any path may answer with.
     to_peers:  other agents may ask it too, by TLS.  streams: the answer goes on.
     matches:   If-Match is heeded.  headers: those of a good answer, with what each tells.
+    acts:      what it does is no change of the store, so that it can be half done.
     """
 
     method: str
@@ -62,6 +63,7 @@ class Declared:
     to_peers: bool = False
     streams: bool = False
     matches: bool = False
+    acts: bool = False
     headers: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -120,6 +122,11 @@ def query(request: Request, kind: type[Q]) -> Q:
     found = request.scope[_QUERY]
     assert isinstance(found, kind)
     return found
+
+
+def tries_out(request: Request) -> bool:
+    """Whether the request is a dry run."""
+    return bool(getattr(request.scope[_QUERY], "dry_run", False))
 
 
 def _read(request: Request, kind: type[Q]) -> Q:

@@ -35,6 +35,14 @@ _SAYS = {
     422: "What was asked for cannot be understood, or is not valid.",
     503: "The agent cannot reach the store, or the host that would know. Try again after Retry-After seconds.",
 }
+_IDEMPOTENCY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "A text of the client's own: the same request with the same key is done once, whichever agent "
+    "it is sent to, and answered alike for a day.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!-~]+$"},
+}
 _IF_MATCH = {
     "name": "If-Match",
     "in": "header",
@@ -98,7 +106,7 @@ def _parameters(components: dict[str, Any], by_kind: dict[Any, Any], kind: Any) 
 
 
 def _headers(declared: Declared) -> list[dict[str, Any]]:
-    return [_IF_MATCH] if declared.matches else []
+    return ([_IDEMPOTENCY] if declared.writes else []) + ([_IF_MATCH] if declared.matches else [])
 
 
 def _body(declared: Declared, by_kind: dict[Any, Any]) -> dict[str, Any]:

@@ -84,7 +84,15 @@ class Machines:
             headers=(SESSION_HEADER, HOST_HEADER), still=lambda: self._placed_on(name) == host,
         )  # fmt: skip
 
-    @route("POST", "/v1/workloads/{name}/console/{session}", answers.Taken, body=bytes, takes=RAW, problems=(404,))
+    @route(
+        "POST",
+        "/v1/workloads/{name}/console/{session}",
+        answers.Taken,
+        body=bytes,
+        acts=True,
+        takes=RAW,
+        problems=(404,),
+    )
     async def typed(self, request: Request) -> Response:
         """What was typed at a console: the body, as it is."""
         name, session = request.path_params["name"], request.path_params["session"]
@@ -98,7 +106,7 @@ class Machines:
         most = relaying.MOST_PROBLEM_BYTES
         return await relaying.whole(self.view, host, "POST", path, keys, most_bytes=most, within_s=TYPED_S)
 
-    @route("POST", "/v1/workloads/{name}/button", answers.Pressed, body=Button, problems=(404,))
+    @route("POST", "/v1/workloads/{name}/button", answers.Pressed, body=Button, acts=True, problems=(404,))
     async def button(self, request: Request) -> Response:
         """Press one of a machine's buttons."""
         name, pressed = request.path_params["name"], await body(request)
@@ -159,7 +167,7 @@ class Machines:
         return await self._console(self._own(request), _replay(request))
 
     @route("POST", "/v1/hosts/{host}/machines/{workload}/console/{session}", answers.Taken, body=bytes, takes=RAW,
-           problems=(404,), to_peers=True)  # fmt: skip
+           acts=True, problems=(404,), to_peers=True)  # fmt: skip
     async def own_typed(self, request: Request) -> Response:
         """What was typed at the console of a machine that runs here."""
         name = self._own(request)

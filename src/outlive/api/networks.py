@@ -16,7 +16,7 @@ from outlive.cluster.overlay import MOST_VNI, Network, Outside, problem_with
 from outlive.cluster.transaction import Delete, Put, Transaction, unchanged
 from outlive.errors import UsageInvalid
 
-from . import answers
+from . import answers, once
 from .bodies import DryRunOnly, body, decoded
 from .declaring import query, route
 from .paging import Page, ascending
@@ -97,9 +97,10 @@ class Networks:
             commands = commands_for(self.view, key, rec.encode(network))
             return Encoded({"network": network, "changed": True, "commands": commands})
         compare = unchanged(key, picture.bad[key][0] if key in picture.bad else stands.mod_revision if stands else 0)
-        await self._write(Transaction((compare,), (Put(key, rec.encode(network)),)), name)
+        changed: answers.NetworkChanged = {"network": network, "changed": True}
+        await self._write(Transaction((compare,), (Put(key, rec.encode(network)),)), name, changed)
         self.view.record("network.applied", text=f"{name}: VNI {network.vni}")
-        return Encoded({"network": network, "changed": True})
+        return Encoded(changed)
 
     @route("DELETE", "/v1/networks/{name}", answers.NetworkChanged, query=DryRunOnly, problems=(404,))
     async def remove(self, request: Request) -> Response:
@@ -116,9 +117,10 @@ class Networks:
         if query(request, DryRunOnly).dry_run:
             commands = commands_for(self.view, key, None)
             return Encoded({"network": stands.record, "changed": True, "commands": commands})
-        await self._write(Transaction((unchanged(key, stands.mod_revision),), (Delete(key),)), name)
+        removed: answers.NetworkChanged = {"network": stands.record, "changed": True}
+        await self._write(Transaction((unchanged(key, stands.mod_revision),), (Delete(key),)), name, removed)
         self.view.record("network.removed", text=name)
-        return Encoded({"network": stands.record, "changed": True})
+        return Encoded(removed)
 
     def _users(self, name: str) -> list[str]:
         return sorted(
@@ -128,8 +130,8 @@ class Networks:
             and any(nic.network == name for nic in machine.nics)
         )
 
-    async def _write(self, transaction: Transaction, name: str) -> None:
-        done = await self.view.transact(transaction)
+    async def _write(self, transaction: Transaction, name: str, told: answers.NetworkChanged) -> None:
+        done = await once.transact(self.view, transaction, told)
         if not done.succeeded:
             raise Conflict(f"The network {name} was changed by somebody else.", remedy="look at it, and try again")
         await seen(self.view, done.revision)

@@ -7,7 +7,6 @@ compare-and-swap on what the agent's picture shows, tried again a few times when
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import msgspec
 from starlette.requests import Request
@@ -19,7 +18,7 @@ from outlive.cluster.policies import MOST_TEXT, AdmissionMode, Freeze, Policies,
 from outlive.cluster.transaction import Put, Transaction, unchanged
 from outlive.errors import UsageInvalid
 
-from . import answers
+from . import answers, once
 from .bodies import DryRunOnly, body, decoded
 from .declaring import query, route
 from .problems import Conflict, Encoded
@@ -117,7 +116,7 @@ class PoliciesApi:
         text: Callable[[Policies, Policies], str],
         *,
         dry_run: bool,
-    ) -> dict[str, Any]:
+    ) -> answers.PoliciesChanged:
         view, key = self.view, rec.POLICIES
         for _ in range(TRIES):
             stands, bad = view.mirror.policies, view.mirror.bad.get(key)
@@ -132,10 +131,11 @@ class PoliciesApi:
             if wanted.frozen is not None and stands.record.frozen is None:
                 wanted = replace(wanted, frozen=replace(wanted.frozen, since_unix_ms=event.unix_ms, because=event.id))
             compare = unchanged(key, bad[0] if bad is not None else stands.mod_revision)
-            done = await view.transact(Transaction((compare,), (Put(key, rec.encode(wanted)),)))
+            told: answers.PoliciesChanged = {"policies": wanted, "changed": True, "event": event.id, "revision": 0}
+            done = await once.transact(view, Transaction((compare,), (Put(key, rec.encode(wanted)),)), told)
             if done.succeeded:
                 await seen(view, done.revision)
-                return {"policies": wanted, "changed": True, "event": event.id, "revision": done.revision}
+                return {**told, "revision": done.revision}
             await asyncio.sleep(RETRY_PAUSE_S)
         raise Conflict("The policies were changed by others each time it was tried.", remedy="look, and try again")
 

@@ -25,6 +25,24 @@ class Conflict(RefusedForSafety):
     id = "conflict"
 
 
+class RevisionChanged(Conflict):
+    """A workload is not at the revision any more that a wish was made for."""
+
+    id = "revision.changed"
+
+    def __init__(self, name: str, stands: int, wished: int) -> None:
+        super().__init__(
+            f"{name} is not what it was at revision {wished}, so nothing was done.",
+            cause=f"it is at revision {stands} now" if stands else "it does not exist now",
+            remedy=f"look at it as it is, and ask again with revision {stands}",
+        )
+        self.revision = stands
+
+    def problem(self) -> dict[str, str | int]:
+        """The problem object, with the present revision."""
+        return {**super().problem(), "revision": self.revision}
+
+
 class NotRunning(Failed):
     """A machine is asked for what only one that runs has."""
 

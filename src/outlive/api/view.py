@@ -11,7 +11,7 @@ from outlive.cluster.machine import MachineType
 from outlive.cluster.mirror import Mirror
 from outlive.cluster.node_state import NodeState
 from outlive.cluster.records import EventRecord
-from outlive.cluster.transaction import Transaction, TransactionResult
+from outlive.cluster.transaction import KeyValue, Transaction, TransactionResult
 
 Looks = AsyncGenerator[dict[str, Any], None]
 """What is found as checkpoints are looked at, and how far that is."""
@@ -136,6 +136,10 @@ class View(Protocol):
 
     async def transact(self, transaction: Transaction) -> TransactionResult:
         """Try a transaction on the store, within a few seconds. Raises an OutliveError when it cannot be reached."""
+        ...
+
+    async def read(self, key: str) -> KeyValue | None:
+        """A key of the store as it is now, or None. Raises an OutliveError when the store cannot be reached."""
         ...
 
     def record(

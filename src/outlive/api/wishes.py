@@ -23,9 +23,11 @@ from outlive.cluster.transaction import Delete, KeyValue, Put, Transaction, abse
 from outlive.cluster.workload import Workload
 from outlive.errors import UsageInvalid
 
+from . import once
+from .answers import Asked, Changed
 from .boards import common_board
 from .machine_wishes import cancelled, check_machine, completed
-from .problems import Conflict, NotFound
+from .problems import Conflict, NotFound, RevisionChanged
 from .view import View
 
 TRIES = 5
@@ -36,8 +38,8 @@ Change = Callable[[rec.WorkloadRecord | None], rec.WorkloadRecord | None]
 """From the record that stands (None: none) to the one wanted; None: nothing to change."""
 
 
-async def apply(view: View, workload: Workload, *, dry_run: bool) -> dict[str, Any]:
-    """Have the cluster keep `workload` as given; returns what changed."""
+async def apply(view: View, workload: Workload, *, dry_run: bool, if_revision: int | None = None) -> Changed:
+    """Have the cluster keep `workload` as given, if it is still at that revision; returns what changed."""
     machine, board = workload.machine, None
     if machine is not None and machine.version is None:
         board = await common_board(view, machine.type)
@@ -56,7 +58,7 @@ async def apply(view: View, workload: Workload, *, dry_run: bool) -> dict[str, A
     check_addresses(view.mirror, workload)
     check_order(view.mirror, workload)
     check_machine(view.mirror, workload)
-    return await _change(view, workload.name, "workload.applied", change, dry_run)
+    return await _change(view, workload.name, "workload.applied", change, dry_run, if_revision)
 
 
 def check_addresses(picture: Mirror, workload: Workload) -> None:
@@ -89,8 +91,10 @@ def check_order(picture: Mirror, workload: Workload) -> None:
         )
 
 
-async def desire(view: View, name: str, desired: rec.Desired, *, dry_run: bool) -> dict[str, Any]:
-    """Have a workload run, stop, or be removed. Raises NotFound."""
+async def desire(
+    view: View, name: str, desired: rec.Desired, *, dry_run: bool, if_revision: int | None = None
+) -> Changed:
+    """Have a workload run, stop, or be removed, if it is still at that revision. Raises NotFound, RevisionChanged."""
 
     def change(stands: rec.WorkloadRecord | None) -> rec.WorkloadRecord | None:
         if stands is None:
@@ -102,25 +106,31 @@ async def desire(view: View, name: str, desired: rec.Desired, *, dry_run: bool) 
         return replace(stands, desired=desired)
 
     word = {rec.Desired.RUNNING: "started", rec.Desired.STOPPED: "stopped", rec.Desired.REMOVED: "removed"}[desired]
-    return await _change(view, name, f"workload.asked_to_be_{word}", change, dry_run)
+    return await _change(view, name, f"workload.asked_to_be_{word}", change, dry_run, if_revision)
 
 
-async def _change(view: View, name: str, kind: str, change: Change, dry_run: bool) -> dict[str, Any]:
+async def _change(view: View, name: str, kind: str, change: Change, dry_run: bool, if_revision: int | None) -> Changed:
     key = rec.WORKLOADS + name
+    if if_revision is not None:
+        await seen(view, if_revision)
     for _ in range(TRIES):
         entry = view.mirror.workloads.get(name)
+        stands = entry.mod_revision if entry else 0
+        if if_revision not in (None, stands):
+            raise RevisionChanged(name, stands, int(if_revision or 0))
         wanted = change(entry.record if entry else None)
         if wanted is None:
-            return {"workload": name, "changed": False}
+            return {"workload": name, "changed": False, "revision": stands}
         if dry_run:
             return {"workload": name, "changed": True, "commands": commands_for(view, key, rec.encode(wanted))}
         cause = view.record(kind, workload=name)
         value = rec.encode(replace(wanted, because=cause.id))
-        compare = unchanged(key, _revision(view.mirror, key, entry.mod_revision if entry else 0))
-        done = await view.transact(Transaction((compare,), (Put(key, value),)))
+        compare = unchanged(key, _revision(view.mirror, key, stands))
+        told: Changed = {"workload": name, "changed": True, "event": cause.id, "revision": 0}
+        done = await once.transact(view, Transaction((compare,), (Put(key, value),)), told)
         if done.succeeded:
             await seen(view, done.revision)
-            return {"workload": name, "changed": True, "event": cause.id, "revision": done.revision}
+            return {**told, "revision": done.revision}
         await asyncio.sleep(RETRY_PAUSE_S)
     raise Conflict(f"{name} was changed by others each time it was tried.", remedy="look at it, and try again")
 
@@ -139,7 +149,7 @@ def _revision(picture: Mirror, key: str, known: int) -> int:
 
 async def operate(
     view: View, kind: rec.OperationKind, workload: str, target: str | None, *, checkpoint: str = "", dry_run: bool
-) -> dict[str, Any]:
+) -> Asked:
     """Ask for a long action; the leader begins it, and `operation` tells how far it is."""
     if workload not in view.mirror.workloads:
         raise NotFound(f"There is no workload {workload}.", remedy="see `outlive ps`")
@@ -151,12 +161,15 @@ async def operate(
         return {"operation": operation, "commands": commands_for(view, key, rec.encode(operation))}
     cause = view.record(f"{kind}.asked", workload=workload, host=target or "", text=checkpoint)
     operation = replace(operation, because=cause.id)
-    done = await view.transact(Transaction((absent(key),), (Put(key, rec.encode(operation)),)))
+    told: Asked = {"operation": operation, "event": cause.id}
+    done = await once.transact(view, Transaction((absent(key),), (Put(key, rec.encode(operation)),)), told, 202)
+    if not done.succeeded:
+        raise Conflict("The operation could not be written down.", cause="its name is taken", remedy="ask again")
     await seen(view, done.revision)
-    return {"operation": operation, "event": cause.id}
+    return told
 
 
-async def cancel(view: View, name: str, *, dry_run: bool) -> dict[str, Any]:
+async def cancel(view: View, name: str, *, dry_run: bool) -> Asked:
     """Cancel an operation; what it has begun is undone by the leader. Raises NotFound, Conflict."""
     key = rec.OPERATIONS + name
     for _ in range(TRIES):
@@ -168,10 +181,12 @@ async def cancel(view: View, name: str, *, dry_run: bool) -> dict[str, Any]:
             return {"operation": ended, "commands": commands_for(view, key, rec.encode(ended))}
         cause = view.record("operation.cancelled", workload=ended.workload, text=name, because=ended.because)
         ended = replace(ended, because=cause.id)
-        done = await view.transact(Transaction((unchanged(key, entry.mod_revision),), (Put(key, rec.encode(ended)),)))
+        told: Asked = {"operation": ended, "event": cause.id}
+        writes = Transaction((unchanged(key, entry.mod_revision),), (Put(key, rec.encode(ended)),))
+        done = await once.transact(view, writes, told)
         if done.succeeded:
             await seen(view, done.revision)
-            return {"operation": ended, "event": cause.id}
+            return told
         await asyncio.sleep(RETRY_PAUSE_S)
     raise Conflict(f"Operation {name} was changed each time it was tried.", remedy="look at it, and try again")
 

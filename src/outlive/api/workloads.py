@@ -16,7 +16,7 @@ from outlive.config.workload_file import parse_workload
 from outlive.errors import UsageInvalid
 
 from . import answers, wishes
-from .bodies import DryRun, DryRunOnly, body, decoded
+from .bodies import DryRun, DryRunOnly, body, decoded, etag, if_revision
 from .declaring import NDJSON, TOML, query, route
 from .following import Following
 from .logs import LogOptions, logs
@@ -71,29 +71,40 @@ class Workloads:
             "placement": placed.record if placed else None,
             "report": report.record if report else None,
         }
-        return Encoded({**told, **await self._following.of(name)})
+        return Encoded({**told, **await self._following.of(name)}, headers=etag(stands.revision))
 
-    @route("PUT", "/v1/workloads/{name}", answers.Changed, query=Apply, body=bytes, takes=TOML)
+    @route("PUT", "/v1/workloads/{name}", answers.Changed, query=Apply, body=bytes, takes=TOML, matches=True)
     async def apply(self, request: Request) -> Response:
         """Take a workload file (TOML, as it is on disk) and have the cluster keep what it says."""
         asked = query(request, Apply)
         workload = parse_workload(await body(request), asked.source)
         if workload.name != request.path_params["name"]:
             raise UsageInvalid(f"{asked.source} describes {workload.name}, not {request.path_params['name'][:80]}.")
-        return Encoded(await wishes.apply(self.view, workload, dry_run=asked.dry_run))
+        changed = await wishes.apply(self.view, workload, dry_run=asked.dry_run, if_revision=if_revision(request))
+        return self._changed(changed)
 
-    @route("DELETE", "/v1/workloads/{name}", answers.Changed, query=DryRunOnly, problems=(404,))
+    @route("DELETE", "/v1/workloads/{name}", answers.Changed, query=DryRunOnly, problems=(404,), matches=True)
     async def remove(self, request: Request) -> Response:
         """Stop a workload and forget it."""
         name, dry_run = request.path_params["name"], query(request, DryRunOnly).dry_run
-        return Encoded(await wishes.desire(self.view, name, rec.Desired.REMOVED, dry_run=dry_run))
+        at = if_revision(request)
+        return self._changed(await wishes.desire(self.view, name, rec.Desired.REMOVED, dry_run=dry_run, if_revision=at))
 
-    @route("PUT", "/v1/workloads/{name}/desired", answers.Changed, query=DryRunOnly, body=Desire, problems=(404,))
+    @route(
+        "PUT",
+        "/v1/workloads/{name}/desired",
+        answers.Changed,
+        query=DryRunOnly,
+        body=Desire,
+        problems=(404,),
+        matches=True,
+    )
     async def desire(self, request: Request) -> Response:
         """Have a workload run or be stopped."""
         asked = decoded(await body(request), Desire)
         name, dry_run = request.path_params["name"], query(request, DryRunOnly).dry_run
-        return Encoded(await wishes.desire(self.view, name, rec.Desired(asked.desired), dry_run=dry_run))
+        desired, at = rec.Desired(asked.desired), if_revision(request)
+        return self._changed(await wishes.desire(self.view, name, desired, dry_run=dry_run, if_revision=at))
 
     @route("GET", "/v1/workloads/{name}/why", answers.Why, problems=(404,))
     async def why(self, request: Request) -> Response:
@@ -113,6 +124,10 @@ class Workloads:
         self._check(name)
         found: AsyncIterator[bytes] = logs(self.view, name, asked.names(), asked.lines, asked.follow)
         return StreamingResponse(found, media_type=NDJSON)
+
+    @staticmethod
+    def _changed(told: answers.Changed) -> Response:
+        return Encoded(told, headers=etag(told["revision"]) if "revision" in told else None)
 
     def _check(self, name: str) -> None:
         if name not in self.view.mirror.workloads:

@@ -59,14 +59,29 @@ def connect(socket: str | None, lab: str | None) -> "Client":
     from outlive.lab.lab import Lab
 
     opened = Lab.open(lab)
-    for host in opened.on():
-        client = Client(str(opened.plan.api(host)))
+    sockets = [str(opened.plan.api(host)) for host in opened.on()]
+    for path in sockets:
         try:
-            client.get("/healthz")
+            Client(path).get("/healthz")
         except ClusterUnreachable:
             continue
-        return client
+        return Client(path, sockets)
     raise ClusterUnreachable(f"No host of the lab {lab} answers.", remedy="switch one on with `outlive lab start HOST`")
+
+
+def if_revision_option(function: Function) -> Function:
+    """Give a command `--if-revision`."""
+    option = click.option(
+        "--if-revision", type=click.IntRange(min=0), metavar="N",
+        help="Only if the workload is still at this revision, as `ps --json` shows it; 0: if it does not exist.",
+    )  # fmt: skip
+    return option(function)
+
+
+def check_one(if_revision: int | None, named: tuple[object, ...]) -> None:
+    """Refuse one revision for several workloads. Raises UsageError."""
+    if if_revision is not None and len(named) > 1:
+        raise click.UsageError("--if-revision goes with one workload at a time.")
 
 
 def query(dry_run: bool) -> str:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from .connect import query, say, tell_commands
+from .connect import check_one, query, say, tell_commands
 from .output import print_json
 from .waiting import until_state
 
@@ -11,12 +11,20 @@ if TYPE_CHECKING:
 
 
 def desire(
-    client: "Client", names: tuple[str, ...], desired: str, done: str, wait_s: float, dry_run: bool, as_json: bool
+    client: "Client",
+    names: tuple[str, ...],
+    desired: str,
+    done: str,
+    wait_s: float,
+    dry_run: bool,
+    as_json: bool,
+    if_revision: int | None,
 ) -> None:
     """Ask for each, wait, tell. desired: running or stopped; done: how that is told of one."""
+    check_one(if_revision, names)
     results = []
     for name in names:
-        results.append(client.put(f"/v1/workloads/{name}/desired{query(dry_run)}", {"desired": desired}))
+        results.append(client.put(f"/v1/workloads/{name}/desired{query(dry_run)}", {"desired": desired}, if_revision))
         if dry_run:
             tell_commands(results[-1])
         elif wait_s > 0:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .connect import WORKLOAD, cluster_options, dry_run_option
+from .connect import WORKLOAD, cluster_options, dry_run_option, if_revision_option
 from .desire import desire
 from .output import json_option
 
@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("names", nargs=-1, required=True, type=WORKLOAD, metavar="NAME…")
 @click.option("--wait", "wait_s", type=float, default=60.0, show_default=True, help="Seconds to wait; 0: do not wait.")
+@if_revision_option
 @dry_run_option
 @cluster_options
 @json_option
-def command(client: "Client", names: tuple[str, ...], wait_s: float, dry_run: bool, as_json: bool) -> None:
+def command(
+    client: "Client", names: tuple[str, ...], wait_s: float, if_revision: int | None, dry_run: bool, as_json: bool
+) -> None:
     """Stop a workload and keep it stopped, and wait until it is stopped."""
-    desire(client, names, "stopped", "is stopped", wait_s, dry_run, as_json)
+    desire(client, names, "stopped", "is stopped", wait_s, dry_run, as_json, if_revision)

@@ -2,13 +2,17 @@
 
 Requests are JSON over HTTP by the standard library's client, which costs a command little to import. A problem object
 comes back as the same error that the agent raised: its id, sentence, cause, remedy and exit code.
+
+Every wish carries a key of its own, by which the cluster does it once. So a wish whose answer was lost, or that the
+store could not tell the end of, is simply asked for again, and of any agent.
 """
 
 import http.client
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -18,7 +22,14 @@ DEFAULT_SOCKET = "/run/outlive/api.sock"
 ENVIRONMENT = "OUTLIVE_SOCKET"
 CONNECT_S = 3.0
 REQUEST_S = 40.0
+AGAIN_S = 20.0
+"""How long a wish is repeated whose outcome is not known."""
+AGAIN_PAUSE_S = 0.3
 PIECE_BYTES = 64 * 1024
+
+KEY_HEADER = "Idempotency-Key"
+UNCERTAIN = frozenset({"store.uncertain", "idempotency.begun"})
+"""What an agent answers that cannot say whether a wish was done, or does not know yet."""
 
 
 class Answered(OutliveError):
@@ -43,6 +54,10 @@ class Answered(OutliveError):
 def find_socket(given: str | None = None) -> str:
     """The agent's socket: as given, or by OUTLIVE_SOCKET, or where an installed agent has it."""
     return given or os.environ.get(ENVIRONMENT) or DEFAULT_SOCKET
+
+
+class _NotSent(ClusterUnreachable):
+    """Nobody could be asked, so surely nothing was done."""
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -89,13 +104,27 @@ class Streamed:
 
 
 class Client:
-    """Requests to one agent; each opens a connection of its own."""
+    """Requests to one agent, or to others when it is gone; each request opens a connection of its own."""
 
-    def __init__(self, path: str | None = None) -> None:
+    def __init__(self, path: str | None = None, others: Iterable[str] = ()) -> None:
         self.path = find_socket(path)
+        self._others = [each for each in others if each != self.path]
+
+    def another(self) -> bool:
+        """Turn to the next agent that is known, if there is any."""
+        if not self._others:
+            return False
+        self._others.append(self.path)
+        self.path = self._others.pop(0)
+        return True
 
     def get(self, path: str) -> Any:
         """GET, decoded. Raises ClusterUnreachable, or what the agent answered."""
+        for _ in range(len(self._others)):
+            try:
+                return self._request("GET", path)
+            except ClusterUnreachable:
+                self.another()
         return self._request("GET", path)
 
     def pages(self, path: str, word: str) -> "Iterator[Any]":
@@ -108,20 +137,20 @@ class Client:
             if not cursor:
                 return
 
-    def put(self, path: str, body: bytes | dict[str, Any]) -> Any:
-        """PUT a document, decoded answer."""
-        return self._request("PUT", path, body)
+    def put(self, path: str, body: bytes | dict[str, Any], if_revision: int | None = None) -> Any:
+        """PUT a document, decoded answer. if_revision: only if what it is about is still at that revision."""
+        return self._wish("PUT", path, body, if_revision)
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         """POST a document, decoded answer."""
-        return self._request("POST", path, body)
+        return self._wish("POST", path, body)
 
-    def delete(self, path: str) -> Any:
-        """DELETE, decoded answer."""
-        return self._request("DELETE", path)
+    def delete(self, path: str, if_revision: int | None = None) -> Any:
+        """DELETE, decoded answer. if_revision: as for `put`."""
+        return self._wish("DELETE", path, None, if_revision)
 
     def post_bytes(self, path: str, content: bytes) -> Any:
-        """POST bytes as they are, decoded answer."""
+        """POST bytes as they are, decoded answer. They go without a key: typed keys are many, and lost ones few."""
         return self._request("POST", path, content)
 
     def content(self, path: str, most_bytes: int) -> bytes:
@@ -170,8 +199,32 @@ class Client:
         finally:
             connection.close()
 
-    def _request(self, method: str, path: str, body: bytes | dict[str, Any] | None = None) -> Any:
-        connection, response = self._send(method, path, body, {}, REQUEST_S)
+    def _wish(self, method: str, path: str, body: bytes | dict[str, Any] | None, if_revision: int | None = None) -> Any:
+        """Ask for something until it is known how that ended. Raises ClusterUnreachable, or what the agent answered."""
+        headers = {KEY_HEADER: os.urandom(16).hex()}
+        if if_revision is not None:
+            headers["If-Match"] = f'"{if_revision}"'
+        uncertain, deadline = False, time.monotonic() + AGAIN_S
+        while True:
+            try:
+                return self._request(method, path, body, headers)
+            except (ClusterUnreachable, Answered) as error:
+                if isinstance(error, Answered) and error.id not in UNCERTAIN:
+                    raise
+                uncertain = uncertain or not isinstance(error, _NotSent)
+                elsewhere = isinstance(error, ClusterUnreachable) and self.another()
+                if time.monotonic() > deadline or not (uncertain or elsewhere):
+                    raise _unknown(error) if uncertain else error from error
+            time.sleep(AGAIN_PAUSE_S)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Any:
+        connection, response = self._send(method, path, body, headers or {}, REQUEST_S)
         try:
             content = response.read()
         except (OSError, http.client.HTTPException) as error:
@@ -196,6 +249,11 @@ class Client:
         connection = _UnixConnection(self.path, timeout_s)  # type: ignore[arg-type]
         encoded = json.dumps(body).encode() if isinstance(body, dict) else body
         try:
+            connection.connect()
+        except OSError as error:
+            connection.close()
+            raise self._unreachable(error, _NotSent) from error
+        try:
             # Who refuses a request by its head may hang up before all of it is sent; the answer is there all the same.
             with suppress(BrokenPipeError):
                 connection.request(method, path, encoded, headers)
@@ -204,18 +262,26 @@ class Client:
             connection.close()
             raise self._unreachable(error) from error
 
-    def _unreachable(self, error: Exception) -> ClusterUnreachable:
+    def _unreachable(self, error: Exception, kind: type[ClusterUnreachable] = ClusterUnreachable) -> ClusterUnreachable:
         cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
         if isinstance(error, PermissionError):
-            return ClusterUnreachable(
-                f"This user may not talk to the agent at {self.path}.", cause=cause, remedy="run it with sudo"
-            )
-        return ClusterUnreachable(
+            return kind(f"This user may not talk to the agent at {self.path}.", cause=cause, remedy="run it with sudo")
+        return kind(
             f"No agent answers at {self.path}.",
             cause=cause,
             remedy="start one with `outlive up`, name another socket with --socket, "
             "or look at a lab with `outlive lab status`",
         )
+
+
+def _unknown(error: OutliveError) -> OutliveError:
+    """The error of a wish that may have been done."""
+    return ClusterUnreachable(
+        "It is not known whether that was done: no answer came that says so.",
+        cause=str(error),
+        remedy="look at `outlive ps` and `outlive events` before you ask again",
+        id="outcome.unknown",
+    )
 
 
 def _problem(content: bytes) -> dict[str, Any]:

@@ -146,8 +146,8 @@ def _keys(mirror: Mirror) -> list[str]:
 
 def _put(mirror: Mirror, value: KeyValue, at: float, gap: bool = False) -> Mirror:
     key = value.key
-    if key.startswith(rec.EVENTS):
-        return mirror
+    if key == rec.PRUNED or key.startswith((rec.EVENTS, rec.REQUESTS)):
+        return mirror  # no decision rests on them
     try:
         record = rec.decode(key, value.value)
     except rec.BadRecord as error:

@@ -41,6 +41,8 @@ PACKAGES = "packages/"
 DEPOTS = "depots/"
 FENCES = "fences/"
 EVENTS = "events/"
+PRUNED = "pruned"
+REQUESTS = "requests/"
 
 
 class Desired(StrEnum):
@@ -364,6 +366,35 @@ class EventRecord:
     because: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class PrunedRecord:
+    """How far the events are pruned: all that arrived up to this one may be gone.
+
+    revision, key: the store's revision at which the last one pruned came, and its key.
+    """
+
+    revision: int
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """A request that was to be done once, by the key that its client gave it, and the answer to give again.
+
+    id: made of the client's key.  fingerprint: tells whether another request comes with the same key.
+    answer: None: it was begun, and is being done, or its agent ended midway.  revision: in the answer, the store's own
+    of this very record takes its place.
+    unix_ms: when, by the wall clock of host `by`; what is old is forgotten.
+    """
+
+    id: str
+    fingerprint: str
+    by: str
+    unix_ms: int
+    status: int = 200
+    answer: dict[str, Any] | None = None
+
+
 Record = (
     ClusterRecord
     | ClaimRecord
@@ -376,6 +407,8 @@ Record = (
     | VerdictRecord
     | OperationRecord
     | EventRecord
+    | PrunedRecord
+    | RequestRecord
     | Network
     | Policies
     | MaintenanceRecord
@@ -394,6 +427,7 @@ _KINDS: tuple[tuple[str, type], ...] = (
     (VERDICTS, VerdictRecord),
     (OPERATIONS, OperationRecord),
     (EVENTS, EventRecord),
+    (REQUESTS, RequestRecord),
     (NETWORKS, Network),
     (MAINTENANCE, MaintenanceRecord),
     (PACKAGES, PackageRecord),
@@ -403,6 +437,7 @@ _KINDS: tuple[tuple[str, type], ...] = (
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {prefix: msgspec.json.Decoder(kind) for prefix, kind in _KINDS}
 _DECODERS[CLUSTER] = msgspec.json.Decoder(ClusterRecord)
 _DECODERS[LEADER] = msgspec.json.Decoder(LeaderRecord)
+_DECODERS[PRUNED] = msgspec.json.Decoder(PrunedRecord)
 _DECODERS[POLICIES] = msgspec.json.Decoder(Policies)
 _encoder = msgspec.json.Encoder()
 
@@ -533,7 +568,7 @@ def _named(record: Record) -> str | None:
             return workload.name
         case PlacementRecord(workload=name) | ReportRecord(workload=name) | StandbyRecord(workload=name):
             return name
-        case OperationRecord(id=name):
+        case OperationRecord(id=name) | RequestRecord(id=name):
             return name
         case _:
             return None
