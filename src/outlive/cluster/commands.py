@@ -285,7 +285,7 @@ class KeptPackage:
 class KeepPackages:
     """Have these in the depot: fetch what is not there, verify it → PackagesHeld, at each change.
 
-    free: NAME@VERSION of what need not be kept any more, if it is there and nothing installed here comes from it.
+    free: ids of what need not be kept any more.
     Told again with another set, only the newest counts.
     """
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from immutables import Map
 
-from . import fencing, pairs, placing
+from . import fencing, pairs, placing, rollout
 from . import records as rec
 from .commands import Act
 from .failover import Proof, Wait, proof_of_end
@@ -48,7 +48,7 @@ def _look(turn: Turn, name: str) -> bool:
         return False
     wanted, placed = mirror.workloads.get(name), mirror.placements.get(name)
     if placed is None:
-        return _first(turn, name, wanted)
+        return not rollout.tend(turn, wanted, None) and _first(turn, name, wanted)
     if wanted is None and placed.record.host is None:
         turn.set(courses=turn.state.courses.delete(name) if name in turn.state.courses else turn.state.courses)
         return True
@@ -62,15 +62,19 @@ def _look(turn: Turn, name: str) -> bool:
             take_over_since=None,
             standby=None,
             paired_since=None,
+            trial_since=None,
+            starting_since=None,
         )
     if placed.record.host is None:
-        return _unplaced(turn, wanted, placed)
+        return not rollout.tend(turn, wanted, placed) and _unplaced(turn, wanted, placed)
     verdict = turn.state.verdicts.get(placed.record.host, rec.Verdict.SUSPECT)
     if placed.record.host not in mirror.hosts:
         verdict = rec.Verdict.DEAD
     signs = turn.state.signs.get(placed.record.host, Signs())
     freed = turn.state.freed.get(name) == placed.record.generation
     end = proof_of_end(placed.record, mirror, signs, verdict, turn.state.timing, turn.state.at, freed=freed)
+    if rollout.tend(turn, wanted, placed, end, signs):
+        return False
     if isinstance(end, Proof):
         return _ended(turn, wanted, placed, end, verdict)
     return _standing(turn, wanted, placed, end, verdict, signs)
@@ -175,6 +179,7 @@ def _ended(
         placing.wait(turn, name, f"its standby on {record.standby} is to take over", "takeover.waiting", record.because)
         return False
     planned = record.order is rec.Order.STOP and not record.reason.startswith(GAVE_UP) and not proof.own_fault
+    planned = planned or rollout.was_given_up(wanted.record, record)
     if not planned and turn.course(name).counted != record.generation:
         _count_failure(turn, name, record, proof)
         cause = _cause_of_end(turn, record, verdict)
@@ -236,7 +241,8 @@ def _standing(
         placing.order_stop(turn, placed, "it was asked to stop", because)
         return False
     if wanted.record.version != record.version:
-        placing.order_stop(turn, placed, "its file changed", wanted.record.because, next_host=record.host)
+        why = rollout.why_changed(wanted.record)
+        placing.order_stop(turn, placed, why, wanted.record.because, next_host=record.host)
         return False
     if verdict is not rec.Verdict.ALIVE or not _claim_stands(turn, record):
         if wait.reason and verdict is not rec.Verdict.SUSPECT:

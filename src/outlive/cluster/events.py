@@ -350,7 +350,7 @@ class PackageStep:
 
 @dataclass(frozen=True, slots=True)
 class PackagesHeld:
-    """What is whole in this host's depot now: NAME@VERSION → id; troubles: why what is wanted is not there."""
+    """What is whole in this host's depot now, id → NAME@VERSION; troubles: why what is wanted is not there."""
 
     at: float
     holds: dict[str, str]

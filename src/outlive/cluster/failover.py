@@ -7,10 +7,10 @@ When in doubt the answer is to wait, and it says for what.
 from dataclasses import dataclass
 
 from .fence import BY_HAND, EndProof, FenceState
-from .heartbeat import ModuleStatus
+from .heartbeat import Flags, ModuleStatus
 from .lease import surely_over_at
 from .mirror import Mirror
-from .records import FINAL, POLICIES, FenceRecord, PlacementRecord, ReportRecord, Stage, Verdict
+from .records import FINAL, POLICIES, FenceRecord, Order, PlacementRecord, ReportRecord, Stage, Verdict
 from .signs import Signs, is_fresh, statuses
 from .timing import Timing
 
@@ -60,6 +60,8 @@ def proof_of_end(
         return Proof(reason, own_fault=report.record.stage is Stage.FAILED)
     said = statuses(signs, placed.workload, placed.generation)
     if said and all(status is ModuleStatus.STOPPED for status in said.values()):
+        if _will_say_why(placed, mirror, signs, verdict):
+            return Wait(f"{host} stopped it, and has yet to say why")
         return Proof(f"{host} says that all its modules have stopped")
     over_at = surely_over_at(mirror, host, placed.claim, timing)
     if over_at is None:
@@ -80,6 +82,17 @@ def proof_of_end(
     if said == {} and came_back(signs, placed.claim, timing, at):
         return Proof(f"{host} came back, and has nothing of it")
     return Wait(unfenced(host, verdict, fence.record if fence is not None else None, placed.claim), unfenced=True)
+
+
+def _will_say_why(placed: PlacementRecord, mirror: Mirror, signs: Signs, verdict: Verdict) -> bool:
+    """Whether its report is on its way: heartbeats are faster, and do not say whether it failed there by its own fault.
+
+    Nobody asked for that end, and the host is well, so that it writes its report until the store has it.
+    """
+    newest, claim = signs.newest(), mirror.claimed(placed.host or "")
+    if placed.order is not Order.RUN or verdict is not Verdict.ALIVE or newest is None or claim is None:
+        return False
+    return claim.incarnation == placed.claim == newest.claim and Flags.STORE_REACHABLE in newest.flags
 
 
 def needs_fence(mirror: Mirror) -> bool:

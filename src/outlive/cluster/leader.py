@@ -7,7 +7,7 @@ transactions that hold only while it leads; who was replaced unaware can do no h
 
 from immutables import Map
 
-from . import courses, fencing, judging, operations
+from . import copies, courses, fencing, judging, operations
 from . import records as rec
 from .commands import Act, Command, WriteProtected
 from .events import (
@@ -116,6 +116,7 @@ def _tick(turn: Turn) -> None:
         judging.end_silent_claims(turn)
         fencing.tend(turn)
         operations.advance_all(turn)
+        copies.tend_all(turn)
         courses.advance(turn, sorted({*state.mirror.workloads, *state.mirror.placements, *state.mirror.lost}))
     else:
         courses.advance(turn, sorted(state.restless))

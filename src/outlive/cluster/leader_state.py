@@ -37,6 +37,8 @@ class Course:
     standby: the one last seen to follow; paired_since: since when it is whole.
     pairings: standbys chosen in a row, none of which lasted; pair_next_at: no new one before.
     unprotected: the reason last recorded for having none.
+    trial_since: since when this generation is watched as a trial of another version of its package; starting_since:
+    since when its modules are started.  rollout_waits: the reason last recorded for a change that has to wait.
     """
 
     failures: int = 0
@@ -56,6 +58,9 @@ class Course:
     pair_next_at: float = 0.0
     paired_since: float | None = None
     unprotected: str = ""
+    trial_since: float | None = None
+    starting_since: float | None = None
+    rollout_waits: str = ""
 
 
 class LeaderState(msgspec.Struct, frozen=True):
@@ -152,6 +157,11 @@ class Turn(BaseTurn[LeaderState]):
             meant=meant.delete(workload.name) if workload.name in meant else meant,
         )
 
+    def hold(self, key: str) -> None:
+        """Count a write to `key` as under way: it is written beside another one."""
+        until = self.state.at + self.state.timing.transact_s * 2
+        self.set(in_flight=self.state.in_flight.set(key, until))
+
     def write(
         self,
         act: Act,
@@ -165,6 +175,5 @@ class Turn(BaseTurn[LeaderState]):
         if leader is None:
             return
         office = same_incarnation(rec.LEADER, leader.create_revision)
-        until = self.state.at + self.state.timing.transact_s * 2
-        self.set(in_flight=self.state.in_flight.set(key, until))
+        self.hold(key)
         self.transact(act, key, Transaction((office, *compares), writes), because=because)

@@ -8,7 +8,7 @@ store's orders are followed, then whatever changed is reported and sent.
 from dataclasses import replace
 from itertools import product
 
-from . import checkpointing, isolation, pairing, reigns, session, standing_by
+from . import checkpointing, isolation, keeping, pairing, reigns, session, standing_by
 from .commands import Act, Command, Role, SendHeartbeat, SetDeadline, WriteSlot
 from .events import (
     AgentStarted,
@@ -24,6 +24,8 @@ from .events import (
     Migrated,
     MigrationFailed,
     ModuleChanged,
+    PackagesHeld,
+    PackageStep,
     Paired,
     PeerHeard,
     PeerLost,
@@ -72,6 +74,10 @@ def step(state: NodeState, event: Event) -> tuple[NodeState, tuple[Command, ...]
         _follow(turn)
     if _moves_operations(turn, event):
         checkpointing.follow(turn)
+    if _moves_packages(event):
+        keeping.follow(turn)
+    if turn.state.depot is not None:
+        keeping.report(turn, session.in_force(turn))
     _signs_of_life(turn, due=isinstance(event, Tick))
     return turn.state, tuple(turn.commands)
 
@@ -90,7 +96,7 @@ def _follow(turn: Turn) -> None:
 
 _IDLE = (
     LeaseGranted | LeaseRefused | HeartbeatReceived | PeerHeard | ProbeAnswered | DatastoreChanged | GuardReady
-    | GuardLost | GuardFired | AgentStarted | CheckpointEnded
+    | GuardLost | GuardFired | AgentStarted | CheckpointEnded | PackageStep | PackagesHeld
 )  # fmt: skip
 """After these neither orders nor reports are due that were not before."""
 
@@ -109,6 +115,13 @@ def _moves_operations(turn: Turn, event: Event) -> bool:
     if isinstance(event, StoreMoved):
         return event.changed is None or any(key.startswith(OPERATIONS) for key in event.changed)
     return isinstance(event, AgentStarted) or (isinstance(event, Tick) and bool(turn.state.checkpoints))
+
+
+def _moves_packages(event: Event) -> bool:
+    """Whether another package may have to be kept here."""
+    if isinstance(event, StoreMoved):
+        return event.changed is None or any(key.startswith(keeping.FOLLOWED) for key in event.changed)
+    return isinstance(event, AgentStarted)
 
 
 def _dispatch(turn: Turn, event: Event) -> None:
@@ -131,6 +144,8 @@ def _dispatch(turn: Turn, event: Event) -> None:
             standing_by.on_transacted(turn, event, session.in_force(turn))
         case Transacted(purpose=purpose) if purpose.act is Act.STANDBY:
             standing_by.on_reported(turn, event)
+        case Transacted(purpose=purpose) if purpose.act is Act.DEPOT:
+            keeping.on_reported(turn, event)
         case Transacted():
             session.on_transacted(turn, event)
         case LeaseGranted():
@@ -145,6 +160,10 @@ def _dispatch(turn: Turn, event: Event) -> None:
             reigns.on_prepare_failed(turn, event)
         case ModuleChanged():
             reigns.on_module(turn, event)
+        case PackageStep():
+            keeping.on_step(turn, event)
+        case PackagesHeld():
+            keeping.on_held(turn, event)
         case TornDown():
             reigns.on_torn_down(turn, event)
         case GuardFired():

@@ -12,10 +12,11 @@ from typing import Any
 import msgspec
 from immutables import Map
 
-from .commands import Held, Journal, Role, SaveJournal
+from .commands import Held, Journal, KeepPackages, Role, SaveJournal
 from .heartbeat import Heartbeat, ModuleStatus
 from .host import Host
 from .mirror import Mirror
+from .pushed import DepotRecord
 from .records import OperationState, Stage, StandbyStage
 from .timing import Timing
 from .turn import BaseTurn
@@ -174,6 +175,8 @@ class NodeState(msgspec.Struct, frozen=True):
 
     predecessor: the agent's run before this one, by the journal.  shown: the reigns that the last heartbeat told of.
     checkpoints: how the checkpoint fares that an operation asked for.
+    kept: what the depot was last told to have.  depot: what it last said; None: nothing yet.
+    depot_asked_at, depot_revision: when the store was last told of it, and the store's revision after that.
     """
 
     me: str
@@ -204,6 +207,10 @@ class NodeState(msgspec.Struct, frozen=True):
     beat_at: float = 0.0
     slot_at: float = 0.0
     journal: Journal = Journal()
+    kept: KeepPackages | None = None
+    depot: DepotRecord | None = None
+    depot_asked_at: float | None = None
+    depot_revision: int = 0
 
 
 class Turn(BaseTurn[NodeState]):

@@ -66,7 +66,8 @@ class PackageRecord:
     start, check: its commands, for workloads whose modules name none.
     copies: how many hosts shall keep it; 0: as the size of the cluster says (`copies_of`).
     hosts: those that shall keep it, as the leader chose.
-    failed: workload → why this version was given up there; nothing is brought to it by itself any more.
+    trial: the workload that is being brought to it, so that there is never a second one.
+    failed: workload → why this version was given up there; no other workload is brought to it after that.
     removing: it is to go as soon as it is certain that nothing uses it.
     """
 
@@ -79,6 +80,7 @@ class PackageRecord:
     check: tuple[str, ...] = ()
     copies: int = 0
     hosts: tuple[str, ...] = ()
+    trial: str = ""
     failed: dict[str, str] = field(default_factory=dict)
     removing: bool = False
     pushed_by: str = ""
@@ -92,7 +94,10 @@ class PackageRecord:
 
 @dataclass(frozen=True, slots=True)
 class DepotRecord:
-    """A host's own statement of what is whole in its depot: NAME@VERSION → id. troubles: what it cannot get."""
+    """A host's own statement. holds: what is whole in its depot, id → NAME@VERSION; troubles: why it lacks what.
+
+    An id tells what is there; the name is for people.
+    """
 
     host: str
     holds: dict[str, str] = field(default_factory=dict)

@@ -96,6 +96,7 @@ class Agent:
                 command.workload, command.generation, Guest.migrate, command.pairing, command.target
             ),
             do.TakeCheckpoint: self._take_checkpoint,
+            do.KeepPackages: lambda _, command: host.depot.keep(command),
             do.SaveJournal: lambda _, command: host.save_journal(command.journal),
             do.WriteProtected: lambda _, command: None,
             do.Fence: self._fence,
@@ -146,6 +147,7 @@ class Agent:
         if not self.host.guard.running:
             self.feed(ev.GuardLost, NODE)
         self.host.guests.retell()
+        self.host.depot.retell()
         self._tick()
         self.talk.poll_slots()
 

@@ -52,6 +52,9 @@ class Checker:
     def changed(self, origin: str, changes: Changes) -> str | None:
         """The store accepted these changes."""
 
+    def rewritten(self, origin: str, changes: Changes) -> str | None:
+        """The store accepted changes of what is wanted of workloads, among these."""
+
     def recorded(self, host: str, record: EventRecord) -> str | None:
         """A machine recorded an event."""
 
@@ -66,6 +69,9 @@ class Checker:
 
     def cut_off(self, host: str, by: str) -> str | None:
         """A fence device is about to cut a host's power, as the agent of `by` asked."""
+
+    def drops(self, host: str, package: str) -> str | None:
+        """A host has removed its copy of a package, by id."""
 
     def looked(self) -> str | None:
         """Half a second has passed."""

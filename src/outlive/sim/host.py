@@ -1,6 +1,6 @@
 """A simulated host: what stays when its agent dies, what stays when it loses power, and what happens to it.
 
-On disk: the journal and the heartbeat sequence. Until power is lost: the boot id, the clock, the guard, what
+On disk: the journal, the heartbeat sequence and the depot. Until power is lost: the boot id, the clock, the guard, what
 runs. `pause` stops all of it at once, as a stalled virtual machine does; on waking the guard has the first turn.
 """
 
@@ -15,6 +15,7 @@ from outlive.cluster.host import Host
 
 from .agent import Agent
 from .clock import BootClock
+from .depot import SimDepot
 from .gate import Gate
 from .guard import Guard
 from .guests import Guests
@@ -39,6 +40,7 @@ class SimHost:
         self.paused = 0
         self.powered = False
         self.maintenance = setup.host.maintenance
+        self.depot = SimDepot(self)
         self._setup = setup
         self._sequence = 0
         self._boots = 0
@@ -81,7 +83,7 @@ class SimHost:
         self.guests = Guests(self)
         self.runtime = Runtime(
             self.name, self.gate, parts.random, parts.setup.delays, self.guard, parts.datastore, parts.ledger,
-            parts.ills, self.tell, self.guests,
+            parts.ills, self.tell, self.guests, self.depot,
         )  # fmt: skip
         if self.paused:
             self.gate.close()

@@ -8,16 +8,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
+from outlive.cluster import copies, rollout
 from outlive.cluster import records as rec
 from outlive.cluster.confirming import confirmed, refusal
 from outlive.cluster.host import Host
 from outlive.cluster.mirror import Mirror, snapshot
+from outlive.cluster.pushed import PackageRecord, Pinned, split
 from outlive.cluster.signs import Signs
 from outlive.cluster.timing import Timing
 from outlive.cluster.transaction import Delete, KeyValue, Put, Transaction, absent, unchanged
 from outlive.cluster.workload import Workload
 
 from .agenda import Agenda
+from .depot import SimDepot, id_of
 from .store import Store
 from .timeline import Timeline
 
@@ -52,14 +55,14 @@ class Operators:
         """Apply the workload's file: it shall exist and run."""
         wanted = self._workloads[workload]
 
-        def change(known: KeyValue | None) -> bytes:
-            version, because = 1, self._cause()
+        def change(known: KeyValue | None) -> bytes | None:
+            because = self._cause()
             record = _readable(known)
-            if isinstance(record, rec.WorkloadRecord):
-                version = record.version + (record.workload != wanted)
-            elif known is not None:
-                version = known.mod_revision
-            return rec.encode(rec.WorkloadRecord(wanted, rec.Desired.RUNNING, version, because))
+            if not isinstance(record, rec.WorkloadRecord):
+                version = known.mod_revision if known is not None else 1
+                return rec.encode(rec.WorkloadRecord(wanted, rec.Desired.RUNNING, version, because))
+            after = rollout.applied(record, wanted, because)
+            return None if after is None else rec.encode(after)
 
         self._swap(rec.WORKLOADS + workload, change)
 
@@ -71,6 +74,37 @@ class Operators:
         edited = replace(first, environment={"EDIT": str(self._edits)})
         self._workloads[workload] = replace(known, modules=(edited, *others))
         self.apply(workload)
+
+    def push(self, key: str, depot: SimDepot) -> None:
+        """A package is pushed to a host."""
+        depot.take(key)
+        name, version = split(key)
+        record = PackageRecord(name, version, id_of(key), because=self._cause())
+        room = rec.PACKAGES + key
+        self._store.transact(OPERATOR, Transaction((absent(room),), (Put(room, rec.encode(record)),)))
+
+    def upgrade(self, workload: str, key: str) -> None:
+        """The workload's file names another version of its package, and is applied, if that is there."""
+        known, package = self._workloads[workload], self._workloads[workload].package
+        record = _readable(self._store.data.get(rec.PACKAGES + key))
+        if package is None or not isinstance(record, PackageRecord) or record.removing or record.failed:
+            return
+        pinned = Pinned(record.name, record.version, record.id)
+        used = replace(package, name=pinned.name, version=pinned.version, id=pinned.id)
+        self._workloads[workload] = replace(known, package=used)
+        self.apply(workload)
+
+    def remove_package(self, key: str) -> None:
+        """A package is not needed any more, as far as the operator sees."""
+
+        def change(known: KeyValue | None) -> bytes | None:
+            record = _readable(known)
+            picture = snapshot(Mirror(), self._store.revision, self._store.data.values(), 0.0)
+            if not isinstance(record, PackageRecord) or copies.users(picture, record):
+                return None
+            return rec.encode(replace(record, removing=True, because=self._cause()))
+
+        self._swap(rec.PACKAGES + key, change)
 
     def stop(self, workload: str) -> None:
         """It shall not run."""

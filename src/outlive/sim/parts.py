@@ -70,6 +70,12 @@ class Parts:
     hosts: dict[str, Any] = field(default_factory=dict)
     spy: Spy | None = None
     guards_fire: bool = True
+    on_dropped: list[Callable[[str, str], None]] = field(default_factory=list)
+
+    def dropped(self, host: str, package: str) -> None:
+        """A host has removed its copy of a package, by id."""
+        for told in self.on_dropped:
+            told(host, package)
 
     def draw(self, between: tuple[float, float]) -> float:
         """A number of the range, drawn evenly."""

@@ -23,6 +23,7 @@ from .ledger import Ledger
 from .setup import Delays, Range
 
 if TYPE_CHECKING:
+    from .depot import SimDepot
     from .guests import Guests
 
 
@@ -58,11 +59,17 @@ class Program:
 
 @dataclass(slots=True)
 class Ills:
-    """What is wrong with workloads, everywhere or on one host: (workload, host or '') → how many faults say so."""
+    """What is wrong with workloads, everywhere or on one host: (workload, host or '') → how many faults say so.
+
+    fetches_fail, installs_fail, versions_bad: the same of packages, by NAME@VERSION.
+    """
 
     starts_fail: dict[tuple[str, str], int] = field(default_factory=dict)
     prepares_fail: dict[tuple[str, str], int] = field(default_factory=dict)
     stops_hang: dict[tuple[str, str], int] = field(default_factory=dict)
+    fetches_fail: dict[tuple[str, str], int] = field(default_factory=dict)
+    installs_fail: dict[tuple[str, str], int] = field(default_factory=dict)
+    versions_bad: dict[tuple[str, str], int] = field(default_factory=dict)
 
     @staticmethod
     def has(ills: dict[tuple[str, str], int], workload: str, host: str) -> bool:
@@ -71,7 +78,7 @@ class Ills:
 
 
 class Runtime:
-    """tell: told (event class, fields) of what the agent notices. guests: the host's virtual machines."""
+    """tell: told (event class, fields) of what the agent notices. guests: the host's machines. depot: its packages."""
 
     def __init__(
         self,
@@ -85,9 +92,11 @@ class Runtime:
         ills: Ills,
         tell: Callable[..., None],
         guests: "Guests",
+        depot: "SimDepot",
     ) -> None:
         self.host = host
         self._guests = guests
+        self._depot = depot
         self.programs: dict[str, Program] = {}
         self._gate = gate
         self._random = random
@@ -120,8 +129,19 @@ class Runtime:
             return
         program = Program(workload, generation, lock_until=self._gate.now + self._delays.lock_patience_s)
         self.programs[name] = program
-        delay_s = self._draw(self._delays.prepare_s)
-        self._gate.after(delay_s / 2, self._lock, program, self._task(program), delay_s / 2)
+        task = self._task(program)
+
+        def failed(why: str) -> None:
+            if self._current(program, task):
+                self._undo(program, "package", why)
+
+        self._depot.make_ready(workload, generation, lambda: self._packaged(program, task), failed)
+
+    def _packaged(self, program: Program, task: int) -> None:
+        if self._current(program, task):
+            program.lock_until = self._gate.now + self._delays.lock_patience_s
+            delay_s = self._draw(self._delays.prepare_s)
+            self._gate.after(delay_s / 2, self._lock, program, task, delay_s / 2)
 
     def _lock(self, program: Program, task: int, rest_s: float) -> None:
         if not self._current(program, task):
@@ -185,7 +205,9 @@ class Runtime:
         process = program.processes[module]
         if process.turn != turn or process.life is not Life.STARTING:
             return
-        if Ills.has(self._ills.starts_fail, program.workload.name, self.host):
+        package = program.workload.package
+        bad = package is not None and Ills.has(self._ills.versions_bad, package.key, self.host)
+        if bad or Ills.has(self._ills.starts_fail, program.workload.name, self.host):
             self._gone(program, module, "it exited with status 1")
             return
         process.life = Life.RUNNING

@@ -4,6 +4,7 @@ A script has one thing a line; `#` begins a comment:
 
     hosts a b c                          the cluster's hosts; each may have site=, cpus=, label=
     workload web modules=db,app cpus=1   what `apply` knows, and applied at 1 s unless it says apply=never
+    package app@2.0.0 a                  a package that was pushed to a host before the run
     run 40 s                             when it ends
     timing claim_ttl_s=4                 to change the timing
     policy proof_of_end=fence            to change the cluster's policies
@@ -26,6 +27,7 @@ from outlive.cluster.fence import FenceMethod
 from outlive.cluster.host import Capacity, Host
 from outlive.cluster.machine import LOCAL, MODULE, Disk, Machine
 from outlive.cluster.policies import Policies, changed
+from outlive.cluster.pushed import split
 from outlive.cluster.timing import Timing
 from outlive.cluster.workload import (
     Apart,
@@ -35,11 +37,13 @@ from outlive.cluster.workload import (
     PlacementRules,
     Protection,
     RestorePolicy,
+    UpgradePolicy,
     VirtualIP,
     Workload,
 )
 from outlive.errors import UsageInvalid
 
+from .depot import use_of
 from .faults import Fault, check
 from .setup import DATASTORE, Delays, HostSetup, Setup, WorkloadSetup, steady
 from .timeline import Entry
@@ -49,6 +53,7 @@ from .world import Result, World
 FAULT = re.compile(r"at ([0-9.]+) s: ([a-z-]+)((?: +[^ ]+)*?)(?: +for ([0-9.]+) s)?")
 RUN = re.compile(r"([0-9.]+) s")
 TIMING = Timing(retry_first_s=0.5, retry_most_s=4.0, exclude_s=20.0, stable_s=15.0)
+UPGRADE = UpgradePolicy(healthy_within_s=10.0, watch_s=3.0)
 CALM_AFTER_S = 1.0
 BEGINS_S = 1.0
 """Until then the hosts of every scenario start, in the same way."""
@@ -92,6 +97,7 @@ class _Script:
         self.hosts: list[HostSetup] = []
         self.workloads: list[WorkloadSetup] = []
         self.faults: list[Fault] = []
+        self.packages: list[tuple[str, str]] = []
         self.timing = TIMING
         self.policies = Policies()
         self.methods: list[FenceMethod] = []
@@ -107,6 +113,7 @@ class _Script:
             "hosts": self._hosts,
             "host": self._host,
             "workload": self._workload,
+            "package": self._package,
             "timing": self._timing,
             "policy": self._policy,
             "fence": self._fence,
@@ -139,7 +146,7 @@ class _Script:
     def _workload(self, rest: str) -> None:
         name, options = _options(
             rest, "modules", "cpus", "apply", "attempts", "isolation", "sites", "hosts", "priority", "data", "label",
-            "after", "kind", "apart",
+            "after", "kind", "apart", "package",
         )  # fmt: skip
         kind = Kind.VM if "kind" in options else Kind.SERVICE
         names = [MODULE] if kind is Kind.VM else options.get("modules", "main").split(",")
@@ -162,6 +169,8 @@ class _Script:
             protection=protection,
             machine=_machine(protection) if kind is Kind.VM else None,
             after=tuple(options["after"].split(",")) if "after" in options else (),
+            package=use_of(options["package"]) if "package" in options else None,
+            upgrade=UPGRADE,
             priority=int(options.get("priority", "100")),
             on_isolation=OnIsolation(options.get("isolation", "stop")),
             resources=Capacity(float(options.get("cpus", "1")), 512),
@@ -171,6 +180,11 @@ class _Script:
         )
         applied = options.get("apply", "1")
         self.workloads.append(WorkloadSetup(workload, None if applied == "never" else float(applied)))
+
+    def _package(self, rest: str) -> None:
+        key, host = rest.split()
+        split(key)
+        self.packages.append((key, host))
 
     def _timing(self, rest: str) -> None:
         for word in rest.split():
@@ -209,6 +223,7 @@ class _Script:
             end_s=self.end_s,
             policies=self.policies,
             methods=tuple(self.methods),
+            packages=tuple(self.packages),
         )
         return Scenario(self.name, setup, tuple(self.faults))
 

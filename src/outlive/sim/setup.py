@@ -33,6 +33,8 @@ class Delays:
     slot_write_s: Range = (0.002, 0.05)
     slot_poll_s: Range = (0.4, 0.6)
     prepare_s: Range = (0.02, 0.3)
+    fetch_s: Range = (0.05, 0.8)
+    install_s: Range = (0.02, 0.4)
     module_start_s: Range = (0.05, 1.0)
     module_stop_s: Range = (0.02, 0.4)
     hang_noticed_s: Range = (2.0, 4.0)
@@ -82,6 +84,7 @@ class Setup:
 
     calm_at_s: from when on nothing more goes wrong; end_s: when the run ends.
     methods: the ways to fence that every host has.
+    packages: NAME@VERSION, and the host that it was pushed to before the run.
     """
 
     hosts: tuple[HostSetup, ...]
@@ -92,3 +95,4 @@ class Setup:
     end_s: float
     policies: Policies = Policies()
     methods: tuple[FenceMethod, ...] = ()
+    packages: tuple[tuple[str, str], ...] = ()

@@ -74,6 +74,42 @@ def _kill_standby(parts: Parts, _: Operators, workload: str) -> Undo:
     return None
 
 
+# Packages.
+
+
+def _fail_fetches(parts: Parts, _: Operators, package: str, host: str = "") -> Undo:
+    """The package cannot be fetched (by that host): what arrives is not what its hash says."""
+    return _ill(parts.ills.fetches_fail, package, host)
+
+
+def _fail_installs(parts: Parts, _: Operators, package: str, host: str = "") -> Undo:
+    """The package cannot be installed (on that host): its install command fails."""
+    return _ill(parts.ills.installs_fail, package, host)
+
+
+def _bad_version(parts: Parts, _: Operators, package: str) -> Undo:
+    """Modules of whatever runs from this package end as soon as they are started."""
+    return _ill(parts.ills.versions_bad, package, "")
+
+
+def _push(parts: Parts, operators: Operators, package: str, host: str) -> Undo:
+    """The package is pushed to the agent of that host."""
+    if parts.hosts[host].powered and not parts.hosts[host].paused:
+        operators.push(package, parts.hosts[host].depot)
+    return None
+
+
+def _upgrade(parts: Parts, operators: Operators, workload: str, package: str) -> Undo:
+    """The workload is applied with that version of its package."""
+    operators.upgrade(workload, package)
+    return None
+
+
+def _remove_package(parts: Parts, operators: Operators, package: str) -> Undo:
+    operators.remove_package(package)
+    return None
+
+
 # Operators, and hands in the store.
 
 
@@ -155,6 +191,12 @@ VERBS: dict[str, Verb] = {
     "hang-stops": Verb(_hang_stops, 1, 2, hosts=(1,)),
     "kill-manager": Verb(_kill_manager, 1, 1),
     "kill-standby": Verb(_kill_standby, 1, 1),
+    "fail-fetches": Verb(_fail_fetches, 1, 2, hosts=(1,)),
+    "fail-installs": Verb(_fail_installs, 1, 2, hosts=(1,)),
+    "bad-version": Verb(_bad_version, 1, 1),
+    "push": Verb(_push, 2, 2, hosts=(1,)),
+    "upgrade": Verb(_upgrade, 2, 2),
+    "remove-package": Verb(_remove_package, 1, 1),
     "checkpoint": Verb(_checkpoint, 1, 1),
     "resume": Verb(_resume, 1, 1),
     "cancel": Verb(_cancel, 1, 1),

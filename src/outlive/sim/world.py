@@ -87,6 +87,8 @@ class World:
             self.parts.hosts[host.host.name] = SimHost(host, self.parts)
         workloads = {each.workload.name: each.workload for each in setup.workloads}
         operators = Operators(agenda, random, store, timeline, workloads)
+        for key, name in setup.packages:
+            operators.push(key, self.parts.hosts[name].depot)
         for each in setup.workloads:
             if each.applied_at_s is not None:
                 agenda.at(each.applied_at_s, operators.apply, each.workload.name)
@@ -122,11 +124,13 @@ class World:
                 "started",
                 "writes",
                 "changed",
+                "rewritten",
                 "recorded",
                 "begins",
                 "speaks",
                 "adopts",
                 "cut_off",
+                "drops",
                 "looked",
                 "ended",
             )
@@ -138,6 +142,7 @@ class World:
         parts.voices.on_release = lambda *about: self._ask("speaks", *about)
         parts.voices.on_adopt = lambda *about: self._ask("adopts", *about)
         parts.fencing.on_cut = lambda *about: self._ask("cut_off", *about)
+        parts.on_dropped.append(lambda *about: self._ask("drops", *about))
         parts.store.audit = self._audit
         parts.store.changed = self._changed
         parts.timeline.on_record = self._recorded
@@ -161,6 +166,8 @@ class World:
         for change in changes:
             if isinstance(change, Delete) and change.key.startswith(rec.WORKLOADS):
                 self.parts.voices.forgets(rec.name_in(change.key))
+        if any(change.key.startswith(rec.WORKLOADS) for change in changes):
+            self._ask("rewritten", origin, changes)
         if any(change.key.startswith((rec.PLACEMENTS, rec.LEADER)) for change in changes):
             self._ask("changed", origin, changes)
 
