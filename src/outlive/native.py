@@ -14,7 +14,7 @@ from typing import Literal
 from outlive.errors import Failed
 
 Program = Literal["outlive-guard", "outlive-runner", "outlive-runlock"]
-Library = Literal["liboutlive-pages.so", "libpagewatch.so"]
+Library = Literal["liboutlive-pages.so", "liboutlive-heartbeats.so", "libpagewatch.so"]
 GuestProgram = Literal["outlive-guest-server", "outlive-guest-clients"]
 GUESTS = Path("outlive") / "guest"
 

@@ -47,7 +47,7 @@ def test_every_file_of_the_package_is_in_the_wheel_and_no_other(wheel: zipfile.Z
 def test_the_native_programs_and_libraries_are_installed_beside_the_interpreter(wheel: zipfile.ZipFile) -> None:
     scripts = {name.rsplit("/", 1)[1] for name in wheel.namelist() if ".data/scripts/" in name}
     programs = {"outlive-guard", "outlive-runner", "outlive-runlock"}
-    assert scripts == {*programs, "liboutlive-pages.so", "libpagewatch.so"}
+    assert scripts == {*programs, "liboutlive-pages.so", "liboutlive-heartbeats.so", "libpagewatch.so"}
 
 
 def test_the_programs_for_guests_are_installed_beside_no_command(wheel: zipfile.ZipFile) -> None:

@@ -58,7 +58,7 @@ async def test_an_endpoint_for_all_addresses_hears_both_families(seal: Seal, hea
     ):
         four.send(pack(heartbeat(1), seal), Address("127.0.0.1", everywhere.local.port))
         await inbox.wait_for(1)
-        six.send(pack(heartbeat(2), seal), Address("::1", everywhere.local.port))
+        six.send(pack(heartbeat(2, host="c"), seal), Address("::1", everywhere.local.port))
         await inbox.wait_for(2)
         assert [source for _, source in inbox.got] == [four.local, six.local]
         assert everywhere.send(b"x", four.local)

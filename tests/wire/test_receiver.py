@@ -8,9 +8,10 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from outlive.cluster.heartbeat import Flags, Heartbeat
 from outlive.wire.datagram import Message, ProbeAnswer, pack
-from outlive.wire.receiver import FORGOTTEN_S, MOST_SENDERS, WINDOW, Receiver
+from outlive.wire.receiver import FORGOTTEN_S, WINDOW, Receiver
 from outlive.wire.record import Reason, Refused
 from outlive.wire.seal import Seal
+from outlive.wire.senders import MOST_SENDERS
 
 SEAL = Seal("0123456789abcdef", b"k" * 32)
 
@@ -117,8 +118,8 @@ def test_a_refused_message_leaves_no_trace(seal: Seal, wrong_key: Seal) -> None:
 def test_memory_of_senders_is_bounded_and_kept_for_those_heard_lately(seal: Seal) -> None:
     receiver = Receiver(seal, "me")
     for number in range(MOST_SENDERS):
-        receiver.accept(heartbeat_of(9, f"h{number}"), float(number))
-    now = float(MOST_SENDERS)
+        receiver.accept(heartbeat_of(9, f"h{number}"), number / MOST_SENDERS)
+    now = 1.0
     assert _reason(receiver.accept(heartbeat_of(9, "more"), now)) is Reason.TOO_MANY_SENDERS
     assert isinstance(receiver.accept(heartbeat_of(9, "more"), FORGOTTEN_S + 1), Heartbeat)
     assert _reason(receiver.accept(heartbeat_of(9, "h1"), now)) is Reason.REPLAYED

@@ -1,14 +1,20 @@
 """The UDP socket of a host, on the agent's loop.
 
 It sends to an address and port, and hands what the receiver accepts to a callback; what is refused is counted
-and, within bounds, logged. It reads the socket itself instead of through asyncio's datagram transport: a
-datagram costs at most MOST_BYTES + 1 bytes of memory however large it was, one wake-up takes at most
-MOST_AT_ONCE of them, and a send that would block is dropped and counted instead of queued. Errors that the
-kernel reports (ICMP) are passed over.
+and, within bounds, logged. Heartbeats that only repeat what their host said before are handed to nobody: they are
+counted as accepted, and `Senders.shown` tells of them all at once. It reads the socket itself instead of through
+asyncio's datagram transport: a datagram costs at most MOST_BYTES + 1 bytes of memory however large it was, one wake-up
+takes at most REPEATS_AT_ONCE of them and stops after MOST_AT_ONCE that need to be read, and a send that would block is
+dropped and counted instead of queued. It looks at most every REST_S, so that many datagrams cost few wake-ups.
+Errors that the kernel reports (ICMP) are passed over.
 """
 
 import asyncio
+import contextlib
 import socket
+import struct
+import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,11 +26,15 @@ from outlive.errors import Failed
 
 from .datagram import Message
 from .receiver import Receiver
-from .record import MOST_BYTES, Refused
+from .record import Refused
 from .refusals import Refusals
 
-RECEIVE_BUFFER_BYTES = 256 * 1024
+RECEIVE_BUFFER_BYTES = 8 << 20
+"""What ten thousand hosts say in a fifth of a second. It costs memory only while it is full."""
 MOST_AT_ONCE = 64
+REPEATS_AT_ONCE = 4096
+REST_S = 0.005
+_SO_RCVBUFFORCE = 33
 
 _log = structlog.get_logger()
 
@@ -73,6 +83,9 @@ class Endpoint:
         self._receiver = receiver
         self._handle = handle
         self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[tuple[bytes, bytes]] = deque()
+        self._again: asyncio.TimerHandle | None = None
         self.counts = Counts()
         self.refusals = Refusals()
         self.local = _address(sock.getsockname())
@@ -87,22 +100,62 @@ class Endpoint:
         self.counts.sent += 1
         return True
 
-    def read(self) -> None:
-        """Take what has arrived, at most MOST_AT_ONCE datagrams; the loop calls again while there is more."""
-        for _ in range(MOST_AT_ONCE):
-            try:
-                data, source = self._sock.recvfrom(MOST_BYTES + 1)
-            except BlockingIOError:
-                return
-            except OSError:  # an ICMP error of something sent before
-                continue
+    def listen(self) -> None:
+        """Read what arrives from now on, until `rest`."""
+        self._loop.add_reader(self._sock.fileno(), self._read)
+
+    def rest(self) -> None:
+        """Read nothing."""
+        self._loop.remove_reader(self._sock.fileno())
+        if self._again is not None:
+            self._again.cancel()
+
+    def _read(self) -> None:
+        """Take what has arrived, as much as is bearable at once, and come back: after a rest, or soon if there is more.
+
+        Once a rest ends with nothing to take, the loop wakes this up with the next datagram.
+        """
+        arrived, drained = False, False
+        try:
+            arrived, drained = self._take()
+        finally:
+            # Also when a handler raised: what was taken with its message is still to be dealt with.
+            self.rest()
+            if drained and not arrived:
+                self._again = None
+                self.listen()
+            else:
+                self._again = self._loop.call_later(REST_S if drained else 0.0, self._read)
+
+    def _take(self) -> tuple[bool, bool]:
+        """Whether anything had arrived, and whether all of it is dealt with."""
+        senders, arrived, read = self._receiver.senders, 0, 0
+        while True:
+            read += self._deal_with_waiting()
+            if read >= MOST_AT_ONCE or arrived >= REPEATS_AT_ONCE:
+                return True, False
+            before = senders.repeated
+            taken = senders.take(self._sock.fileno(), REPEATS_AT_ONCE - arrived, self._clock())
+            arrived += taken.count
+            self.counts.accepted += senders.repeated - before
+            self._waiting.extend(taken.left)
+            if taken.drained and not taken.left:
+                return arrived > 0, True
+
+    def _deal_with_waiting(self) -> int:
+        """Read what no mere look was enough for; how many datagrams those were."""
+        count = 0
+        while self._waiting:
+            data, raw = self._waiting.popleft()
+            count += 1
             now = self._clock()
             message = self._receiver.accept(data, now)
             if isinstance(message, Refused):
-                self._refuse(message, _address(source), now)
+                self._refuse(message, _source(raw), now)
             else:
                 self.counts.accepted += 1
-                self._handle(message, _address(source), now)
+                self._handle(message, _source(raw), now)
+        return count
 
     def _refuse(self, refused: Refused, source: Address, now: float) -> None:
         self.counts.refused += 1
@@ -128,15 +181,14 @@ def open_endpoint(local: Address, receiver: Receiver, handle: Handle, clock: Cal
     clock:  seconds, never going back.
     Raises EndpointUnavailable.
     """
-    loop = asyncio.get_running_loop()
     sock = _listen(local)
     try:
         endpoint = Endpoint(sock, receiver, handle, clock)
-        loop.add_reader(sock.fileno(), endpoint.read)
+        endpoint.listen()
         try:
             yield endpoint
         finally:
-            loop.remove_reader(sock.fileno())
+            endpoint.rest()
     finally:
         sock.close()
 
@@ -149,6 +201,8 @@ def _listen(local: Address) -> socket.socket:
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, local.address != "::")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+            with contextlib.suppress(OSError):  # beyond the system's limit, which root alone may
+                sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES)
             sock.bind(_sockaddr(local, family))
         except BaseException:
             sock.close()
@@ -165,6 +219,22 @@ def _sockaddr(to: Address, family: int) -> tuple[str | int | bytes, ...]:
         raise OSError(f"{to.port} is no port")
     flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV | socket.AI_V4MAPPED
     return socket.getaddrinfo(to.address, to.port, family, socket.SOCK_DGRAM, 0, flags)[0][4]
+
+
+def _source(raw: bytes) -> Address:
+    """Where a datagram came from, of the kernel's own `sockaddr_in` or `sockaddr_in6` (ip(7), ipv6(7))."""
+    family, port = int.from_bytes(raw[:2], sys.byteorder), int.from_bytes(raw[2:4], "big")
+    if family == socket.AF_INET:
+        return Address(socket.inet_ntop(socket.AF_INET, raw[4:8]), port)
+    scope = struct.unpack_from("=I", raw, 24)[0]
+    return _address((socket.inet_ntop(socket.AF_INET6, raw[8:24]) + (f"%{_scope(scope)}" if scope else ""), port))
+
+
+def _scope(index: int) -> str:
+    try:
+        return socket.if_indextoname(index)
+    except OSError:  # the interface is gone
+        return str(index)
 
 
 def _address(sockaddr: tuple[str, int] | tuple[str, int, int, int]) -> Address:

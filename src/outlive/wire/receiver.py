@@ -1,8 +1,9 @@
 """A receiver's memory of what it has heard, and the rules by which it refuses what is old.
 
-Pure: bytes and numbers in, a message or a `Refused` out. A heartbeat must have a higher sequence than every
+Bytes and numbers in, a message or a `Refused` out. A heartbeat must have a higher sequence than every
 heartbeat before it of that host. Anything else may come a little late, as networks reorder, but only once:
-each sender has a window of the last 64 sequences (as in RFC 4303, 3.4.3). Memory is bounded by MOST_SENDERS.
+each sender has a window of the last 64 sequences (as in RFC 4303, 3.4.3). Memory is bounded by MOST_SENDERS; it
+is kept by `senders`, so that what only repeats a heartbeat that was accepted here need not come here.
 """
 
 from outlive.cluster.heartbeat import Heartbeat
@@ -10,26 +11,12 @@ from outlive.cluster.heartbeat import Heartbeat
 from .datagram import Message, unpack
 from .record import Reason, Refused
 from .seal import Seal
+from .senders import MOST_SENDERS, Sender, Senders
 
 WINDOW = 64
-MOST_SENDERS = 1024
 FORGOTTEN_S = 3600.0
 
 _ALL = (1 << WINDOW) - 1
-
-
-class _Heard:
-    """What was heard of one sender.
-
-    highest: the highest sequence; bit n of seen: whether highest - n was.  heartbeat: the last heartbeat's.
-    floor: nothing up to it is accepted; next_floor: what becomes the floor with the next that is announced.
-    """
-
-    __slots__ = ("at", "floor", "heartbeat", "highest", "next_floor", "seen")
-
-    def __init__(self, now: float) -> None:
-        self.highest = self.seen = self.heartbeat = self.floor = self.next_floor = 0
-        self.at = now
 
 
 class Receiver:
@@ -41,7 +28,7 @@ class Receiver:
     def __init__(self, seal: Seal, host: str) -> None:
         self._seal = seal
         self._host = host
-        self._heard: dict[str, _Heard] = {}
+        self.senders = Senders(seal)
 
     def accept(self, data: bytes, now: float) -> Message | Refused:
         """The message that `data` is, unless something about it is wrong or old. Raises nothing.
@@ -54,7 +41,7 @@ class Receiver:
         host, sequence = message.host, message.sequence
         if host == self._host:
             return Refused(Reason.OWN, "this host's own message came back", host)
-        heard = self._heard.get(host) or self._admit(host, now)
+        heard = self.senders.get(host) or self._admit(host, now)
         if heard is None:
             return Refused(Reason.TOO_MANY_SENDERS, f"{MOST_SENDERS} senders are known already", host)
         if sequence <= heard.floor:
@@ -68,6 +55,7 @@ class Receiver:
             if sequence < heard.heartbeat:
                 return Refused(Reason.OLD, f"heartbeat {sequence} came after {heard.heartbeat}", host)
             heard.heartbeat = sequence
+            self.senders.remember(host, data, sequence, now)
         if behind >= 0:
             heard.seen |= 1 << behind
         else:
@@ -82,7 +70,7 @@ class Receiver:
         So a receiver that has just started cannot be told old news. For a host that is being heard the floor
         trails by one announcement: the store may be quicker than the network, and must not outrun heartbeats.
         """
-        heard = None if host == self._host else self._heard.get(host) or self._admit(host, now)
+        heard = None if host == self._host else self.senders.get(host) or self._admit(host, now)
         if heard is None:
             return
         if not heard.highest:
@@ -92,14 +80,14 @@ class Receiver:
 
     def forget(self, host: str) -> None:
         """Drop all memory of a host that is no member any more."""
-        self._heard.pop(host, None)
+        self.senders.forget(host)
 
-    def _admit(self, host: str, now: float) -> _Heard | None:
+    def _admit(self, host: str, now: float) -> Sender | None:
         """Room for one more sender, taken if need be from the one silent longest; None if all are recent."""
-        if len(self._heard) >= MOST_SENDERS:
-            oldest = min(self._heard, key=lambda name: self._heard[name].at)
-            if now - self._heard[oldest].at < FORGOTTEN_S:
+        if len(self.senders) >= MOST_SENDERS:
+            oldest = self.senders.silent_longest()
+            heard = self.senders.get(oldest)
+            if heard is not None and now - heard.at < FORGOTTEN_S:
                 return None
-            del self._heard[oldest]
-        heard = self._heard[host] = _Heard(now)
-        return heard
+            self.senders.forget(oldest)
+        return self.senders.admit(host, now)

@@ -107,7 +107,7 @@ def open_record(seal: Seal, data: bytes) -> Opened | Refused:
     return Opened(kind, host, boot.hex(), sequence, start, end)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=16384)
 def read_name(raw: bytes) -> str:
     """The name that these bytes spell. ValueError when they cannot name a host, workload or module."""
     name = raw.decode("ascii", "backslashreplace")

@@ -29,12 +29,13 @@ class Seal:
     cluster: the cluster's id, 16 hexadecimal characters.  key: the cluster's secret, 32 bytes.
     """
 
-    __slots__ = ("_states", "cluster", "cluster_bytes")
+    __slots__ = ("_states", "cluster", "cluster_bytes", "key")
 
     def __init__(self, cluster: str, key: bytes) -> None:
         if len(key) != KEY_BYTES:
             raise ValueError(f"a cluster key has {KEY_BYTES} bytes, not {len(key)}")
         self.cluster = cluster
+        self.key = key
         self.cluster_bytes = bytes.fromhex(cluster)
         if len(self.cluster_bytes) != CLUSTER_BYTES or self.cluster_bytes.hex() != cluster:
             raise ValueError(f"{cluster!r} is no cluster id: 16 hexadecimal characters in lower case")
