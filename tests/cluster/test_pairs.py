@@ -17,6 +17,7 @@ from outlive.cluster.events import (
 )
 from outlive.cluster.heartbeat import ModuleStatus
 from outlive.cluster.host import Capacity
+from outlive.cluster.mirror import unplaced
 from outlive.cluster.workload import Apart, PlacementRules, Protection
 
 from .small_world import SmallWorld, host, machine
@@ -346,7 +347,7 @@ def test_an_operator_may_say_where_the_disks_are_that_nobody_remembers(world: Sm
     other = world.other_than(primary, standby)
     world.off |= {primary, standby}
     for each in world.hosts.values():
-        each.mirror = replace(each.mirror, placements=each.mirror.placements.delete("vm"))
+        each.mirror = unplaced(each.mirror, "vm")
     world.store.delete(rec.PLACEMENTS + "vm")
     world.run(12)
     assert rec.PLACEMENTS + "vm" not in world.store.keys
@@ -407,8 +408,7 @@ def test_a_placement_that_nobody_remembers_gets_a_pairing_above_all_that_were(wo
     primary, _ = follows(world)
     before = world.placement("vm")
     for each in world.hosts.values():
-        placements = each.mirror.placements.delete("vm")
-        each.mirror = replace(each.mirror, placements=placements)
+        each.mirror = unplaced(each.mirror, "vm")
     world.store.delete(rec.PLACEMENTS + "vm")
     world.run(8)
     after = world.placement("vm")

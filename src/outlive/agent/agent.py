@@ -109,6 +109,12 @@ class Agent:
                 pass
         self._put(whom, event)
 
+    def _tick(self, tick: ev.Event) -> None:
+        """Time passed: what peers merely repeated meanwhile is told first, all at once."""
+        if (repeats := self._neighbours.repeats()) is not None:
+            self._put(Machine.BOTH, ev.HeartbeatsRepeated(tick.at, repeats))
+        self._put(Machine.BOTH, tick)
+
     def _put(self, whom: Machine, event: ev.Event) -> None:
         self._queue.append((whom, event))
         self._some.set()
@@ -167,7 +173,7 @@ class Agent:
             view = self._view()
             for life in (
                 self._decide(),
-                self._ticker.run(self.tell),
+                self._ticker.run(self._tick),
                 parts.watcher.run(self._store_moved),
                 parts.guard.run(self.tell),
                 parts.recorder.run(parts.store),

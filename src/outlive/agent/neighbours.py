@@ -15,6 +15,7 @@ import structlog
 from outlive.cluster.events import Event, HeartbeatReceived, PeerHeard, ProbeAnswered, TableLearned
 from outlive.cluster.heartbeat import Heartbeat, ModuleTable
 from outlive.cluster.mirror import Mirror
+from outlive.cluster.repeats import Repeats
 from outlive.wire.datagram import (
     Message,
     Probe,
@@ -88,6 +89,10 @@ class Neighbours:
     def sequence(self) -> int:
         """The newest sequence that this host used."""
         return self._sequences.last
+
+    def repeats(self) -> Repeats | None:
+        """What peers repeated, if there was anything since this was last asked."""
+        return self.receiver.senders.shown()
 
     def know(self, mirror: Mirror, at: float) -> None:
         """Take the members' addresses from the picture, and refuse what is older than their claims say."""

@@ -70,7 +70,7 @@ def _look(turn: Turn, name: str) -> bool:
     verdict = turn.state.verdicts.get(placed.record.host, rec.Verdict.SUSPECT)
     if placed.record.host not in mirror.hosts:
         verdict = rec.Verdict.DEAD
-    signs = turn.state.signs.get(placed.record.host, Signs())
+    signs = turn.state.signs.get(placed.record.host)
     freed = turn.state.freed.get(name) == placed.record.generation
     end = proof_of_end(placed.record, mirror, signs, verdict, turn.state.timing, turn.state.at, freed=freed)
     if rollout.tend(turn, wanted, placed, end, signs):
@@ -102,7 +102,8 @@ def _heal_garbled(turn: Turn, name: str) -> None:
 
 
 def _is_held(turn: Turn, name: str) -> bool:
-    return any(held_generations(signs, name) for signs in turn.state.signs.values())
+    signs = turn.state.signs
+    return any(held_generations(signs.get(host), name) for host in signs.hosts())
 
 
 def _recovered(turn: Turn, name: str, wanted: Entry[rec.WorkloadRecord]) -> rec.PlacementRecord | None:

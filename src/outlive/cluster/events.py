@@ -11,6 +11,7 @@ from .commands import Journal, Purpose, Role
 from .fence import FenceMethod
 from .heartbeat import Heartbeat, ModuleStatus, ModuleTable
 from .mirror import Mirror
+from .repeats import Repeats
 
 
 class Outcome(StrEnum):
@@ -89,6 +90,14 @@ class HeartbeatReceived:
 
     at: float
     heartbeat: Heartbeat
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatsRepeated:
+    """Heartbeats that brought no news passed every check of the wire; told at most once a tick, before it."""
+
+    at: float
+    repeats: Repeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,6 +390,7 @@ Event = (
     | LeaseRefused
     | Transacted
     | HeartbeatReceived
+    | HeartbeatsRepeated
     | SlotChanged
     | DatastoreChanged
     | PeerHeard

@@ -18,7 +18,6 @@ from .fence import FenceMethod, FenceState, Pursuit, Unfinished
 from .leader_state import Turn
 from .lease import surely_over
 from .machine_rules import datastores_of
-from .signs import Signs
 from .transaction import Delete, Put, absent, unchanged
 
 NO_METHOD = "no method is configured that can fence it"
@@ -106,7 +105,7 @@ def _accused(turn: Turn) -> dict[str, tuple[int, list[Unfinished]]]:
         record = entry.record
         if record.host not in dead or rec.PLACEMENTS + name in mirror.bad:
             continue
-        signs = state.signs.get(record.host, Signs())
+        signs = state.signs.get(record.host)
         freed = state.freed.get(name) == record.generation
         end = proof_of_end(record, mirror, signs, rec.Verdict.DEAD, state.timing, state.at, freed=freed)
         if isinstance(end, Wait) and end.unfenced:

@@ -8,8 +8,9 @@ partitioned ones), vSphere's isolation response.
 
 from .commands import DeclareIsolated, Probe
 from .lease import silent_for_s
-from .node_state import Turn
+from .node_state import NodeState, Turn
 from .reigns import stop_isolated
+from .repeats import Repeats
 from .session import in_force
 
 
@@ -22,19 +23,23 @@ def heard(turn: Turn, host: str) -> None:
         _declare(turn, isolated=False)
 
 
-def peers(turn: Turn) -> list[str]:
-    """The other hosts that are registered, by name."""
-    return sorted(name for name in turn.state.mirror.hosts if name != turn.state.host.name)
+def heard_again(turn: Turn, repeats: Repeats) -> None:
+    """Peers gave signs of life that brought no news."""
+    before = turn.state.repeats
+    turn.set(repeats=repeats)
+    if turn.state.isolated and repeats.latest_at() > before.latest_at():
+        _declare(turn, isolated=False)
 
 
 def watch(turn: Turn) -> None:
     """On every tick: probe silent peers, and say whether this host is isolated."""
     _mind_own_lag(turn)
-    state = turn.state
-    others = peers(turn)
+    state, others = turn.state, turn.state.peers
+    if not state.isolated and _hears_any(state):
+        return
     if state.isolated and _store_answers(turn) and all(state.mirror.claimed(name) is None for name in others):
         _declare(turn, isolated=False)
-    silent_s = state.at - max((state.heard.get(name, 0.0) for name in others), default=0.0)
+    silent_s = state.at - max((_heard_at(state, name) for name in others), default=0.0)
     silent_s = min(silent_s, state.at - state.listening_since)
     if not others or silent_s < state.timing.isolation_s / 2:
         return
@@ -44,6 +49,17 @@ def watch(turn: Turn) -> None:
             turn.do(Probe(name))
     if silent_s >= state.timing.isolation_s and not turn.state.isolated and _others_act(turn, others):
         _declare(turn, isolated=True)
+
+
+def _hears_any(state: NodeState) -> bool:
+    """Whether some peer was heard so lately that nothing else needs to be looked at; most are, so one is found soon."""
+    half_s = state.timing.isolation_s / 2
+    return any(state.at - _heard_at(state, name) < half_s for name in state.peers)
+
+
+def _heard_at(state: NodeState, host: str) -> float:
+    repeated = state.repeats.of(host)
+    return max(state.heard.get(host, 0.0), repeated[1] if repeated is not None else 0.0)
 
 
 def _mind_own_lag(turn: Turn) -> None:
@@ -57,7 +73,7 @@ def _store_answers(turn: Turn) -> bool:
     return turn.state.at - turn.state.session.reached_at < turn.state.timing.renew_s * 3
 
 
-def _others_act(turn: Turn, others: list[str]) -> bool:
+def _others_act(turn: Turn, others: tuple[str, ...]) -> bool:
     """Whether others go on renewing their claims unheard. A claim may stand for a while after its host's death."""
     state = turn.state
     if not _store_answers(turn):

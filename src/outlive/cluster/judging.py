@@ -6,6 +6,7 @@ falls silent is probed, directly and through peers. What a verdict leads to is d
 
 import dataclasses
 
+from immutables import Map
 from msgspec.structs import replace
 
 from . import records as rec
@@ -15,15 +16,18 @@ from .events import TableLearned
 from .heartbeat import Heartbeat, ModuleStatus
 from .leader_state import Turn
 from .lease import silent_for_s
-from .signs import Signs, evidence
+from .mirror import Mirror
+from .repeats import Repeats
+from .signs import Sightings, Signs, evidence
 from .transaction import Delete, Put, unchanged
+from .wheel import due, moment, put
 
 PROBE_VIA = 3
 WITNESS_S = 10.0
 
 
 def _signs(turn: Turn, host: str) -> Signs:
-    return turn.state.signs.get(host, Signs())
+    return turn.state.signs.get(host)
 
 
 def _set(turn: Turn, host: str, signs: Signs) -> None:
@@ -35,6 +39,11 @@ def heartbeat(turn: Turn, beat: Heartbeat) -> None:
     old = _signs(turn, beat.host)
     _set(turn, beat.host, replace(old, heartbeat=beat, heartbeat_at=turn.state.at))
     _after_sign(turn, beat, old)
+
+
+def repeated(turn: Turn, repeats: Repeats) -> None:
+    """Hosts said again by network what they had said before: it tells nothing but that they are alive."""
+    turn.set(signs=Sightings(turn.state.signs.kept, repeats))
 
 
 def slot(turn: Turn, beat: Heartbeat) -> None:
@@ -74,8 +83,10 @@ def _wake(turn: Turn, host: str) -> None:
     """Have the workloads of a host looked at on the next tick."""
     if turn.state.office_since is None:
         return
-    there = {name for name, entry in turn.state.mirror.placements.items() if entry.record.host == host}
-    turn.set(restless=turn.state.restless | there)
+    placements = turn.state.mirror.placements
+    there = {name for name in turn.state.mirror.there.get(host, ()) if placements[name].record.host == host}
+    if not there <= turn.state.restless:
+        turn.set(restless=turn.state.restless | there)
 
 
 def _learn_table(turn: Turn, beat: Heartbeat) -> None:
@@ -113,22 +124,69 @@ def mind_own_lag(turn: Turn) -> None:
     turn.set(ticked_at=turn.state.at)
 
 
-def judge_all(turn: Turn) -> bool:
-    """Give every other host its verdict; says whether any changed."""
-    changed = False
-    for host in sorted(turn.state.mirror.hosts):
-        if host == turn.state.me:
-            changed |= _set_verdict(turn, host, rec.Verdict.ALIVE, None)
+def see(turn: Turn, mirror: Mirror, changed: frozenset[str] | None) -> None:
+    """Take in a newer picture of the store: whom it tells something new of has to be judged. changed: None: any."""
+    if mirror.hosts is not turn.state.mirror.hosts:
+        turn.set(roster=tuple(sorted(mirror.hosts)))
+    turn.set(mirror=mirror)
+    if changed is None or turn.state.wary is None:
+        turn.set(wary=None)
+        return
+    named = {rec.name_in(key) for key in changed if key.startswith((rec.HOSTS, rec.VERDICTS))}
+    if named:
+        turn.set(wary=turn.state.wary | named)
+
+
+def judge(turn: Turn) -> bool:
+    """Give every host its verdict; says whether any changed.
+
+    Whoever is alive, and known to be by the store, stays so until his silence has lasted: only then he is looked at.
+    """
+    step_s, roster = turn.state.timing.tick_s, turn.state.roster
+    if turn.state.wary is None or sum(map(len, turn.state.due.values())) > 2 * len(roster):
+        turn.set(due=Map(), wary=frozenset(roster))
+    wary = turn.state.wary or frozenset()
+    came_up, wheel = due(turn.state.due, turn.state.at, step_s)
+    changed, again, later = False, [], dict[int, list[str]]()
+    for host in sorted(came_up | wary):
+        if host not in turn.state.mirror.hosts:
             continue
-        signs = _signs(turn, host)
-        found = evidence(host, signs, turn.state.mirror, _listening_since(turn, signs), turn.state.at)
-        verdict = classify(found, turn.state.timing)
-        if verdict is not rec.Verdict.ALIVE:
-            _probe(turn, host)
-            if (newest := signs.newest()) is not None:
-                _learn_table(turn, newest)
-        changed |= _set_verdict(turn, host, verdict, found)
+        silent_at = _silent_at(turn, host) if host not in wary else None
+        if silent_at is None:
+            changed |= _judge(turn, host)
+            silent_at = _silent_at(turn, host)
+        if silent_at is None:
+            again.append(host)
+        elif host != turn.state.me:
+            later.setdefault(moment(silent_at, step_s), []).append(host)
+    turn.set(due=put(wheel, later.items()), wary=frozenset(again))
     return changed
+
+
+def _silent_at(turn: Turn, host: str) -> float | None:
+    """When a host that is alive counts as silent unless it is heard until then; None: it has to be judged now."""
+    state = turn.state
+    if state.verdicts.get(host) is not rec.Verdict.ALIVE or not _is_told(turn, host, rec.Verdict.ALIVE):
+        return None
+    if host == state.me:
+        return state.at
+    heard_at = state.signs.heard_at(host)
+    since = _listening_since(turn, heard_at)
+    since = since if heard_at is None else max(heard_at, since)
+    return since + state.timing.suspect_s if state.at - since < state.timing.suspect_s else None
+
+
+def _judge(turn: Turn, host: str) -> bool:
+    if host == turn.state.me:
+        return _set_verdict(turn, host, rec.Verdict.ALIVE, None)
+    signs = _signs(turn, host)
+    found = evidence(host, signs, turn.state.mirror, _listening_since(turn, signs.heartbeat_at), turn.state.at)
+    verdict = classify(found, turn.state.timing)
+    if verdict is not rec.Verdict.ALIVE:
+        _probe(turn, host)
+        if (newest := signs.newest()) is not None:
+            _learn_table(turn, newest)
+    return _set_verdict(turn, host, verdict, found)
 
 
 def end_silent_claims(turn: Turn) -> None:
@@ -148,11 +206,11 @@ def end_silent_claims(turn: Turn) -> None:
         turn.write(Act.REVOKE, key, (unchanged(key, revision),), (Delete(key),), cause)
 
 
-def _listening_since(turn: Turn, signs: Signs) -> float:
+def _listening_since(turn: Turn, heard_at: float | None) -> float:
     """A witness goes by what it heard; who was none begins to listen when it takes office."""
     state = turn.state
     office_since = state.office_since or state.at
-    witnessed = signs.heartbeat_at is not None and office_since - signs.heartbeat_at < WITNESS_S
+    witnessed = heard_at is not None and office_since - heard_at < WITNESS_S
     return state.listening_since if witnessed else max(state.listening_since, office_since)
 
 
@@ -162,12 +220,7 @@ def _probe(turn: Turn, host: str) -> None:
         return
     _set(turn, host, replace(signs, asked_probe_at=turn.state.at))
     turn.do(Probe(host))
-    peers = [
-        name
-        for name in sorted(turn.state.mirror.hosts)
-        if name not in (host, turn.state.me) and turn.state.verdicts.get(name) is rec.Verdict.ALIVE
-    ]
-    for peer in peers[:PROBE_VIA]:
+    for peer in turn.first_alive(PROBE_VIA, host):
         turn.do(Probe(host, via=peer))
 
 
@@ -201,11 +254,16 @@ def _verdict_before(turn: Turn, host: str) -> str:
     return "" if before in (None, rec.Verdict.ALIVE) else turn.state.verdict_causes.get(host, "")
 
 
+def _is_told(turn: Turn, host: str, verdict: rec.Verdict) -> bool:
+    """Whether the store says so already."""
+    mirror = turn.state.mirror
+    stands = mirror.verdicts.get(host)
+    return stands is not None and stands.record.verdict is verdict and rec.VERDICTS + host not in mirror.bad
+
+
 def _write_verdict(turn: Turn, host: str, verdict: rec.Verdict, found: Evidence | None) -> None:
-    stands = turn.state.mirror.verdicts.get(host)
     key = rec.VERDICTS + host
-    told = stands is not None and stands.record.verdict is verdict and key not in turn.state.mirror.bad
-    if told or turn.is_busy(key):
+    if _is_told(turn, host, verdict) or turn.is_busy(key):
         return
     record = rec.VerdictRecord(
         host=host,

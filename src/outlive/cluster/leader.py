@@ -17,6 +17,7 @@ from .events import (
     GuardLost,
     GuardReady,
     HeartbeatReceived,
+    HeartbeatsRepeated,
     Outcome,
     ProbeAnswered,
     SelfIsolated,
@@ -54,6 +55,8 @@ def step(state: LeaderState, event: Event) -> tuple[LeaderState, tuple[Command, 
             _store_moved(turn, event)
         case HeartbeatReceived():
             judging.heartbeat(turn, event.heartbeat)
+        case HeartbeatsRepeated(repeats=repeats):
+            judging.repeated(turn, repeats)
         case SlotChanged():
             judging.slot(turn, event.heartbeat)
         case ProbeAnswered(target=target):
@@ -71,7 +74,8 @@ def step(state: LeaderState, event: Event) -> tuple[LeaderState, tuple[Command, 
         case Fenced():
             fencing.ended(turn, event)
         case AgentStarted():
-            turn.set(run=event.run, mirror=event.mirror, listening_since=event.at, methods=event.fencing)
+            turn.set(run=event.run, listening_since=event.at, methods=event.fencing)
+            judging.see(turn, event.mirror, None)
             _notice_office(turn)
         case _:
             pass
@@ -103,7 +107,7 @@ def _tick(turn: Turn) -> None:
     if not in_office(turn.state) or not _sees_the_store(turn) or _is_unfit(turn):
         return
     _heal_own_key(turn)
-    changed = judging.judge_all(turn)
+    changed = judging.judge(turn)
     state = turn.state
     look_at_all = changed or state.at - state.looked_at >= LOOK_AT_ALL_S
     if look_at_all:
@@ -130,7 +134,7 @@ def _sees_the_store(turn: Turn) -> bool:
 
 
 def _store_moved(turn: Turn, event: StoreMoved) -> None:
-    turn.set(mirror=event.mirror)
+    judging.see(turn, event.mirror, event.changed)
     _notice_office(turn)
     _campaign(turn)
     if not in_office(turn.state):
@@ -153,7 +157,7 @@ def _notice_office(turn: Turn) -> None:
     claim = state.mirror.claimed(state.me)
     # A second agent of the same name would else take the first one's office for its own.
     if mine and state.office_since is None and claim is not None and claim.record.run == state.run:
-        turn.set(office_since=state.at, verdicts=Map(), verdict_causes=Map(), looked_at=0.0)
+        turn.set(office_since=state.at, verdicts=Map(), verdict_causes=Map(), looked_at=0.0, due=Map(), wary=None)
         turn.note("leader.elected", host=state.me)
     elif not mine and state.office_since is not None:
         turn.set(

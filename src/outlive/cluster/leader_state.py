@@ -4,6 +4,7 @@ Whatever must survive a change of leader stands in the store; here is only what 
 life, verdicts, and the course of each workload (failures, avoided hosts, restorations under way).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,11 +17,12 @@ from .fence import FenceMethod, Pursuit
 from .host import Capacity
 from .mirror import Mirror
 from .placement import usage
-from .signs import Signs
+from .signs import Sightings
 from .supervision import Attempts
 from .timing import Timing
 from .transaction import Compare, Delete, Put, Transaction, same_incarnation
 from .turn import BaseTurn
+from .wheel import Wheel
 from .workload import Workload
 
 
@@ -70,6 +72,8 @@ class LeaderState(msgspec.Struct, frozen=True):
     in_flight: key → until when a write to it counts as under way.
     settling: key → the revision that the mirror must reach before the key is decided on again.
     isolated, unguarded: why this host must not lead; empty: it may.
+    roster: all registered hosts, by name. due: when each host that is alive has to be judged again, if not heard until
+    then; wary: those to judge at every tick; None: all.
     restless: workloads to look at on every tick. meant: where workloads were just placed that the mirror may not show;
     followed: the same of their standbys.
     methods: the ways to fence that this host's agent has. pursuits: hosts that are being fenced; tries: how many were
@@ -89,7 +93,10 @@ class LeaderState(msgspec.Struct, frozen=True):
     looked_at: float = 0.0
     isolated: str = ""
     unguarded: str = ""
-    signs: "Map[str, Signs]" = Map()
+    signs: Sightings = Sightings()
+    roster: tuple[str, ...] = ()
+    due: Wheel = Map()
+    wary: frozenset[str] | None = None
     verdicts: "Map[str, rec.Verdict]" = Map()
     verdict_causes: "Map[str, str]" = Map()
     courses: "Map[str, Course]" = Map()
@@ -114,6 +121,20 @@ class Turn(BaseTurn[LeaderState]):
     def __init__(self, state: LeaderState) -> None:
         super().__init__(state)
         self._used: dict[str, tuple[Capacity, int]] | None = None
+        self._alive: list[str] = []
+        self._roster: Iterator[str] | None = None
+
+    def first_alive(self, count: int, besides: str) -> list[str]:
+        """The first hosts by name that are alive, without this one and another. They are looked for once in a turn."""
+        state = self.state
+        roster = self._roster = iter(state.roster) if self._roster is None else self._roster
+        while True:
+            self._alive = [name for name in self._alive if state.verdicts.get(name) is rec.Verdict.ALIVE]
+            found = [name for name in self._alive if name not in (besides, state.me)]
+            more = next(roster, None) if len(found) < count else None
+            if more is None:
+                return found[:count]
+            self._alive.append(more)
 
     def course(self, workload: str) -> Course:
         """The course of a workload, a fresh one if it has none."""

@@ -53,6 +53,7 @@ class Mirror:
     """The store as of `revision`.
 
     began_at: when the whole store was last read, on the watcher's clock; what came and went unseen did so before.
+    there: for each host the workloads whose placement names it, to act, to follow or as a target.
     policies: the defaults, at revision 0, when none stand in the store.
     """
 
@@ -76,6 +77,7 @@ class Mirror:
     fences: "Map[str, Entry[rec.FenceRecord]]" = Map()
     bad: "Map[str, tuple[int, str]]" = Map()
     lost: "Map[str, rec.PlacementRecord]" = Map()
+    there: "Map[str, frozenset[str]]" = Map()
 
     def claimed(self, host: str) -> ClaimSeen | None:
         """The claim that `host` holds in the store now, if any."""
@@ -153,8 +155,7 @@ def _put(mirror: Mirror, value: KeyValue, at: float, gap: bool = False) -> Mirro
     except rec.BadRecord as error:
         if gap and key.startswith(rec.PLACEMENTS) and mirror.bad.get(key, (0, ""))[0] != value.mod_revision:
             # It may have been written well in between: what was last seen of it is not what it last was.
-            known = mirror.placements
-            mirror = replace(mirror, placements=known.delete(rec.name_in(key)) if rec.name_in(key) in known else known)
+            mirror = unplaced(mirror, rec.name_in(key))
         return replace(mirror, bad=mirror.bad.set(key, (value.mod_revision, error.cause or str(error))))
     if record is None:
         return mirror
@@ -172,8 +173,10 @@ def _put(mirror: Mirror, value: KeyValue, at: float, gap: bool = False) -> Mirro
     name = rec.name_in(key)
     room = _ROOMS[key[: key.find("/") + 1]]
     rooms: dict[str, Any] = {room: getattr(mirror, room).set(name, entry)}
-    if room == "placements" and name in mirror.lost:
-        rooms["lost"] = mirror.lost.delete(name)
+    if room == "placements":
+        rooms["there"] = _moved(mirror, name, entry)
+        if name in mirror.lost:
+            rooms["lost"] = mirror.lost.delete(name)
     return replace(mirror, **rooms)
 
 
@@ -214,8 +217,36 @@ def _deleted(mirror: Mirror, key: str, at: float, gap: bool = False) -> Mirror:
     if room is None or name not in getattr(mirror, room):
         return mirror
     rooms: dict[str, Any] = {room: getattr(mirror, room).delete(name)}
+    if room == "placements":
+        rooms["there"] = _moved(mirror, name, None)
     if room == "placements" and name in mirror.workloads and not gap:
         rooms["lost"] = mirror.lost.set(name, mirror.placements[name].record)
     elif room == "workloads" and name in mirror.lost:
         rooms["lost"] = mirror.lost.delete(name)
     return replace(mirror, **rooms)
+
+
+def unplaced(mirror: Mirror, name: str) -> Mirror:
+    """The picture without a placement, as if it had never been seen."""
+    if name not in mirror.placements:
+        return mirror
+    return replace(mirror, placements=mirror.placements.delete(name), there=_moved(mirror, name, None))
+
+
+def _moved(mirror: Mirror, name: str, entry: Entry[rec.PlacementRecord] | None) -> "Map[str, frozenset[str]]":
+    """Who has which workloads once this one's placement is another."""
+    there, known = mirror.there, mirror.placements.get(name)
+    before, after = hosts_of(known.record if known else None), hosts_of(entry.record if entry else None)
+    for host in before - after:
+        left = there[host] - {name}
+        there = there.set(host, left) if left else there.delete(host)
+    for host in after - before:
+        there = there.set(host, there.get(host, frozenset()) | {name})
+    return there
+
+
+def hosts_of(placed: rec.PlacementRecord | None) -> frozenset[str]:
+    """The hosts that a placement names: to act, to follow, as a target."""
+    if placed is None:
+        return frozenset()
+    return frozenset(host for host in (placed.host, placed.standby, placed.moving_to) if host is not None)

@@ -5,6 +5,7 @@ store, within its claim, and makes known how its modules are. Each event is one 
 store's orders are followed, then whatever changed is reported and sent.
 """
 
+from bisect import bisect
 from dataclasses import replace
 from itertools import product
 
@@ -19,6 +20,7 @@ from .events import (
     GuardLost,
     GuardReady,
     HeartbeatReceived,
+    HeartbeatsRepeated,
     LeaseGranted,
     LeaseRefused,
     Migrated,
@@ -46,6 +48,7 @@ from .events import (
 )
 from .heartbeat import Flags, Heartbeat, ModuleKey, ModuleStatus, ModuleTable
 from .host import Host
+from .mirror import Mirror
 from .node_state import Link, NodeState, Phase, Reign, Session, Turn
 from .records import OPERATIONS, PLACEMENTS, REPORTS, STANDBYS, WORKLOADS, Stage
 from .timing import Timing
@@ -95,8 +98,8 @@ def _follow(turn: Turn) -> None:
 
 
 _IDLE = (
-    LeaseGranted | LeaseRefused | HeartbeatReceived | PeerHeard | ProbeAnswered | DatastoreChanged | GuardReady
-    | GuardLost | GuardFired | AgentStarted | CheckpointEnded | PackageStep | PackagesHeld
+    LeaseGranted | LeaseRefused | HeartbeatReceived | HeartbeatsRepeated | PeerHeard | ProbeAnswered | DatastoreChanged
+    | GuardReady | GuardLost | GuardFired | AgentStarted | CheckpointEnded | PackageStep | PackagesHeld
 )  # fmt: skip
 """After these neither orders nor reports are due that were not before."""
 
@@ -131,9 +134,11 @@ def _dispatch(turn: Turn, event: Event) -> None:
             session.advance(turn)
             isolation.watch(turn)
         case StoreMoved(mirror=mirror):
-            turn.set(mirror=mirror)
+            _see(turn, mirror)
         case HeartbeatReceived(heartbeat=heartbeat):
             isolation.heard(turn, heartbeat.host)
+        case HeartbeatsRepeated(repeats=repeats):
+            isolation.heard_again(turn, repeats)
         case PeerHeard(host=host) | ProbeAnswered(target=host):
             isolation.heard(turn, host)
         case Transacted(purpose=purpose) if purpose.act is Act.REPORT:
@@ -200,14 +205,21 @@ def _dispatch_of_pairs(turn: Turn, event: Event) -> None:
             pass
 
 
+def _see(turn: Turn, mirror: Mirror) -> None:
+    """Take in a newer picture of the store."""
+    if mirror.hosts is not turn.state.mirror.hosts:
+        turn.set(peers=tuple(sorted(name for name in mirror.hosts if name != turn.state.me)))
+    turn.set(mirror=mirror)
+
+
 def _adopt(turn: Turn, event: AgentStarted) -> None:
     turn.set(
         run=event.run,
         predecessor=event.journal.run if event.journal is not None else "",
-        mirror=event.mirror,
         listening_since=event.at,
         session=Session(guarded=True),
     )
+    _see(turn, event.mirror)
     turn.note("agent.started", host=turn.state.host.name)
     journal = event.journal
     if journal is None:
@@ -338,10 +350,10 @@ def _recipients(turn: Turn) -> tuple[str, ...]:
 
     Those are witnesses: whoever of them leads next knows what the leader before it knew.
     """
-    others = isolation.peers(turn)
-    me = turn.state.me
-    ring = [name for name in others if name > me] + [name for name in others if name < me]
-    chosen = [me, *ring[: turn.state.timing.witnesses]]
+    me, others, witnesses = turn.state.me, turn.state.peers, turn.state.timing.witnesses
+    after = bisect(others, me)
+    ring = others[after : after + witnesses] + others[: min(after, witnesses)]
+    chosen = [me, *ring[:witnesses]]
     leader = turn.state.mirror.leader
     if leader is not None and leader.record.host not in chosen:
         chosen.append(leader.record.host)

@@ -18,6 +18,7 @@ from .host import Host
 from .mirror import Mirror
 from .pushed import DepotRecord
 from .records import OperationState, Stage, StandbyStage
+from .repeats import Repeats
 from .timing import Timing
 from .turn import BaseTurn
 from .workload import Workload
@@ -173,7 +174,8 @@ class CheckpointCourse:
 class NodeState(msgspec.Struct, frozen=True):
     """Everything that one host's node machine knows.
 
-    predecessor: the agent's run before this one, by the journal.  shown: the reigns that the last heartbeat told of.
+    predecessor: the agent's run before this one, by the journal.  peers: the other hosts that are registered, by name.
+    repeats: what peers say again and again.  shown: the reigns that the last heartbeat told of.
     checkpoints: how the checkpoint fares that an operation asked for.
     kept: what the depot was last told to have.  depot: what it last said; None: nothing yet.
     depot_asked_at, depot_revision: when the store was last told of it, and the store's revision after that.
@@ -191,12 +193,14 @@ class NodeState(msgspec.Struct, frozen=True):
     sequence: int = 0
     issued: int = 0
     mirror: Mirror = Mirror()
+    peers: tuple[str, ...] = ()
     session: Session = Session()
     reigns: "Map[str, Reign]" = Map()
     acted: "Map[str, int]" = Map()
     standbys: "Map[str, Standby]" = Map()
     checkpoints: "Map[str, CheckpointCourse]" = Map()
     heard: "Map[str, float]" = Map()
+    repeats: Repeats = Repeats()
     listening_since: float = 0.0
     ticked_at: float | None = None
     probed_at: float = 0.0

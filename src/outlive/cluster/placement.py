@@ -16,7 +16,7 @@ from .host import Capacity, Host
 from .machine_rules import datastores_of
 from .mirror import Mirror
 from .records import PlacementRecord, Verdict
-from .signs import Signs
+from .signs import Sightings
 from .workload import Apart, Workload
 
 NOTHING = Capacity()
@@ -73,14 +73,14 @@ def usage(
 
 def candidates(
     mirror: Mirror,
-    signs: "Map[str, Signs]",
+    signs: Sightings,
     verdicts: "Map[str, Verdict]",
     used: dict[str, tuple[Capacity, int]],
 ) -> list[Candidate]:
     """All registered hosts, by name."""
     found = []
     for name, entry in sorted(mirror.hosts.items()):
-        newest = signs.get(name, Signs()).newest()
+        newest = signs.get(name).newest()
         claim = mirror.claimed(name)
         capacity, count = used.get(name, (NOTHING, 0))
         found.append(

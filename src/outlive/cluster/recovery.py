@@ -5,15 +5,13 @@ store may be older than the lost placement, so it proves nothing. The hosts them
 their heartbeats. As long as one of them may act and does not say, nothing is decided (DESIGN: never two).
 """
 
-from immutables import Map
-
 from .failover import Wait, is_proven, needs_fence
 from .generation import first_generation
 from .heartbeat import ModuleStatus
 from .lease import surely_over
 from .mirror import Mirror
 from .records import Order, PlacementRecord
-from .signs import Signs, is_fresh
+from .signs import Sightings, Signs, is_fresh
 from .timing import Timing
 
 FORMER = "a workload of that name that was removed has not ended there yet"
@@ -34,7 +32,7 @@ def recovered(
     workload: str,
     version: int,
     mirror: Mirror,
-    signs: "Map[str, Signs]",
+    signs: Sightings,
     timing: Timing,
     at: float,
     disk_host: str | None = None,
@@ -45,7 +43,7 @@ def recovered(
     """
     holders: list[tuple[int, str, int]] = []
     for host in sorted({*mirror.hosts, *mirror.claims}):
-        seen = signs.get(host, Signs())
+        seen = signs.get(host)
         newest, held = seen.newest(), held_generations(seen, workload)
         fresh = newest is not None and held is not None and is_fresh(seen, timing, at)
         if fresh and newest is not None and held:

@@ -40,7 +40,7 @@ def begin(turn: Turn) -> None:
     """Begin what the store places here; only while the claim is in force."""
     state = turn.state
     me, incarnation = state.host.name, state.session.incarnation
-    placements = (entry.record for entry in state.mirror.placements.values())
+    placements = (state.mirror.placements[name].record for name in state.mirror.there.get(me, ()))
     mine = {each.workload: each for each in placements if each.host == me and each.claim == incarnation}
     for name, placed in sorted(mine.items()):
         known = turn.state.reigns.get(name)

@@ -5,18 +5,25 @@ the observer's clock from when it saw a sign, never from a time that the sign ca
 """
 
 import msgspec
+from immutables import Map
+from msgspec.structs import replace
 
 from .detector import Evidence
 from .heartbeat import Flags, Heartbeat, ModuleStatus, ModuleTable
 from .mirror import Mirror
+from .repeats import Repeats
 from .timing import Timing
 
 
 class Signs(msgspec.Struct, frozen=True):
-    """What was seen of one host. Times are the observer's; None: never."""
+    """What was seen of one host. Times are the observer's; None: never.
+
+    repeated: the sequence under which it last said the same as in `heartbeat`, if higher than that one's own.
+    """
 
     heartbeat: Heartbeat | None = None
     heartbeat_at: float | None = None
+    repeated: int = 0
     slot: Heartbeat | None = None
     slot_at: float | None = None
     answered_at: float | None = None
@@ -27,8 +34,10 @@ class Signs(msgspec.Struct, frozen=True):
 
     def newest(self) -> Heartbeat | None:
         """The newest statement of the host, by whatever way it came."""
-        known = [sign for sign in (self.heartbeat, self.slot) if sign is not None]
-        return max(known, key=lambda sign: sign.sequence, default=None)
+        heartbeat, slot = self.heartbeat, self.slot
+        if heartbeat is None or slot is None:
+            return heartbeat or slot
+        return heartbeat if max(heartbeat.sequence, self.repeated) >= slot.sequence else slot
 
     def newest_at(self) -> float | None:
         """When the newest statement was seen."""
@@ -36,6 +45,42 @@ class Signs(msgspec.Struct, frozen=True):
         if newest is None:
             return None
         return self.heartbeat_at if newest is self.heartbeat else self.slot_at
+
+
+class Sightings(msgspec.Struct, frozen=True):
+    """The signs of all hosts that were ever seen. What hosts merely repeated is joined in only when asked for.
+
+    kept: without what was repeated since.
+    """
+
+    kept: "Map[str, Signs]" = Map()
+    repeats: Repeats = Repeats()
+
+    def get(self, host: str) -> Signs:
+        """What was seen of a host."""
+        signs = self.kept.get(host, NOTHING_SEEN)
+        newest = self.repeats.of(host)
+        if newest is None or signs.heartbeat is None or newest[0] <= max(signs.heartbeat.sequence, signs.repeated):
+            return signs
+        return replace(signs, repeated=newest[0], heartbeat_at=newest[1])
+
+    def heard_at(self, host: str) -> float | None:
+        """When a host was last heard by network: what `get` says of it, for less."""
+        newest, signs = self.repeats.of(host), self.kept.get(host)
+        if signs is None or signs.heartbeat is None:
+            return None if signs is None else signs.heartbeat_at
+        return newest[1] if newest is not None and newest[0] > signs.heartbeat.sequence else signs.heartbeat_at
+
+    def set(self, host: str, signs: Signs) -> "Sightings":
+        """The same with other signs of one host."""
+        return Sightings(self.kept.set(host, signs), self.repeats)
+
+    def hosts(self) -> list[str]:
+        """Who was ever seen, by name."""
+        return sorted(self.kept)
+
+
+NOTHING_SEEN = Signs()
 
 
 def evidence(host: str, signs: Signs, mirror: Mirror, listening_since: float, at: float) -> Evidence:

@@ -83,7 +83,8 @@ def _follow_held(turn: Turn, standby: Standby, entry: Entry[rec.PlacementRecord]
 
 def _begin_new(turn: Turn) -> None:
     me, incarnation = turn.state.me, turn.state.session.incarnation
-    placements = (entry.record for entry in turn.state.mirror.placements.values())
+    mirror = turn.state.mirror
+    placements = (mirror.placements[name].record for name in mirror.there.get(me, ()))
     named = {each.workload: each for each in placements if me in (each.standby, each.moving_to)}
     for name, placed in sorted(named.items()):
         role = Role.STANDBY if placed.standby == me else Role.INCOMING

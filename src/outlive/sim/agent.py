@@ -152,6 +152,7 @@ class Agent:
         self.talk.poll_slots()
 
     def _tick(self) -> None:
+        self.talk.tell_repeats()
         self.feed(ev.Tick, load=0.0, sequence=self.host.sequence)
         jitter_s = self.parts.draw(self.parts.setup.delays.tick_jitter_s)
         self.gate.after(self._timing.tick_s / self.host.clock.rate + jitter_s, self._tick)

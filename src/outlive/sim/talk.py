@@ -12,6 +12,7 @@ from outlive.cluster import commands as do
 from outlive.cluster import events as ev
 from outlive.cluster.heartbeat import Heartbeat, ModuleTable
 from outlive.cluster.mirror import Mirror
+from outlive.cluster.repeats import Repeats
 
 from .datastore import Access
 from .gate import Gate
@@ -34,6 +35,9 @@ class Talk:
         self._gate = gate
         self._feed = feed
         self._newest: dict[str, int] = {}
+        self._said: dict[str, Heartbeat] = {}
+        self._repeats: dict[str, tuple[int, float]] = {}
+        self._repeated = False
         self._slots: dict[str, int] = {}
         self._tables: dict[bytes, ModuleTable] = {}
         self._datastore_reachable: bool | None = None
@@ -58,7 +62,25 @@ class Talk:
         if heartbeat.sequence <= self._newest.get(heartbeat.host, 0):
             return
         self._newest[heartbeat.host] = heartbeat.sequence
-        self._feed(ev.HeartbeatReceived, heartbeat=heartbeat)
+        if heartbeat.host == self._host.name:
+            self._feed(ev.HeartbeatReceived, heartbeat=heartbeat)
+            return
+        said = replace(heartbeat, sequence=0, load=0.0)
+        self._repeats[heartbeat.host] = (heartbeat.sequence, self._host.clock.reads(self._gate.now))
+        if self._said.get(heartbeat.host) == said:
+            self._repeated = True
+        else:
+            self._said[heartbeat.host] = said
+            self._feed(ev.HeartbeatReceived, heartbeat=heartbeat)
+
+    def tell_repeats(self) -> None:
+        """What peers merely repeated since the last tick is told at once."""
+        if self._repeated:
+            self._repeated = False
+            names = sorted(self._repeats)
+            sequences, heard_at = zip(*(self._repeats[name] for name in names), strict=True)
+            places = {name: place for place, name in enumerate(names)}
+            self._feed(ev.HeartbeatsRepeated, repeats=Repeats(places, sequences, heard_at))
 
     def write_slot(self, _: str, command: do.WriteSlot) -> None:
         """Now, when the hang ends, or not at all."""
