@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from outlive.cluster import commands as do
 from outlive.cluster import (
+    beside,
     courses,
     failover,
     judging,
@@ -30,6 +30,8 @@ from outlive.cluster import (
     standing_by,
     supervision,
 )
+from outlive.cluster import commands as do
+from outlive.cluster.affinity import ALONE, Company
 from outlive.cluster.commands import Act, Command
 from outlive.cluster.events import AgentStarted, Event, Tick
 from outlive.cluster.heartbeat import ModuleStatus
@@ -37,6 +39,7 @@ from outlive.cluster.leader_state import LeaderState
 from outlive.cluster.node_state import NodeState, Phase
 from outlive.cluster.signs import Signs
 from outlive.cluster.transaction import Put, Transaction
+from outlive.cluster.workload import Workload
 from outlive.sim import checkers
 from outlive.sim.chance import draw
 from outlive.sim.guard import Guard
@@ -269,6 +272,22 @@ def test_disks_are_newest_finds_a_primary_that_goes_on_alone_and_does_not_say_th
         pairing, "_alone", lambda placed, me, link: replace(alone(placed, me, link), disk_hosts=placed.disk_hosts)
     )
     assert "had said all up to" in finds(checkers.DisksAreNewest, kinds=("crash", "stall managers"))
+
+
+def test_company_kept_finds_a_leader_that_does_not_look_at_who_is_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beside, "company", lambda *_, **__: ALONE)
+    assert "was placed on" in finds(checkers.CompanyKept)
+
+
+def test_company_kept_finds_a_leader_whose_decisions_cross(monkeypatch: pytest.MonkeyPatch) -> None:
+    def on_the_picture_alone(turn: leader_state.Turn, workload: Workload, *, standby: bool = False) -> Company:
+        around = beside.neighbours(turn.state.mirror, beside.relations(turn))
+        return around.company(workload, standby=standby)
+
+    monkeypatch.setattr(beside, "company", on_the_picture_alone)
+    monkeypatch.setattr(beside, "is_unsettled", lambda *_: False)
+    monkeypatch.setattr(beside, "still", lambda *_: ())
+    assert "was placed on" in finds(checkers.CompanyKept)
 
 
 def test_paired_goes_on_finds_a_standby_that_never_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from immutables import Map
 
-from . import fencing, pairs, placing, rollout
+from . import beside, fencing, pairs, placing, rollout
 from . import records as rec
 from .commands import Act
 from .failover import Proof, Wait, proof_of_end
@@ -27,11 +27,12 @@ GAVE_UP = "restoring did not help"
 
 def advance(turn: Turn, names: list[str]) -> None:
     """Look at these workloads, the most important first."""
-    mirror = turn.state.mirror
+    mirror, known = turn.state.mirror, beside.relations(turn)
 
-    def rank(name: str) -> tuple[int, str]:
+    def rank(name: str) -> tuple[int, int, str]:
         entry = mirror.workloads.get(name)
-        return (-entry.record.workload.priority if entry else 0, name)
+        # Those that others are placed with go before these.
+        return (-known.important(entry.record.workload) if entry else 0, len(known.together.get(name, ())), name)
 
     settled = {name for name in sorted(names, key=rank) if _look(turn, name)}
     turn.set(restless=(turn.state.restless | set(names)) - settled)
@@ -64,6 +65,9 @@ def _look(turn: Turn, name: str) -> bool:
             paired_since=None,
             trial_since=None,
             starting_since=None,
+            after_since=None,
+            after_told=False,
+            held_for="",
         )
     if placed.record.host is None:
         return not rollout.tend(turn, wanted, placed) and _unplaced(turn, wanted, placed)
@@ -249,8 +253,8 @@ def _standing(
         if wait.reason and verdict is not rec.Verdict.SUSPECT:
             placing.wait(turn, name, wait.reason, "failover.waiting", fencing.cause_of_wait(turn, record.host or ""))
         return False
-    if course.waiting:
-        turn.set_course(name, waiting="", cause="")
+    if course.waiting or course.held_for:
+        turn.set_course(name, waiting="", cause="", held_for="")
     if pairs.tend(turn, wanted.record.workload, placed):
         return False
     settled = _supervise(turn, wanted.record.workload, placed, signs)

@@ -6,12 +6,13 @@ life, verdicts, and the course of each workload (failures, avoided hosts, restor
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from immutables import Map
 
 from . import records as rec
+from .affinity import NO_RELATIONS, Relations
 from .commands import Act
 from .fence import FenceMethod, Pursuit
 from .host import Capacity
@@ -24,6 +25,9 @@ from .transaction import Compare, Delete, Put, Transaction, same_incarnation
 from .turn import BaseTurn
 from .wheel import Wheel
 from .workload import Workload
+
+if TYPE_CHECKING:
+    from .holding import Held
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,8 @@ class Course:
     unprotected: the reason last recorded for having none.
     trial_since: since when this generation is watched as a trial of another version of its package; starting_since:
     since when its modules are started.  rollout_waits: the reason last recorded for a change that has to wait.
+    after_since: since when it waits for those it comes after; after_told: that it was told that it is too long.
+    held_for, held_since: for which step on its way to a new place room is held for it, and since when.
     """
 
     failures: int = 0
@@ -63,6 +69,10 @@ class Course:
     trial_since: float | None = None
     starting_since: float | None = None
     rollout_waits: str = ""
+    after_since: float | None = None
+    after_told: bool = False
+    held_for: str = ""
+    held_since: float = 0.0
 
 
 class LeaderState(msgspec.Struct, frozen=True):
@@ -78,6 +88,7 @@ class LeaderState(msgspec.Struct, frozen=True):
     followed: the same of their standbys.
     methods: the ways to fence that this host's agent has. pursuits: hosts that are being fenced; tries: how many were
     begun. freed: workload → the generation whose run lock was taken from its host.
+    relations: which workloads are related to which, as last looked at.
     """
 
     me: str
@@ -111,6 +122,7 @@ class LeaderState(msgspec.Struct, frozen=True):
     pursuits: "Map[str, Pursuit]" = Map()
     tries: int = 0
     freed: "Map[str, int]" = Map()
+    relations: Relations = NO_RELATIONS
 
 
 class Turn(BaseTurn[LeaderState]):
@@ -123,6 +135,7 @@ class Turn(BaseTurn[LeaderState]):
         self._used: dict[str, tuple[Capacity, int]] | None = None
         self._alive: list[str] = []
         self._roster: Iterator[str] | None = None
+        self.held: tuple[Held, ...] | None = None
 
     def first_alive(self, count: int, besides: str) -> list[str]:
         """The first hosts by name that are alive, without this one and another. They are looked for once in a turn."""

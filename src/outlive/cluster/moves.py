@@ -7,6 +7,7 @@ machine goes on where it was, and the operation says why.
 
 from dataclasses import replace
 
+from . import beside
 from . import records as rec
 from .commands import Act
 from .leader_state import Turn
@@ -43,7 +44,8 @@ def target_of(turn: Turn, workload: Workload, record: rec.PlacementRecord, asked
     else:
         used = without(turn.used(), workload, record.host)
         hosts = candidates(turn.state.mirror, turn.state.signs, turn.state.verdicts, used)
-        choice = choose(workload, hosts, {record.host or "": "it runs there now"}, asked)
+        company = beside.company(turn, workload)
+        choice = choose(workload, hosts, {record.host or "": "it runs there now"}, asked, company=company)
     if asked is None or choice.host == asked:
         return choice
     return Choice(None, {asked: choice.passed_over.get(asked, "there is no such host")})
@@ -60,7 +62,8 @@ def begin(turn: Turn, entry: Entry[rec.OperationRecord], placed: Entry[rec.Place
         order = replace(record, hand_over=record.paired)
     else:
         claim = turn.state.mirror.claims[target].incarnation
-        order, more = unpaired(record), (same_incarnation(rec.CLAIMS + target, claim),)
+        stands = beside.still(turn, asked.workload)
+        order, more = unpaired(record), (same_incarnation(rec.CLAIMS + target, claim), *stands)
         if workload.is_hot:
             order = replace(order, standby=target, standby_claim=claim)
         else:

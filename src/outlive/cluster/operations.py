@@ -7,7 +7,7 @@ as after a failure. What moves without stopping is begun by `moves`; a checkpoin
 
 from dataclasses import replace
 
-from . import moves
+from . import beside, moves
 from . import records as rec
 from .commands import Act
 from .failover import Wait
@@ -190,7 +190,8 @@ def _refusal(turn: Turn, asked: rec.OperationRecord) -> str | None:
         if not hosts:
             return f"there is no host {asked.target}"
     avoid = {record.host or "": "it runs there now"}
-    choice = choose(wanted.record.workload, hosts, avoid, disk_hosts=record.disk_hosts)
+    workload = wanted.record.workload
+    choice = choose(workload, hosts, avoid, disk_hosts=record.disk_hosts, company=beside.company(turn, workload))
     return None if choice.host is not None else f"no host can have it: {choice.told()}"
 
 
@@ -216,7 +217,8 @@ def _target(turn: Turn, asked: rec.OperationRecord, record: rec.PlacementRecord)
     hosts = candidates(mirror, turn.state.signs, turn.state.verdicts, turn.used())
     avoid = {record.host or "": "it runs there now"}
     workload = mirror.workloads[asked.workload].record.workload
-    return choose(workload, hosts, avoid, disk_hosts=record.disk_hosts).host
+    company = beside.company(turn, workload)
+    return choose(workload, hosts, avoid, disk_hosts=record.disk_hosts, company=company).host
 
 
 def _watch(turn: Turn, entry: Entry[rec.OperationRecord]) -> None:

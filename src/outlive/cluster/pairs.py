@@ -6,7 +6,7 @@ between the two hosts they settle themselves (`pairing`, `standing_by`). An unpr
 
 from dataclasses import replace
 
-from . import placing
+from . import beside, placing
 from . import records as rec
 from .leader_state import Turn
 from .mirror import Entry, Mirror
@@ -31,7 +31,7 @@ def tend(turn: Turn, workload: Workload, placed: Entry[rec.PlacementRecord]) -> 
         return False
     _mind_lost(turn, workload.name)
     course = turn.course(workload.name)
-    if turn.state.at < course.pair_next_at:
+    if turn.state.at < course.pair_next_at or beside.is_unsettled(turn, workload.name):
         return False
     choice = standby_for(turn, workload, record)
     if choice.host is None:
@@ -123,7 +123,8 @@ def standby_for(turn: Turn, workload: Workload, record: rec.PlacementRecord, pre
     if record.took_over and record.operation is None:
         # Whom it was just taken over from has hardly died unnoticed by chance; its verdict takes seconds.
         last |= set(record.copies[:1])
-    return choose_standby(workload, hosts, record, frozenset(last), prefer)
+    company = beside.company(turn, workload, standby=True)
+    return choose_standby(workload, hosts, record, frozenset(last), prefer, company)
 
 
 def name_standby(
@@ -144,7 +145,8 @@ def name_standby(
     chosen = replace(unpaired(record), standby=host, standby_claim=claim)
     if record.disk_hosts:
         chosen = replace(chosen, disk_hosts=(record.host or "",))
-    placing.write_placement(turn, chosen, placed, (same_incarnation(rec.CLAIMS + host, claim),))
+    stands = (same_incarnation(rec.CLAIMS + host, claim), *beside.still(turn, name))
+    placing.write_placement(turn, chosen, placed, stands)
 
 
 def is_taking_over(turn: Turn, record: rec.PlacementRecord) -> bool:

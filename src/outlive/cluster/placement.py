@@ -1,8 +1,9 @@
 """Where a workload goes: who may have it, and who is best.
 
-Rules first (site, host names, labels, datastores, disks, capacity), then the preferred site, then the emptiest host;
-ties go by name, so that the same picture always gives the same answer. A standby is chosen by the same rules, away
-from its primary. Every host that is passed over has its reason, since people ask.
+Rules first (site, host names, labels, datastores, disks, company, capacity), then room for those who must come along,
+the preferred site, the preferred company, spreading, and the emptiest host; ties go by name, so that the same picture
+always gives the same answer. A standby is chosen by the same rules, away from its primary. Every host that is passed
+over has its reason, since people ask.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 from immutables import Map
 
+from .affinity import ALONE, Company
 from .heartbeat import Flags
 from .host import Capacity, Host
 from .machine_rules import datastores_of
@@ -37,13 +39,16 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The host chosen, or None; `passed_over` says why each other host was not eligible."""
+    """The host chosen, or None; `passed_over` says why each other host was not eligible, `waits` why none is."""
 
     host: str | None
     passed_over: dict[str, str]
+    waits: str = ""
 
     def told(self) -> str:
         """The reasons in one sentence."""
+        if self.waits:
+            return self.waits
         return "; ".join(f"{name}: {reason}" for name, reason in sorted(self.passed_over.items())) or "no hosts"
 
 
@@ -99,7 +104,7 @@ def candidates(
 
 def refusal(workload: Workload, candidate: Candidate) -> str | None:
     """Why this host cannot have the workload now; None when it can."""
-    host, rules = candidate.host, workload.placement
+    host = candidate.host
     if candidate.verdict is not Verdict.ALIVE:
         return f"it is {candidate.verdict}"
     if not candidate.claimed:
@@ -108,6 +113,18 @@ def refusal(workload: Workload, candidate: Candidate) -> str | None:
         return "it is in maintenance"
     if Flags.ISOLATED in candidate.flags:
         return "it is isolated"
+    if (unfit := misfit(workload, host)) is not None:
+        return unfit
+    if datastores_of(workload) and Flags.DATASTORE_REACHABLE not in candidate.flags:
+        return "it cannot reach its datastore"
+    if not workload.resources.fits_in(host.capacity - candidate.used):
+        return "it has too little capacity left"
+    return None
+
+
+def misfit(workload: Workload, host: Host) -> str | None:
+    """Why this host can never have the workload, whatever else is there; None when it could."""
+    rules = workload.placement
     if rules.hosts and host.name not in rules.hosts:
         return "the workload's rules name other hosts"
     if rules.sites and host.site not in rules.sites:
@@ -118,10 +135,6 @@ def refusal(workload: Workload, candidate: Candidate) -> str | None:
     for datastore in datastores_of(workload):
         if datastore not in host.datastores:
             return f"it has no datastore {datastore}"
-        if Flags.DATASTORE_REACHABLE not in candidate.flags:
-            return "it cannot reach its datastore"
-    if not workload.resources.fits_in(host.capacity - candidate.used):
-        return "it has too little capacity left"
     return None
 
 
@@ -131,12 +144,15 @@ def choose(
     avoid: dict[str, str],
     prefer: str | None = None,
     disk_hosts: tuple[str, ...] = (),
+    company: Company = ALONE,
 ) -> Choice:
-    """The best eligible host: the preferred one, else by newest disk, preferred site, emptiness and name.
+    """The best eligible host: the preferred one, else by newest disk, company, preferred site, emptiness and name.
 
     avoid: host → why it is not to be tried now.  disk_hosts: who has its disks, if it keeps any; nobody else can have
-    it. Raises nothing.
+    it.  company: what other workloads make of each host. Raises nothing.
     """
+    if company.waits:
+        return Choice(None, {}, company.waits)
     bound = disk_hosts if workload.keeps_disks else ()
     if bound:
         elsewhere = f"its disks are on {' and '.join(bound)} alone"
@@ -145,9 +161,9 @@ def choose(
     def rank(each: Candidate) -> tuple[Any, ...]:
         name = each.host.name
         newest = bound.index(name) if bound else 0
-        return (name != prefer, newest, _site_rank(workload, each), _fullness(each), name)
+        return (name != prefer, newest, _leaves_behind(workload, each, company), *_likings(workload, each, company))
 
-    return _best(workload, hosts, avoid, rank)
+    return _best(workload, hosts, avoid, company, rank)
 
 
 def choose_standby(
@@ -156,6 +172,7 @@ def choose_standby(
     placed: PlacementRecord,
     last: frozenset[str] = frozenset(),
     prefer: str | None = None,
+    company: Company = ALONE,
 ) -> Choice:
     """The best host to follow a primary from: one that has a copy of its disks first, since little is sent then.
 
@@ -176,28 +193,47 @@ def choose_standby(
 
     def rank(each: Candidate) -> tuple[Any, ...]:
         name = each.host.name
-        return (name != prefer, name in last, name not in copies, _site_rank(workload, each), _fullness(each), name)
+        return (name != prefer, name in last, name not in copies, *_likings(workload, each, company))
 
-    return _best(workload, hosts, near, rank)
+    return _best(workload, hosts, near, company, rank)
 
 
 def _best(
     workload: Workload,
     hosts: list[Candidate],
     avoid: dict[str, str],
+    company: Company,
     rank: Callable[[Candidate], tuple[Any, ...]],
 ) -> Choice:
     passed_over: dict[str, str] = {}
     eligible: list[Candidate] = []
     for candidate in hosts:
-        reason = avoid.get(candidate.host.name) or refusal(workload, candidate)
+        host = candidate.host
+        reason = avoid.get(host.name) or refusal(workload, candidate) or company.refusal(host)
         if reason is None:
             eligible.append(candidate)
         else:
-            passed_over[candidate.host.name] = reason
+            passed_over[host.name] = reason
     if not eligible:
         return Choice(None, passed_over)
     return Choice(min(eligible, key=rank).host.name, passed_over)
+
+
+def _likings(workload: Workload, each: Candidate, company: Company) -> tuple[Any, ...]:
+    """What decides between hosts that could have it, the least first."""
+    name, site = each.host.name, each.host.site
+    spread = (company.near_site.get(site, 0), company.near.get(name, 0))
+    return (_site_rank(workload, each), -company.liked.get(name, 0), *spread, _fullness(each), name)
+
+
+def _leaves_behind(workload: Workload, each: Candidate, company: Company) -> bool:
+    """Whether some of those who must go where it goes could not be on that host with it."""
+    coming = [other for other, host in company.escort if host != each.host.name]
+    if not coming:
+        return False
+    need = sum((other.resources for other in coming), workload.resources)
+    fits = need.fits_in(each.host.capacity - each.used)
+    return not fits or any(misfit(other, each.host) is not None for other in coming)
 
 
 def _site_rank(workload: Workload, candidate: Candidate) -> int:

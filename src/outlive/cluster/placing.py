@@ -6,6 +6,7 @@ written under the leader's key. Nothing is written at a new generation that `cou
 
 from dataclasses import replace
 
+from . import beside, holding
 from . import records as rec
 from .commands import Act
 from .failover import Proof
@@ -15,9 +16,9 @@ from .leader_state import Turn
 from .mirror import Entry
 from .ordering import waits_for
 from .pairing import unpaired, with_copies
-from .placement import NOTHING, candidates, choose
+from .placement import NOTHING, Choice, candidates, choose
 from .transaction import Compare, Delete, Put, same_incarnation, unchanged
-from .workload import Workload
+from .workload import OnAfterLimit, Workload
 
 
 def place(
@@ -36,8 +37,10 @@ def place(
     if at < course.next_try_at:
         wait(turn, name, "it failed before; waiting before another try", "placement.delayed", course.cause)
         return False
-    if reason := waits_for(mirror, name):
+    if reason := _order(turn, workload):
         _nowhere(turn, name, placed, reason, proof)
+        return False
+    if beside.is_unsettled(turn, name):
         return False
     used = turn.used()
     before = placed.record if placed is not None else None
@@ -46,11 +49,23 @@ def place(
     disk_hosts = before.disk_hosts if before is not None else ()
     # Where its disks are it must be started, whether or not it failed there.
     bound = disk_hosts if workload.keeps_disks else ()
+    company = beside.company(turn, workload)
+    if company.only is not None:
+        bound = (*bound, company.only[0])
     avoid = {host: why for host, (until, why) in course.avoid.items() if at < until and host not in bound}
-    hosts = candidates(mirror, turn.state.signs, turn.state.verdicts, used)
-    choice = choose(workload, hosts, avoid, prefer, disk_hosts)
+    held = holding.held_before(turn, workload)
+
+    def best(used: dict[str, tuple[Capacity, int]]) -> Choice:
+        hosts = candidates(mirror, turn.state.signs, turn.state.verdicts, used)
+        return choose(workload, hosts, avoid, prefer, disk_hosts, company)
+
+    choice = best(holding.with_held(used, held))
     if choice.host is None:
-        _nowhere(turn, name, placed, f"no host can have it: {choice.told()}", proof)
+        there = best(used).host if held else None
+        reason = f"no host can have it: {choice.told()}"
+        if there is not None:
+            reason = f"the room that it could have is held for {_told(held)}, which go first"
+        _nowhere(turn, name, placed, reason, proof)
         return False
     generation = placed.record.generation + 1 if placed else first_generation(mirror)
     text = proof.reason if proof else ""
@@ -71,11 +86,37 @@ def place(
         resume_at=resume_at,
     )
     record = replace(record, copies=tuple(each for each in record.copies if each != choice.host))
-    turn.set_course(name, waiting="", cause="")
+    turn.set_course(name, waiting="", cause="", after_since=None, after_told=False, held_for="")
     capacity, count = used.get(choice.host, (NOTHING, 0))
     turn.means(name, choice.host, used | {choice.host: (capacity + workload.resources, count + 1)})
-    write_placement(turn, record, placed, (same_incarnation(rec.CLAIMS + choice.host, claim),))
+    stands = (same_incarnation(rec.CLAIMS + choice.host, claim), *beside.still(turn, name))
+    write_placement(turn, record, placed, stands)
     return False
+
+
+def _order(turn: Turn, workload: Workload) -> str:
+    """Why others must run before it is started; '' when it may begin, in order or because that took too long."""
+    name, at = workload.name, turn.state.at
+    reason, since = waits_for(turn.state.mirror, name), turn.course(name).after_since
+    if reason is None:
+        return ""
+    if since is None:
+        turn.set_course(name, after_since=at)
+        return reason
+    if at - since < workload.after_limit_s:
+        return reason
+    told = f"{reason} after {workload.after_limit_s:g} s"
+    starts = workload.on_after_limit is OnAfterLimit.START
+    if not turn.course(name).after_told:
+        text = f"{told}; it is started without" if starts else f"{told}; it waits on"
+        cause = turn.note("order.overdue", workload=name, text=text, because=turn.course(name).cause)
+        turn.set_course(name, after_told=True, cause=cause)
+    return "" if starts else told
+
+
+def _told(held: tuple[holding.Held, ...]) -> str:
+    names = [each.workload.name for each in held]
+    return " and ".join(names) if len(names) < 4 else f"{', '.join(names[:2])} and {len(names) - 2} others"
 
 
 def _nowhere(

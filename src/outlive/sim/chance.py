@@ -20,6 +20,7 @@ from outlive.cluster.workload import (
     Apart,
     Kind,
     Module,
+    OnAfterLimit,
     OnIsolation,
     PlacementRules,
     Protection,
@@ -52,9 +53,10 @@ def draw(random: Random, hosts: int = 5, faults_s: float = FAULTS_S, kinds: tupl
     timing = random.choice((TIMING, COARSE_TIMING, COARSE_TIMING))
     names = [_name(number) for number in range(hosts)]
     calm_at_s = SETTLE_S + faults_s
+    workloads = [_workload(random, number, names) for number in range(random.randint(2, 5))]
     setup = Setup(
         hosts=tuple(_host(random, name, number, timing) for number, name in enumerate(names)),
-        workloads=tuple(_workload(random, number, names) for number in range(random.randint(2, 5))),
+        workloads=tuple(_related(random, number, each) for number, each in enumerate(workloads)),
         timing=timing,
         delays=_delays(random),
         calm_at_s=calm_at_s,
@@ -131,6 +133,21 @@ def _rules(random: Random, hosts: list[str]) -> PlacementRules:
             PlacementRules(hosts=tuple(sorted(random.sample(hosts, min(3, len(hosts)))))),
         )
     )
+
+
+def _related(random: Random, number: int, each: WorkloadSetup) -> WorkloadSetup:
+    """The same workload, in a quarter of all cases with rules about one before it: no circle can come of that."""
+    if not number or random.random() >= 0.25:
+        return each
+    other = (f"w{random.randrange(number)}",)
+    rule = random.choice(("together_with", "apart_from", "apart_from", "prefer_together_with", "prefer_apart_from"))
+    rules: dict[str, Any] = {rule: other}
+    if rule == "apart_from" and each.workload.kind is Kind.SERVICE:
+        rules["apart"] = random.choice((Apart.HOST, Apart.HOST, Apart.SITE))
+    placement = replace(each.workload.placement, **rules)
+    limit_s, then = random.choice(((120.0, OnAfterLimit.WAIT), (5.0, OnAfterLimit.WAIT), (5.0, OnAfterLimit.START)))
+    workload = replace(each.workload, placement=placement, after_limit_s=limit_s, on_after_limit=then)
+    return replace(each, workload=workload)
 
 
 def _applied_at(random: Random, number: int) -> float | None:

@@ -17,6 +17,7 @@ from .liveness import (
 from .rollouts import LastCopyStays, OneTrialAtATime, PackagesAreKept, TrialsEnd
 from .safety import (
     ClaimsNeverOverlap,
+    CompanyKept,
     DisksAreNewest,
     EndedStaysEnded,
     GenerationsOnlyGrow,
@@ -39,6 +40,7 @@ ALL: tuple[type[Checker], ...] = (
     HostsThatLiveAreLeftAlone,
     OneTrialAtATime,
     LastCopyStays,
+    CompanyKept,
     PairedGoesOn,
     LeaderReplaced,
     PlaceableRunsAgain,
@@ -54,6 +56,7 @@ __all__ = [
     "ALL",
     "Checker",
     "ClaimsNeverOverlap",
+    "CompanyKept",
     "DisksAreNewest",
     "EndedStaysEnded",
     "GenerationsOnlyGrow",

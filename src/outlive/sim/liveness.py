@@ -6,6 +6,7 @@ Most of it is asked for in the calm at a run's end: with nothing going wrong any
 from typing import Any
 
 from outlive.cluster import records as rec
+from outlive.cluster.affinity import Neighbours, Relations
 from outlive.cluster.fence import EndProof
 from outlive.cluster.host import Host
 from outlive.cluster.transaction import KeyValue
@@ -119,8 +120,25 @@ class PlaceableRunsAgain(Checker):
         return rec.REPORTS + workload in self.parts.store.data or bool(self.parts.ledger.acting.get(workload))
 
 
-def able_hosts(parts: Parts, workload: Workload) -> list[str]:
+def neighbours(parts: Parts) -> Neighbours:
+    """Who has what place in truth."""
+
+    def where(name: str) -> rec.PlacementRecord | None:
+        placed = decoded(parts.store.data.get(rec.PLACEMENTS + name))
+        return placed if isinstance(placed, rec.PlacementRecord) and rec.WORKLOADS + name in parts.store.data else None
+
+    def host(name: str) -> Host | None:
+        return parts.hosts[name].member()  # type: ignore[no-any-return]
+
+    workloads = {each.workload.name: each.workload for each in parts.setup.workloads}
+    return Neighbours(Relations(workloads), workloads, lambda name: wanted(parts, name), where, host)
+
+
+def able_hosts(parts: Parts, workload: Workload, *, standby: bool = False) -> list[str]:
     """The hosts that could have it by its rules and by what all other workloads, and their standbys, take."""
+    company = neighbours(parts).company(workload, standby=standby)
+    if company.waits:
+        return []
     used: dict[str, Any] = {}
     for each in parts.setup.workloads:
         placed = decoded(parts.store.data.get(rec.PLACEMENTS + each.workload.name))
@@ -140,7 +158,7 @@ def able_hosts(parts: Parts, workload: Workload) -> list[str]:
         free = member.capacity
         for need in used.get(name, ()):
             free = free - need
-        if allowed and workload.resources.fits_in(free):
+        if allowed and workload.resources.fits_in(free) and company.refusal(member) is None:
             able.append(name)
     return able
 
@@ -169,7 +187,7 @@ class PairableIsPaired(Checker):
             here = hosts[placed.host].member()
             others = [
                 host
-                for host in able_hosts(self.parts, each.workload)
+                for host in able_hosts(self.parts, each.workload, standby=True)
                 if host != placed.host
                 and (each.workload.placement.apart is Apart.HOST or hosts[host].member().site != here.site)
             ]

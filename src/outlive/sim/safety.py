@@ -4,9 +4,11 @@ Each holds at every moment of every run, whatever goes wrong.
 """
 
 from outlive.cluster import records as rec
+from outlive.cluster.affinity import Relations
 from outlive.cluster.node_state import Phase
 from outlive.cluster.records import EventRecord
 from outlive.cluster.transaction import KeyValue, Put, Transaction
+from outlive.cluster.workload import Apart
 
 from .checker import Checker, decoded
 from .operators import BY_HAND, OPERATOR
@@ -256,3 +258,57 @@ class DisksAreNewest(Checker):
                 f"but {before.host} had said all up to {before.released} at generation {before.generation}"
             )
         return None
+
+
+class CompanyKept(Checker):
+    """What is placed, and what follows or is moved, is where its required rules about other workloads let it be.
+
+    Looked at when the leader has written it; what a hand has changed counts from then on as it is.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._relations = Relations({each.workload.name: each.workload for each in parts.setup.workloads})
+        self._before: dict[str, tuple[int, frozenset[str]]] = {}
+
+    def changed(self, origin: str, changes: Changes) -> str | None:
+        """Look at placements that take a host which they did not have."""
+        for change in changes:
+            placed = decoded(change) if change.key.startswith(rec.PLACEMENTS) else None
+            if not isinstance(placed, rec.PlacementRecord):
+                continue
+            name, taken = placed.workload, _taken(placed)
+            generation, before = self._before.get(name, (0, frozenset[str]()))
+            self._before[name] = (placed.generation, taken)
+            if origin == BY_HAND or placed.took_over:
+                continue
+            fresh = taken if placed.generation != generation else taken - before
+            if fresh and (wrong := self._wrong(placed, fresh)) is not None:
+                return wrong
+        return None
+
+    def _wrong(self, placed: rec.PlacementRecord, fresh: frozenset[str]) -> str | None:
+        name = placed.workload
+        for other, distance in self._relations.apart.get(name, {}).items():
+            there = decoded(self.parts.store.data.get(rec.PLACEMENTS + other))
+            if not isinstance(there, rec.PlacementRecord) or rec.WORKLOADS + other not in self.parts.store.data:
+                continue
+            for one in fresh:
+                for host in _taken(there):
+                    same_site = self._site(one) == self._site(host) and distance is Apart.SITE
+                    if one == host or same_site:
+                        return f"{name} was placed on {one}, though {other} is on {host} and they are to be apart"
+        for anchor in self._relations.together.get(name, ()):
+            there = decoded(self.parts.store.data.get(rec.PLACEMENTS + anchor))
+            if not isinstance(there, rec.PlacementRecord) or rec.WORKLOADS + anchor not in self.parts.store.data:
+                continue
+            if there.host is not None and placed.host in fresh and there.host != placed.host:
+                return f"{name} was placed on {placed.host}, though it goes where {anchor} is, on {there.host}"
+        return None
+
+    def _site(self, host: str) -> str:
+        return self.parts.hosts[host].member().site  # type: ignore[no-any-return]
+
+
+def _taken(placed: rec.PlacementRecord) -> frozenset[str]:
+    return frozenset(each for each in (placed.host, placed.standby, placed.moving_to) if each is not None)

@@ -33,6 +33,7 @@ from outlive.cluster.workload import (
     Apart,
     Kind,
     Module,
+    OnAfterLimit,
     OnIsolation,
     PlacementRules,
     Protection,
@@ -146,7 +147,8 @@ class _Script:
     def _workload(self, rest: str) -> None:
         name, options = _options(
             rest, "modules", "cpus", "apply", "attempts", "isolation", "sites", "hosts", "priority", "data", "label",
-            "after", "kind", "apart", "package",
+            "package", "after", "after-limit", "after-then", "kind", "apart", "with", "apart-from", "prefer-with",
+            "prefer-apart-from", "prefer-sites", "group",
         )  # fmt: skip
         kind = Kind.VM if "kind" in options else Kind.SERVICE
         names = [MODULE] if kind is Kind.VM else options.get("modules", "main").split(",")
@@ -155,11 +157,21 @@ class _Script:
             Module(module, (f"/bin/{module}",), restore=restore, after=tuple(names[:number][-1:]), stop_grace_s=2.0)
             for number, module in enumerate(names)
         )
+
+        def named(option: str) -> tuple[str, ...]:
+            return tuple(options[option].split(",")) if option in options else ()
+
         rules = PlacementRules(
-            sites=tuple(options["sites"].split(",")) if "sites" in options else (),
-            hosts=tuple(options["hosts"].split(",")) if "hosts" in options else (),
+            sites=named("sites"),
+            hosts=named("hosts"),
             labels=dict([options["label"].split(":", 1)]) if "label" in options else {},
+            prefer_sites=named("prefer-sites"),
             apart=Apart(options.get("apart", "host")),
+            together_with=named("with"),
+            apart_from=named("apart-from"),
+            prefer_together_with=named("prefer-with"),
+            prefer_apart_from=named("prefer-apart-from"),
+            group=options.get("group", ""),
         )
         protection = Protection(options.get("kind", "cold"))
         workload = Workload(
@@ -168,9 +180,11 @@ class _Script:
             kind=kind,
             protection=protection,
             machine=_machine(protection) if kind is Kind.VM else None,
-            after=tuple(options["after"].split(",")) if "after" in options else (),
             package=use_of(options["package"]) if "package" in options else None,
             upgrade=UPGRADE,
+            after=named("after"),
+            after_limit_s=float(options.get("after-limit", "120")),
+            on_after_limit=OnAfterLimit(options.get("after-then", "wait")),
             priority=int(options.get("priority", "100")),
             on_isolation=OnIsolation(options.get("isolation", "stop")),
             resources=Capacity(float(options.get("cpus", "1")), 512),
