@@ -11,6 +11,8 @@ import pytest
 
 from outlive.config.agent_file import agent_schema, parse_agent
 from outlive.config.agent_shape import AGENT
+from outlive.config.package_file import package_schema, parse_package
+from outlive.config.package_shape import PACKAGE
 from outlive.config.placeholders import KNOWN
 from outlive.config.publish import published, with_keys
 from outlive.config.tables import Table, every_table
@@ -23,6 +25,7 @@ DOCS: dict[str, Callable[[str, str], object]] = {
     "workload-file.md": parse_workload,
     "vm-file.md": parse_workload,
     "agent-file.md": parse_agent,
+    "package-file.md": parse_package,
 }
 
 
@@ -32,13 +35,15 @@ def test_schemas_and_references_are_current() -> None:
     assert stale == []
 
 
-@pytest.mark.parametrize("schema", [workload_schema(), agent_schema()], ids=["workload", "agent"])
+@pytest.mark.parametrize(
+    "schema", [workload_schema(), agent_schema(), package_schema()], ids=["workload", "agent", "package"]
+)
 def test_schemas_are_valid_and_describe_every_key(schema: dict[str, object]) -> None:
     jsonschema.Draft7Validator.check_schema(schema)
     json.dumps(schema)
 
 
-@pytest.mark.parametrize("root", [WORKLOAD, AGENT], ids=["workload", "agent"])
+@pytest.mark.parametrize("root", [WORKLOAD, AGENT, PACKAGE], ids=["workload", "agent", "package"])
 def test_every_key_is_told_in_a_sentence(root: Table) -> None:
     for header, _, table in every_table(root):
         for key in table.keys:

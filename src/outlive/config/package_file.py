@@ -19,9 +19,12 @@ from outlive.cluster.package import (
 )
 
 from .package_shape import FILES, PACKAGE
-from .problems import FileInvalid, Problems
+from .placeholders import KNOWN, used
+from .problems import FileInvalid, Problems, shown
+from .problems import Path as At
 from .reading import checked_text, file_bytes
 from .schemas import schema_of
+from .shapes import nearest
 
 _TIMEOUTS_S = {"install": INSTALL_TIMEOUT_S, "start": START_TIMEOUT_S, "check": CHECK_TIMEOUT_S}
 
@@ -81,9 +84,23 @@ def _rules(values: dict[str, Any], given: Mapping[str, Any], problems: Problems)
     if isinstance(dependencies, dict) and values.get("name") in dependencies:
         problems.add(("dependencies", values["name"]), "is the package itself", "Remove it.")
     for what in _TIMEOUTS_S:
-        table = values.get(what)
-        if not isinstance(table, dict):
-            continue
-        texts = [*table.get("command", ()), *table.get("environment", {}).values()]
-        if sum(len(text) for text in texts if isinstance(text, str)) > LONGEST_COMMAND:
-            problems.add((what,), f"has more than {LONGEST_COMMAND} characters", "Put them into a file of the package.")
+        if isinstance(table := values.get(what), dict):
+            _check_words(what, table, problems)
+
+
+def _check_words(what: str, table: Mapping[str, Any], problems: Problems) -> None:
+    """Note what is wrong with a command's words as a whole, and words in braces that stand for nothing."""
+    command, environment = table.get("command", ()), table.get("environment", {})
+    texts: list[tuple[At, str]] = [((what, "command", index), word) for index, word in enumerate(command)]
+    texts += [((what, "environment", name), value) for name, value in environment.items()]
+    texts = [(at, text) for at, text in texts if isinstance(text, str)]
+    if sum(len(text) for _, text in texts) > LONGEST_COMMAND:
+        problems.add((what,), f"has more than {LONGEST_COMMAND} characters", "Put them into a file of the package.")
+    known = ("package",) if what == "install" else tuple(dict.fromkeys(("package", *KNOWN)))
+    for at, text in texts:
+        for word in dict.fromkeys(used(text)):
+            if word not in known:
+                near = nearest(word.lower(), known)
+                meant = f"{{{known[near]}}}" if near is not None else ", ".join(f"{{{name}}}" for name in known)
+                fix = f"Write {meant}, or {shown(f'{{{{{word}}}}}')} for the word in braces itself."
+                problems.add(at, f"has {shown(f'{{{word}}}')}, which stands for nothing here", fix)

@@ -57,6 +57,8 @@ def _program(text: str) -> str:
     """A program's path as the manifest has it: one in the package begins with the package's folder."""
     if "/" not in text or text.startswith(("/", f"{PLACEHOLDER}/")):
         return text
+    if text.startswith("{"):
+        raise Wrong("begins neither at the root nor in the package", f'Begin it with "/" or "{PLACEHOLDER}/".')
     return f"{PLACEHOLDER}/{text.removeprefix('./')}"
 
 
