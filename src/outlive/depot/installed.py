@@ -119,7 +119,7 @@ def mark_bytes(installed: Installed) -> bytes:
 
 def read_installed(folder: Path) -> Installed | None:
     """What is installed in a folder; None when it is no installation."""
-    with suppress(OSError, msgspec.DecodeError, PackageInvalid):
+    with suppress(OSError, msgspec.MsgspecError, ValueError, RecursionError, PackageInvalid):
         mark = msgspec.json.decode(read_whole(folder / MARK, _MOST_MARK_BYTES), type=_Mark)
         manifest = read_manifest(bytes(mark.manifest))
         right = mark.format == _FORMAT and all(

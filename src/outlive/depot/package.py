@@ -55,7 +55,7 @@ def read_manifest(raw: bytes, *, id: str | None = None) -> Manifest:
         raise _no_manifest("It is not the manifest of the package with this id.")
     try:
         manifest = msgspec.json.decode(raw, type=Manifest)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise _no_manifest(f"It cannot be read: {printable(str(error))}.") from error
     if problem := problem_with(manifest):
         raise _no_manifest(problem)
