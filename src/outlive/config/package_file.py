@@ -91,9 +91,9 @@ def _rules(values: dict[str, Any], given: Mapping[str, Any], problems: Problems)
 def _check_words(what: str, table: Mapping[str, Any], problems: Problems) -> None:
     """Note what is wrong with a command's words as a whole, and words in braces that stand for nothing."""
     command, environment = table.get("command", ()), table.get("environment", {})
-    texts: list[tuple[At, str]] = [((what, "command", index), word) for index, word in enumerate(command)]
-    texts += [((what, "environment", name), value) for name, value in environment.items()]
-    texts = [(at, text) for at, text in texts if isinstance(text, str)]
+    said: list[tuple[At, object]] = [((what, "command", index), word) for index, word in enumerate(command)]
+    said += [((what, "environment", name), value) for name, value in environment.items()]
+    texts = [(at, text) for at, text in said if isinstance(text, str)]
     if sum(len(text) for _, text in texts) > LONGEST_COMMAND:
         problems.add((what,), f"has more than {LONGEST_COMMAND} characters", "Put them into a file of the package.")
     known = ("package",) if what == "install" else tuple(dict.fromkeys(("package", *KNOWN)))
