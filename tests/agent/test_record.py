@@ -140,12 +140,26 @@ async def test_unreadable_events_are_passed_over_and_removed_keys_forgotten() ->
     assert (len(book), book.happened(), book.arrived()) == (0, [], [])
 
 
-async def test_only_the_oldest_surplus_is_pruned() -> None:
+async def test_what_came_first_is_pruned_and_how_far_is_said() -> None:
     book, store = record.EventBook(), ScriptedStore()
     values = [kept(number, number, number + 1) for number in range(record.MOST_IN_STORE + 3)]
-    store.keys = {value.key: value.value for value in values}
-    book.reset(values)
+    late = kept(0, 999_999, record.MOST_IN_STORE + 10)
+    store.keys = {value.key: value.value for value in (*values, late)}
+    book.reset([*values, late])
+    assert book.pruned == (0, "")
     await record.prune(book, store)  # type: ignore[arg-type]
-    assert values[2].key not in store.keys
-    assert values[3].key in store.keys
+    assert values[3].key not in store.keys
+    assert {values[4].key, late.key} <= set(store.keys), "what is told late is old, and has only just come"
+    told = KeyValue(rec.PRUNED, store.keys.pop(rec.PRUNED), 1, 1)
     assert len(store.keys) == record.MOST_IN_STORE
+    book.put(told)
+    assert book.pruned == (4, values[3].key)
+
+
+async def test_an_event_that_was_written_twice_came_once() -> None:
+    book = record.EventBook()
+    first = kept(1, 1, 5)
+    book.put(first)
+    [(mark, _)] = book.arrived()
+    book.put(KeyValue(first.key, first.value, 5, 9))
+    assert (book.arrived(mark), len(book)) == ([], 1)

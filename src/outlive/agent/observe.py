@@ -51,7 +51,7 @@ class StoreWatcher:
     async def read(self) -> Mirror:
         """Read the whole store. Raises StoreError."""
         listing = await self._store.list("", timeout_s=LISTED_WITHIN_S)
-        self._book.reset(value for value in listing.keys if value.key.startswith(rec.EVENTS))
+        self._book.reset(listing.keys)
         before = self.mirror
         self.mirror = snapshot(before, listing.revision, listing.keys, self._clock())
         self._complain(before)

@@ -20,7 +20,7 @@ import structlog
 
 from outlive.cluster import records as rec
 from outlive.cluster.records import EventRecord
-from outlive.cluster.transaction import Delete, KeyValue, Put, Transaction
+from outlive.cluster.transaction import Delete, KeyValue, Put, Transaction, unchanged
 from outlive.store.base import RequestRefused, Store, StoreError
 
 from .log import LineFile
@@ -33,7 +33,7 @@ WRITE_S = 5.0
 AWAY_PAUSE_S = 1.0
 
 Arrival = tuple[int, str]
-"""Where an event stands in the order of arrival: the store's revision, and its key."""
+"""Where an event stands in the order of arrival: the store's revision at which it came, and its key."""
 
 log = structlog.get_logger()
 
@@ -114,8 +114,11 @@ class Recorder:
 class EventBook:
     """The cluster's events as the store has them, fed by the agent's watch.
 
-    In two orders: as they happened, by key, and as they reached the store, by revision: a host that was cut
-    off tells of its past late, and whoever follows must not miss that.
+    In two orders: as they happened, by key, and as they reached the store, by the revision at which each was
+    created: a host that was cut off tells of its past late, and whoever follows must not miss that. A write that was
+    done twice, since nobody knew that it was done, is one arrival. Both orders are the same at every agent.
+
+    pruned: all that arrived up to this one may be gone.
     """
 
     def __init__(self) -> None:
@@ -123,6 +126,8 @@ class EventBook:
         self._arrived: list[Arrival] = []
         self._events: dict[str, tuple[int, EventRecord]] = {}
         self._news = asyncio.Event()
+        self._pruned_at = 0
+        self.pruned: Arrival = (0, "")
 
     def __len__(self) -> int:
         return len(self._events)
@@ -138,15 +143,19 @@ class EventBook:
     def put(self, value: KeyValue) -> None:
         """Take in one key of the store; one that is no event, or no readable one, is passed over."""
         try:
-            event = rec.decode(value.key, value.value) if value.key.startswith(rec.EVENTS) else None
+            ours = value.key == rec.PRUNED or value.key.startswith(rec.EVENTS)
+            event = rec.decode(value.key, value.value) if ours else None
         except rec.BadRecord:
             return
+        if isinstance(event, rec.PrunedRecord):
+            self._pruned_at = value.mod_revision
+            self.pruned = max(self.pruned, (event.revision, event.key))
         if not isinstance(event, EventRecord):
             return
         self.remove(value.key)
-        self._events[value.key] = (value.mod_revision, event)
+        self._events[value.key] = (value.create_revision, event)
         insort(self._happened, value.key)
-        insort(self._arrived, (value.mod_revision, value.key))
+        insort(self._arrived, (value.create_revision, value.key))
         self._news.set()
 
     def remove(self, key: str) -> None:
@@ -173,13 +182,20 @@ class EventBook:
                     self._news = asyncio.Event()
                 await self._news.wait()
 
-    def surplus(self) -> tuple[str, ...]:
-        """The oldest keys beyond what the store should keep, a transaction's worth at most."""
-        over = len(self._happened) - MOST_IN_STORE
-        return tuple(self._happened[: min(over, PRUNED_AT_ONCE)]) if over > 0 else ()
+    def pruning(self) -> Transaction | None:
+        """What forgets the events that came first, beyond the number kept, a transaction's worth at most.
+
+        It says in the same step how far, so that who follows and was away too long is told instead of missing some.
+        """
+        over = len(self._arrived) - MOST_IN_STORE
+        gone = self._arrived[: min(over, PRUNED_AT_ONCE)] if over > 0 else []
+        if not gone:
+            return None
+        told = Put(rec.PRUNED, rec.encode(rec.PrunedRecord(*gone[-1])))
+        return Transaction((unchanged(rec.PRUNED, self._pruned_at),), (*(Delete(key) for _, key in gone), told))
 
 
 async def prune(book: EventBook, store: Store) -> None:
-    """Delete the oldest surplus events from the store; done by one agent, the leader's, every so often."""
-    if keys := book.surplus():
-        await store.transact(Transaction((), tuple(Delete(key) for key in keys)), timeout_s=WRITE_S)
+    """Delete the surplus events from the store; done by one agent, the leader's, every so often."""
+    if (pruning := book.pruning()) is not None:
+        await store.transact(pruning, timeout_s=WRITE_S)

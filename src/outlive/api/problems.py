@@ -12,6 +12,9 @@ from starlette.responses import JSONResponse, Response
 
 from outlive.errors import ClusterUnreachable, Failed, OutliveError, RefusedForSafety, UsageInvalid
 
+RETRY_AFTER_S = "2"
+"""When to ask again what could not be answered: about as long as another leader is in coming."""
+
 
 class NotFound(Failed):
     """There is nothing of that name."""
@@ -49,8 +52,15 @@ class NotRunning(Failed):
     id = "machine.not-running"
 
 
+class Gone(Failed):
+    """It was there, and is not kept any more."""
+
+    id = "gone"
+
+
 STATUSES: tuple[tuple[type[OutliveError], HTTPStatus], ...] = (
     (NotFound, HTTPStatus.NOT_FOUND),
+    (Gone, HTTPStatus.GONE),
     (NotRunning, HTTPStatus.CONFLICT),
     (ClusterUnreachable, HTTPStatus.SERVICE_UNAVAILABLE),
     (RefusedForSafety, HTTPStatus.CONFLICT),
@@ -70,7 +80,8 @@ async def on_outlive_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, OutliveError)
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     status = next((status for kind, status in STATUSES if isinstance(error, kind)), status)
-    return Encoded(error.problem(), status_code=status, media_type="application/problem+json")
+    headers = {"Retry-After": RETRY_AFTER_S} if status is HTTPStatus.SERVICE_UNAVAILABLE else None
+    return Encoded(error.problem(), status, headers, media_type="application/problem+json")
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:

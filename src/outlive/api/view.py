@@ -17,11 +17,16 @@ Looks = AsyncGenerator[dict[str, Any], None]
 """What is found as checkpoints are looked at, and how far that is."""
 
 Arrival = tuple[int, str]
-"""Where an event stands in the order of arrival: the store's revision, and its key."""
+"""Where an event stands in the order of arrival: the store's revision at which it came, and its key."""
 
 
 class Book(Protocol):
-    """The cluster's recorded events."""
+    """The cluster's recorded events, in orders that are the same at every agent."""
+
+    @property
+    def pruned(self) -> Arrival:
+        """All that arrived up to this one may be gone."""
+        ...
 
     def happened(self) -> list[EventRecord]:
         """All, in the order of the wall clocks that stamped them."""

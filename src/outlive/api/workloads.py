@@ -22,7 +22,6 @@ from .following import Following
 from .logs import LogOptions, logs
 from .paging import Page, ascending
 from .problems import Encoded, NotFound
-from .streams import chain
 from .view import View
 
 
@@ -105,17 +104,6 @@ class Workloads:
         name, dry_run = request.path_params["name"], query(request, DryRunOnly).dry_run
         desired, at = rec.Desired(asked.desired), if_revision(request)
         return self._changed(await wishes.desire(self.view, name, desired, dry_run=dry_run, if_revision=at))
-
-    @route("GET", "/v1/workloads/{name}/why", answers.Why, problems=(404,))
-    async def why(self, request: Request) -> Response:
-        """The chain of causes that led to a workload's last change, the first cause first."""
-        name = request.path_params["name"]
-        happened = self.view.book.happened()
-        about = [event for event in happened if event.workload == name]
-        if not about:
-            raise NotFound(f"Nothing is recorded of a workload {name[:80]}.", remedy="see `outlive ps`")
-        told: answers.Why = {"workload": name, "chain": chain(about[-1], {event.id: event for event in happened})}
-        return Encoded(told)
 
     @route("GET", "/v1/workloads/{name}/logs", media=NDJSON, query=LogOptions, problems=(404,), streams=True)
     async def logs(self, request: Request) -> Response:

@@ -6,13 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .connect import HOST, WORKLOAD, cluster_options
+from .connect import HOST, WORKLOAD, cluster_options, say
 from .output import json_option, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from outlive.client import Client
+
+SILENT_S = 35.0
+"""An agent that says nothing for so long is gone: it says that it is still here every ten seconds."""
+STORE_AWAY = "the store does not answer"
+AGAIN_S = 0.5
+MOST_TRIES = 20
 
 
 @click.command()
@@ -25,13 +31,10 @@ if TYPE_CHECKING:
 def command(client: "Client", workload: str | None, host: str | None, limit: int, follow: bool, as_json: bool) -> None:
     """List what happened, the oldest first."""
     if follow:
-        for event in followed(client, limit):
-            if (workload in (None, event["workload"])) and (host in (None, event["host"])):
-                click.echo(json.dumps(event) if as_json else line(event))
+        for event in followed(client, limit, about(workload, host)):
+            click.echo(json.dumps(event) if as_json else line(event))
         return
-    found = client.get(
-        f"/v1/events?limit={limit}" + (f"&workload={workload}" if workload else "") + (f"&host={host}" if host else "")
-    )["events"]
+    found = client.get(f"/v1/events?limit={limit}{about(workload, host)}")["events"]
     if as_json:
         print_json({"events": found})
         return
@@ -49,23 +52,37 @@ def line(event: dict[str, Any]) -> str:
     return f"{stamp} {event['by']:8} {event['kind']:22} {' '.join(about)}{text}"
 
 
-def followed(client: "Client", last: int, after: str = "") -> "Iterator[dict[str, Any]]":
-    """The last so many events, or all after a mark, and on; taken up again when the agent goes away for a while."""
+def about(workload: str | None, host: str | None) -> str:
+    """The part of the address that chooses events."""
+    return (f"&workload={workload}" if workload else "") + (f"&host={host}" if host else "")
+
+
+def followed(client: "Client", last: int, chosen: str = "", after: str = "") -> "Iterator[dict[str, Any]]":
+    """The last so many events, or all after an id, and on; taken up again at any agent when one goes away."""
+    from outlive.client.connection import Answered
     from outlive.errors import ClusterUnreachable
 
     away = 0
     while True:
         headers = {"Last-Event-ID": after} if after else {}
         try:
-            for raw in client.lines(f"/v1/events/stream?last={last}", headers):
+            for raw in client.lines(f"/v1/events/stream?last={last}{chosen}", headers, SILENT_S):
                 word, _, rest = raw.decode().rstrip("\n").partition(": ")
                 if word == "id":
                     after = rest
                 elif word == "data":
                     away = 0
                     yield json.loads(rest)
+                elif word == "" and rest == STORE_AWAY and client.another():
+                    break
         except ClusterUnreachable:
             away += 1
-            if away > 20:
+            if away > MOST_TRIES:
                 raise
-        time.sleep(0.5)
+            client.another()
+        except Answered as refused:
+            if refused.id != "events.gone" or after == str(refused.told.get("oldest", after)):
+                raise
+            say(f"{refused.sentence} What is kept follows.")
+            after = str(refused.told["oldest"])
+        time.sleep(AGAIN_S)

@@ -181,9 +181,14 @@ class Client:
             response.close()
             connection.close()
 
-    def lines(self, path: str, headers: dict[str, str] | None = None) -> Iterator[bytes]:
-        """A streamed answer line by line, until the agent or the caller ends it. Raises ClusterUnreachable as `get`."""
-        connection, response = self._send("GET", path, None, headers or {}, None)
+    def lines(
+        self, path: str, headers: dict[str, str] | None = None, timeout_s: float | None = None
+    ) -> Iterator[bytes]:
+        """A streamed answer line by line, until the agent or the caller ends it. Raises ClusterUnreachable as `get`.
+
+        timeout_s: the longest wait for the next line; None: for ever.
+        """
+        connection, response = self._send("GET", path, None, headers or {}, timeout_s)
         try:
             if response.status >= 400:
                 raise Answered(_problem(response.read()))
