@@ -168,8 +168,8 @@ def _check(config: AgentConfig, wish: Wish, path: Path) -> None:
         ("site", wish.site, config.site),
         ("port", wish.port, config.port),
         ("store", wish.store, config.store),
-        ("store_tls", wish.store_tls, config.store_tls),
-        ("store_login", wish.store_login, config.store_login),
+        ("store-ca", _ca(wish.store_tls), _ca(config.store_tls)),
+        ("store-user", wish.store_login and wish.store_login.user, config.store_login and config.store_login.user),
     ):
         if wished is not None and wished != stands:
             raise HostDiffers(
@@ -177,6 +177,10 @@ def _check(config: AgentConfig, wish: Wish, path: Path) -> None:
                 cause=f"{path} says so",
                 remedy=f"leave --{what} out",
             )
+
+
+def _ca(tls: StoreTls | None) -> Path | None:
+    return None if tls is None else tls.ca
 
 
 def _certify(config: AgentConfig) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import click
 
+from .lab import store_option
 from .output import json_option, print_json, stderr_console, stdout_console
 
 if TYPE_CHECKING:
@@ -30,9 +31,10 @@ hosts_option = click.option(
 
 @click.group(invoke_without_command=True)
 @hosts_option
+@store_option
 @json_option
 @click.pass_context
-def command(context: click.Context, count: int, as_json: bool) -> int | None:
+def command(context: click.Context, count: int, store: str, as_json: bool) -> int | None:
     """Show a real virtual machine outliving its host, in a lab on this machine.
 
     Two sites joined by a router, a machine whose standby follows it at the other site, clients that count over open
@@ -43,13 +45,14 @@ def command(context: click.Context, count: int, as_json: bool) -> int | None:
         return None
     from outlive.lab import machine_demo
 
-    return _show(machine_demo, "demo", "The machine outlived its host.", count, 2, as_json)
+    return _show(machine_demo, "demo", "The machine outlived its host.", count, 2, store, as_json)
 
 
 @command.command("service")
 @hosts_option
+@store_option
 @json_option
-def service(count: int, as_json: bool) -> int:
+def service(count: int, store: str, as_json: bool) -> int:
     """Show a real service outliving its host.
 
     Three hosts, a Redis whose every write is synced to the datastore, clients that count through its virtual IP. Then
@@ -57,10 +60,10 @@ def service(count: int, as_json: bool) -> int:
     """
     from outlive.lab import service_demo
 
-    return _show(service_demo, "demo service", "Redis outlived its host.", count, 1, as_json)
+    return _show(service_demo, "demo service", "Redis outlived its host.", count, 1, store, as_json)
 
 
-def _show(demo: "Demo", name: str, outlived: str, hosts: int, sites: int, as_json: bool) -> int:
+def _show(demo: "Demo", name: str, outlived: str, hosts: int, sites: int, store: str, as_json: bool) -> int:
     from outlive.lab.sentinel import owned_lab
 
     began = time.monotonic()
@@ -69,7 +72,7 @@ def _show(demo: "Demo", name: str, outlived: str, hosts: int, sites: int, as_jso
     def progress(step: str) -> None:
         console.print(f"[dim]{time.monotonic() - began:6.1f} s[/]  {step}")
 
-    with owned_lab("demo", hosts, sites, progress) as lab:
+    with owned_lab("demo", hosts, sites, progress, store=store) as lab:
         story = demo.play(lab, progress)
     kept = demo.kept_its_word(story.counts)
     show(story, [*demo.sentences(story.counts), outlived if kept else "A promise was broken; see above."], kept)

@@ -16,6 +16,11 @@ name_option = click.option(
     "--name", default="lab", show_default=True, envvar="OUTLIVE_LAB", metavar="NAME", help="Which lab."
 )
 
+store_option = click.option(
+    "--store", type=click.Choice(["sqlite", "etcd"]), default="sqlite", show_default=True,
+    help="The cluster's store: a file beside the network, or an etcd of three members within it.",
+)  # fmt: skip
+
 
 def _open(name: str) -> "Lab":
     from outlive.lab.lab import Lab
@@ -36,13 +41,18 @@ def command() -> None:
 @name_option
 @click.option("--hosts", "count", type=click.IntRange(1, 32), default=3, show_default=True, help="How many hosts.")
 @click.option("--sites", type=click.IntRange(1, 32), default=1, show_default=True, help="How many sites they are in.")
+@store_option
 @json_option
-def up(name: str, count: int, sites: int, as_json: bool) -> None:
-    """Make a lab and wait until its cluster has a leader. Ctrl-C clears everything away again."""
+def up(name: str, count: int, sites: int, store: str, as_json: bool) -> None:
+    """Make a lab and wait until its cluster has a leader. Ctrl-C clears everything away again.
+
+    With `--store etcd` the members store1, store2 and store3 can be broken as hosts can: kill, start, pause, resume,
+    isolate, heal.
+    """
     from outlive.lab.lab import Lab
     from outlive.lab.ready import until_ready
 
-    lab = Lab.up(name, count, sites, say)
+    lab = Lab.up(name, count, sites, say, store=store)
     try:
         outlook = until_ready(lab, READY_S)
     except BaseException:
@@ -57,8 +67,21 @@ def up(name: str, count: int, sites: int, as_json: bool) -> None:
 
 
 def _told(lab: "Lab") -> dict[str, Any]:
+    from outlive.lab.hosts import is_on
+    from outlive.lab.plan import member_address
+
     on = set(lab.on())
     return {
+        "store": lab.plan.store_kind,
+        "members": [
+            {
+                "name": member,
+                "address": member_address(member),
+                "namespace": lab.plan.member_namespace(member),
+                "on": is_on(lab.plan, member),
+            }
+            for member in lab.plan.members
+        ],
         "name": lab.plan.name,
         "cluster": lab.plan.cluster,
         "folder": lab.plan.folder,
@@ -80,15 +103,17 @@ def _told(lab: "Lab") -> dict[str, Any]:
 @name_option
 @json_option
 def status(name: str, as_json: bool) -> None:
-    """List a lab's hosts: address, socket, and whether each is on."""
+    """List a lab's hosts, and the members of its store: address, socket, and whether each is on."""
     told = _told(_open(name))
     if as_json:
         print_json(told)
         return
     for host in told["hosts"]:
         click.echo(
-            f"{host['name']:4} {host['site']:6} {host['address']:12} {'on' if host['on'] else 'off':4} {host['socket']}"
+            f"{host['name']:6} {host['site']:6} {host['address']:13} {'on' if host['on'] else 'off':4} {host['socket']}"
         )
+    for member in told["members"]:
+        click.echo(f"{member['name']:6} {'etcd':6} {member['address']:13} {'on' if member['on'] else 'off'}")
 
 
 @command.command()
@@ -123,6 +148,7 @@ def _breaking(verb: str, doc: str, done: str) -> None:
 _breaking("kill", "Cut hosts off from power: the link first, then every process at once.", "the power is cut")
 _breaking("start", "Switch hosts on again; their disks are as they were.", "switched on")
 _breaking("isolate", "Cut each host off from every other.", "isolated")
+_breaking("cut_store", "Cut hosts off from the store alone; `heal` mends it.", "cut off from the store")
 _breaking("fill_disk", "Fill hosts' own disks to the last byte; `heal` frees them.", "its disk is full")
 
 

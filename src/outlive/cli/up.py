@@ -15,9 +15,10 @@ from .output import json_option, print_json
 
 if TYPE_CHECKING:
     from outlive.agent.first_host import Places
-    from outlive.config.agent_file import AgentConfig
+    from outlive.config.agent_file import AgentConfig, StoreLogin, StoreTls
 
 POLL_S = 0.1
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 ENDED_S = 10.0
 SYSTEMD = Path("/run/systemd/system")
 
@@ -37,6 +38,15 @@ class NoLeader(Failed):
     "--folder", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
     help="Keep everything in this folder instead of /etc, /var/lib and /run.",
 )  # fmt: skip
+@click.option(
+    "--store", metavar="ADDRESS",
+    help="sqlite:///PATH, etcd://HOST:PORT,…/PREFIX or etcds://… .  [default: a file of this host's]",
+)  # fmt: skip
+@click.option("--store-ca", type=FILE, metavar="PEM", help="The authority of etcd's certificates.")
+@click.option("--store-certificate", type=FILE, metavar="PEM", help="What this host shows to etcd, with --store-key.")
+@click.option("--store-key", type=FILE, metavar="PEM", help="Its private key.")
+@click.option("--store-user", metavar="NAME", help="Who this host is to etcd, with --store-password-file.")
+@click.option("--store-password-file", type=FILE, metavar="FILE", help="The file with that user's password.")
 @click.option("--no-start", is_flag=True, help="Make everything, but leave the agent to systemd.")
 @click.option("--restart", is_flag=True, help="Start the agent anew while workloads go on: after an upgrade.")
 @click.option("--wait", "wait_s", type=float, default=30.0, show_default=True, help="Seconds to wait for a leader.")
@@ -47,6 +57,12 @@ def command(
     site: str | None,
     port: int | None,
     folder: Path | None,
+    store: str | None,
+    store_ca: Path | None,
+    store_certificate: Path | None,
+    store_key: Path | None,
+    store_user: str | None,
+    store_password_file: Path | None,
     no_start: bool,
     restart: bool,
     wait_s: float,
@@ -62,7 +78,9 @@ def command(
 
     need_root("make this machine a host")
     places = Places.below(folder) if folder else Places.installed()
-    config, fresh = found_host(places, Wish(name, address, site, port), say)
+    tls = _store_tls(store_ca, store_certificate, store_key)
+    wish = Wish(name, address, site, port, store, tls, _store_login(store_user, store_password_file))
+    config, fresh = found_host(places, wish, say)
     started = False
     pid = presence.agent_pid(config.run_folder) or exclusive.holder(config.run_folder)
     if restart and pid is not None:
@@ -88,6 +106,21 @@ def command(
                 "started": started,
             }
         )
+
+
+def _store_tls(ca: Path | None, certificate: Path | None, key: Path | None) -> "StoreTls | None":
+    from outlive.config.agent_file import StoreTls
+
+    given = (ca, certificate, key)
+    return StoreTls(*(path and path.absolute() for path in given)) if any(given) else None
+
+
+def _store_login(user: str | None, password_file: Path | None) -> "StoreLogin | None":
+    from outlive.config.agent_file import StoreLogin
+
+    if (user is None) != (password_file is None):
+        raise UsageInvalid("A user of etcd needs both --store-user and --store-password-file.")
+    return None if user is None or password_file is None else StoreLogin(user, password_file.absolute())
 
 
 def need_root(what: str) -> None:

@@ -16,11 +16,12 @@ from pathlib import Path
 
 from outlive.cluster.host import Capacity
 from outlive.config.agent_file import AgentConfig, ClusterMembership, DatastoreFolder, TlsFiles, agent_document
+from outlive.config.store_address import ETCD_PORT
 from outlive.config.toml_writer import toml_text
 from outlive.errors import Failed
 from outlive.native import outlive_command
 
-from .plan import PEER_PORT, PORT, LabPlan
+from .plan import PEER_PORT, PORT, LabPlan, member_address
 
 GUARD, AGENT, WORKLOADS = "guard", "agent", "workloads"
 SETTLE_S = 5.0
@@ -87,12 +88,21 @@ def agent_config(lab: LabPlan, name: str) -> AgentConfig:
         run_folder=lab.run_folder(name),
         vm_folder=folder / "vms",
         ram_folder=ram_folder(lab, name),
-        store=f"sqlite://{lab.store}",
+        store=_store(lab, name),
         cgroup_root=group(lab, name) / WORKLOADS,
         capacity=CAPACITY,
         datastores=(DatastoreFolder("shared", lab.datastore),),
         tls=TlsFiles(lab.root / "tls" / "ca.pem", lab.root / "tls" / f"{name}.pem", lab.root / "tls" / f"{name}.key"),
     )
+
+
+def _store(lab: LabPlan, name: str) -> str:
+    """The store as this host names it: each begins with another member of etcd."""
+    if not lab.members:
+        return f"sqlite://{lab.store}"
+    first = lab.host(name).number % len(lab.members)
+    ends = [f"{member_address(member)}:{ETCD_PORT}" for member in (*lab.members[first:], *lab.members[:first])]
+    return f"etcd://{','.join(ends)}/lab"
 
 
 def switch_on(lab: LabPlan, name: str) -> None:
@@ -221,6 +231,11 @@ def _sleeps(pid: int) -> int:
     except OSError:
         return 0
     return next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
+
+
+def freeze(lab: LabPlan, name: str, *, frozen: bool) -> None:
+    """Stop all of a group where it stands, or let it go on."""
+    _freeze(group(lab, name), frozen=frozen)
 
 
 def _freeze(folder: Path, *, frozen: bool) -> None:

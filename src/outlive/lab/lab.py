@@ -4,7 +4,6 @@ Everything that is made has its name from the plan, and the plan is on disk befo
 on a lab that is whole, half made, or left behind by a crash, and never touches anything else.
 """
 
-import asyncio
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable
@@ -16,8 +15,8 @@ from outlive.agent import founding
 from outlive.cluster.timing import Timing
 from outlive.errors import RefusedForSafety, UsageInvalid
 
-from . import faults, hosts, network, storage, underlay
-from .plan import LabPlan, known, labs_folder, load, plan, save
+from . import faults, hosts, members, network, storage, underlay
+from .plan import SQLITE, LabPlan, known, labs_folder, load, plan, save
 
 Progress = Callable[[str], None]
 
@@ -45,10 +44,12 @@ class Lab:
         sites: int = 1,
         progress: Progress = _silent,
         timing: Timing | None = None,
+        store: str = SQLITE,
     ) -> "Lab":
         """Make a lab and switch all its hosts on.
 
         timing: what its hosts agree on, if not what all others do.
+        store:  SQLITE, a file beside the network, or ETCD, three members of the lab's own within it.
         Raises Refused when a lab of that name runs; one that was left behind by a crash is cleared away first.
         On any failure, Ctrl-C too, nothing of it is left.
         """
@@ -61,7 +62,7 @@ class Lab:
                 )
             progress("clearing away what an earlier lab left")
             old.down()
-        lab = cls(plan(name, count, sites))
+        lab = cls(plan(name, count, sites, store))
         save(lab.plan)
         try:
             lab._make(progress, timing or Timing())
@@ -77,15 +78,16 @@ class Lab:
         authority.make(self.plan.cluster)
         for host in self.plan.hosts:
             authority.issue(host.name, host.address)
-        progress("store and datastore")
+        progress("datastore")
         hosts.mount_memory(self.plan.memory, hosts.DATA_SIZE)
         founding.found_datastore("shared", self.plan.datastore, self.plan.cluster)
-        asyncio.run(
-            founding.found_store(replace(hosts.agent_config(self.plan, self.plan.hosts[0].name), timing=timing))
-        )
         storage.start(self.plan)
         progress("network")
         network.make(self.plan)
+        progress("store")
+        for member in self.plan.members:
+            members.start(self.plan, member)
+        members.found(replace(hosts.agent_config(self.plan, self.plan.hosts[0].name), timing=timing), self.plan.client)
         for host in self.plan.hosts:
             hosts.mount_memory(self.plan.host_folder(host.name) / "data", hosts.DATA_SIZE)
         progress(f"{len(self.plan.hosts)} hosts")
@@ -110,8 +112,11 @@ class Lab:
 
     def kill(self, name: str) -> None:
         """A power cut: the link goes first, so that nothing said for dying processes gets out."""
-        self.plan.host(name)
+        self._known(name)
         network.cut_power(self.plan, name)
+        if name in self.plan.members:
+            hosts.kill(self.plan, name)
+            return
         hosts.kill(self.plan, name)
         hosts.remove_groups(self.plan, name)
         hosts.forget_memory(self.plan, name)
@@ -119,24 +124,46 @@ class Lab:
 
     def start(self, name: str) -> None:
         """Switch a host on again: its own disk is as it was, everything else is gone."""
-        if hosts.is_on(self.plan, self.plan.host(name).name):
+        self._known(name)
+        if hosts.is_on(self.plan, self._known(name)):
             raise RefusedForSafety(f"Host {name} of the lab is on already.")
+        if name in self.plan.members:
+            network.heal(self.plan, [name])
+            members.start(self.plan, name)
+            return
         network.heal(self.plan, [name])
         hosts.switch_on(self.plan, name)
 
     def pause(self, name: str, *, agent_only: bool = False) -> None:
         """Stop a host where it stands, all of it or just its agent."""
+        if name in self.plan.members:
+            hosts.freeze(self.plan, name, frozen=True)
+            return
         self.plan.host(name)
         hosts.pause(self.plan, name, only=hosts.AGENT if agent_only else "")
 
     def resume(self, name: str, *, agent_only: bool = False) -> None:
         """Let it go on."""
+        if name in self.plan.members:
+            hosts.freeze(self.plan, name, frozen=False)
+            return
         self.plan.host(name)
         hosts.resume(self.plan, name, only=hosts.AGENT if agent_only else "")
 
     def isolate(self, name: str) -> None:
         """Cut a host off from every other."""
-        network.isolate(self.plan, self.plan.host(name).name)
+        network.isolate(self.plan, self._known(name))
+
+    def cut_store(self, name: str) -> None:
+        """Cut a host off from the store alone; `heal` mends it. Raises UsageInvalid where the store is a file."""
+        if not self.plan.members:
+            raise UsageInvalid(
+                "The store of this lab is a file, which no network cut reaches.",
+                remedy="make the lab with `--store etcd`",
+            )
+        host = self.plan.host(name).name
+        underlay.cut(self.plan, [host], self.plan.members)
+        underlay.cut(self.plan, self.plan.members, [host])
 
     def partition(self, *names: str, with_client: bool = False) -> None:
         """Cut these hosts off from all others, but not from each other."""
@@ -158,6 +185,10 @@ class Lab:
         """Make the links between sites slow; without arguments as fast as they go. See `underlay.shape`."""
         underlay.shape(self.plan, delay_ms=delay_ms, loss_percent=loss_percent, rate_mbit=rate_mbit)
 
+    def _known(self, name: str) -> str:
+        """The name of a host or of a member of the store. Raises UsageInvalid for others."""
+        return name if name in self.plan.members else self.plan.host(name).name
+
     def _in_sites(self, sites: Iterable[str]) -> list[str]:
         """The hosts in these sites. Raises UsageInvalid for a site that the lab has not."""
         chosen = list(sites)
@@ -167,9 +198,10 @@ class Lab:
 
     def heal(self, *names: str) -> None:
         """Connect these hosts again, all that are on by default, and lift what else was done to them."""
-        chosen = names or tuple(each.name for each in self.plan.hosts if hosts.is_on(self.plan, each.name))
+        everybody = [*(host.name for host in self.plan.hosts), *self.plan.members]
+        chosen = names or tuple(name for name in everybody if hosts.is_on(self.plan, name))
         network.heal(self.plan, chosen)
-        for name in chosen:
+        for name in (name for name in chosen if name not in self.plan.members):
             faults.free_disk(self.plan, name)
             if (Path("/sys/fs/cgroup/blkio/outlive-lab") / self.plan.name / name).is_dir():
                 faults.slow_datastore(self.plan, name, None)

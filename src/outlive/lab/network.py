@@ -24,10 +24,15 @@ def namespaces() -> set[str]:
     return {line.split()[0] for line in ip("netns", "list").splitlines() if line.strip()}
 
 
+def _namespaces(lab: LabPlan) -> list[str]:
+    hosts = [host.namespace for host in lab.hosts]
+    return [lab.switch, lab.client, *hosts, *(lab.member_namespace(member) for member in lab.members)]
+
+
 def make(lab: LabPlan) -> None:
     """Make all namespaces, bridges and links of a lab."""
     switch = lab.switch
-    for namespace in (switch, lab.client, *(host.namespace for host in lab.hosts)):
+    for namespace in _namespaces(lab):
         ip("netns", "add", namespace)
         ip("-n", namespace, "link", "set", "dev", "lo", "up")
     for index, site in enumerate(lab.sites):
@@ -74,24 +79,24 @@ def _machines_link(lab: LabPlan, namespace: str, port: str, site: str) -> None:
 def unmake(lab: LabPlan) -> None:
     """Remove whatever there is of the lab's network; removing what is gone already is no error."""
     there = namespaces()
-    for namespace in (lab.switch, lab.client, *(host.namespace for host in lab.hosts)):
+    for namespace in _namespaces(lab):
         if namespace in there:
             ip("netns", "del", namespace, tolerate=True)
 
 
-def _ports(host: str) -> tuple[str, ...]:
-    return host, lan_port(host), underlay.port(host)
+def _ports(lab: LabPlan, host: str) -> tuple[str, ...]:
+    return (underlay.port(host),) if host in lab.members else (host, lan_port(host), underlay.port(host))
 
 
 def cut_power(lab: LabPlan, host: str) -> None:
     """Take the links down at the switch: from now on nothing of the host gets out, and nothing in."""
-    for port in _ports(host):
+    for port in _ports(lab, host):
         ip("-n", lab.switch, "link", "set", "dev", port, "nomaster", "down")
 
 
 def isolate(lab: LabPlan, host: str) -> None:
     """Unplug the ports from their bridges; the host still has a carrier, and hears nobody."""
-    for port in _ports(host):
+    for port in _ports(lab, host):
         ip("-n", lab.switch, "link", "set", "dev", port, "nomaster")
 
 
@@ -111,12 +116,11 @@ def away(lab: LabPlan) -> frozenset[str]:
 
 
 def heal(lab: LabPlan, hosts: Iterable[str]) -> None:
-    """Plug these hosts, and the client, in where they belong, and mend what was cut in one direction."""
+    """Plug these hosts or members of the store, and the client, in where they belong; mend one-way cuts."""
     names = list(hosts)
     for name in names:
-        site = lab.host(name).site
-        for port in (name, lan_port(name)):
-            ip("-n", lab.switch, "link", "set", "dev", port, "master", site, "up")
+        for port in () if name in lab.members else (name, lan_port(name)):
+            ip("-n", lab.switch, "link", "set", "dev", port, "master", lab.host(name).site, "up")
         underlay.plug_in(lab, name)
     ip("-n", lab.switch, "link", "set", "dev", CLIENT_PORT, "master", lab.sites[0], "up")
     underlay.divide(lab, away(lab))

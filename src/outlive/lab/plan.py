@@ -22,6 +22,9 @@ ROUTER_NUMBER = 1
 PORT, PEER_PORT = 7410, 7411
 CLIENT_NUMBER = 2
 FIRST_HOST, FIRST_VIRTUAL = 11, 100
+SQLITE, ETCD = "sqlite", "etcd"
+MEMBERS = ("store1", "store2", "store3")
+MEMBER_SUBNET, FIRST_MEMBER = 101, 11
 
 
 class LabMissing(OutliveError):
@@ -52,13 +55,22 @@ class LabHost:
 
 @dataclass(frozen=True, slots=True)
 class LabPlan:
-    """A whole lab. cluster: the id that its heartbeats carry; folder: everything of it that is on disk."""
+    """A whole lab. cluster: the id that its heartbeats carry; folder: everything of it that is on disk.
+
+    store_kind: the hosts' store is one SQLite file beside the network, or an etcd of three members within it.
+    """
 
     name: str
     cluster: str
     hosts: tuple[LabHost, ...]
     sites: tuple[str, ...]
     folder: str
+    store_kind: str = SQLITE
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The members of the lab's own etcd; none where the store is SQLite."""
+        return MEMBERS if self.store_kind == ETCD else ()
 
     @property
     def root(self) -> Path:
@@ -98,6 +110,14 @@ class LabPlan:
         names = ", ".join(host.name for host in self.hosts)
         raise UsageInvalid(f"The lab has no host {name}.", remedy=f"its hosts are {names}")
 
+    def member_namespace(self, member: str) -> str:
+        """The namespace of a member of the lab's etcd."""
+        return f"ol-{self.name}-{member}"
+
+    def member_folder(self, member: str) -> Path:
+        """Where a member keeps its data, a file system in memory that outlasts a power cut."""
+        return self.root / "members" / member
+
     def host_folder(self, name: str) -> Path:
         """A host's own folder; its data lies in `data` below it, a file system of limited size."""
         return self.root / "hosts" / name
@@ -116,12 +136,17 @@ def site_address(site: str, number: int) -> str:
     return f"{UNDERLAY}.{int(site.removeprefix('site'))}.{number}"
 
 
+def member_address(member: str) -> str:
+    """A member's address; all are in a network of their own behind the hosts' router."""
+    return f"{UNDERLAY}.{MEMBER_SUBNET}.{FIRST_MEMBER + MEMBERS.index(member)}"
+
+
 def labs_folder() -> Path:
     """Where labs are kept: /run is for root; without it nothing of a lab can be made anyway."""
     return Path(os.environ.get("OUTLIVE_LABS", "/var/lib/outlive-lab"))
 
 
-def plan(name: str, hosts: int, sites: int) -> LabPlan:
+def plan(name: str, hosts: int, sites: int, store: str = SQLITE) -> LabPlan:
     """Plan a lab of `hosts` hosts (a, b, c…) dealt out to `sites` sites. Raises UsageInvalid for impossible wishes."""
     if not LAB_NAME.fullmatch(name):
         raise UsageInvalid(f"{name!r} cannot name a lab.", remedy="use 1 to 8 of a-z and 0-9")
@@ -129,6 +154,8 @@ def plan(name: str, hosts: int, sites: int) -> LabPlan:
         raise UsageInvalid(f"A lab cannot have {hosts} hosts.", remedy=f"choose from 1 to {MOST_HOSTS}")
     if not 1 <= sites <= hosts:
         raise UsageInvalid(f"{hosts} hosts cannot be in {sites} sites.", remedy="choose at most one site for each host")
+    if store not in (SQLITE, ETCD):
+        raise UsageInvalid(f"A lab has no store {store!r}.", remedy=f"choose {SQLITE} or {ETCD}")
     site_names = tuple(f"site{number + 1}" for number in range(sites))
     planned = tuple(
         LabHost(
@@ -136,7 +163,7 @@ def plan(name: str, hosts: int, sites: int) -> LabPlan:
         )
         for index in range(hosts)
     )
-    return LabPlan(name, os.urandom(8).hex(), planned, site_names, str(labs_folder() / name))
+    return LabPlan(name, os.urandom(8).hex(), planned, site_names, str(labs_folder() / name), store)
 
 
 def host_name(index: int) -> str:

@@ -13,13 +13,15 @@ from contextlib import contextmanager, suppress
 from outlive.cluster.timing import Timing
 
 from .lab import Lab, Progress
-from .plan import LabMissing
+from .plan import SQLITE, LabMissing
 
 STOP_S = 30.0
 
 
 @contextmanager
-def owned_lab(name: str, count: int, sites: int, progress: Progress, timing: Timing | None = None) -> Iterator[Lab]:
+def owned_lab(
+    name: str, count: int, sites: int, progress: Progress, timing: Timing | None = None, store: str = SQLITE
+) -> Iterator[Lab]:
     """A lab that ends with this block, and with this process whatever ends it."""
     sentinel = subprocess.Popen(
         [sys.executable, "-m", "outlive.lab.sentinel", name],
@@ -30,7 +32,7 @@ def owned_lab(name: str, count: int, sites: int, progress: Progress, timing: Tim
     )
     lab: Lab | None = None
     try:
-        lab = Lab.up(name, count, sites, progress, timing)
+        lab = Lab.up(name, count, sites, progress, timing, store)
         yield lab
     finally:
         if lab is not None:

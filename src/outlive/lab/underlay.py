@@ -13,13 +13,14 @@ from ipaddress import IPv4Address
 from outlive.errors import Failed
 
 from .commands import ip, tc
-from .plan import CLIENT_NUMBER, ROUTER_NUMBER, UNDERLAY, LabPlan, site_address
+from .plan import CLIENT_NUMBER, MEMBER_SUBNET, ROUTER_NUMBER, UNDERLAY, LabPlan, member_address, site_address
 
 CLIENT = "client"
 CLIENT_SUBNET = 100
+STORE = "store"
 OVERHEAD = 50
 
-_DIVIDED, _ONE_WAY = 1, 1000
+_DIVIDED, _ONE_WAY, _FROM_MEMBER = 1, 1000, 200
 _IPV4, _ARP = 0x0800, 0x0806
 _LOAD_HALF, _LOAD_WORD, _JUMP_IF_EQUAL, _JUMP, _RETURN = 0x28, 0x20, 0x15, 0x05, 0x06
 _ETHERTYPE_AT, _IPV4_SENDER_AT, _ARP_SENDER_AT = 12, 14 + 12, 14 + 14
@@ -36,11 +37,15 @@ def make(lab: LabPlan) -> None:
     for host in lab.hosts:
         _link(lab, host.namespace, port(host.name), host.site, host.address)
     _link(lab, lab.client, port(CLIENT), CLIENT, client_address(lab))
+    for member in lab.members:
+        _link(lab, lab.member_namespace(member), port(member), STORE, member_address(member))
 
 
 def _subnets(lab: LabPlan) -> dict[str, str]:
-    """The router's address in each site's network and the client's."""
+    """The router's address in each site's network, the client's, and that of the store's members if there are any."""
     routers = {site: site_address(site, ROUTER_NUMBER) for site in lab.sites}
+    if lab.members:
+        routers[STORE] = f"{UNDERLAY}.{MEMBER_SUBNET}.{ROUTER_NUMBER}"
     return {**routers, CLIENT: f"{UNDERLAY}.{CLIENT_SUBNET}.{ROUTER_NUMBER}"}
 
 
@@ -68,8 +73,9 @@ def _link(lab: LabPlan, namespace: str, end: str, subnet: str, address: str) -> 
 
 
 def plug_in(lab: LabPlan, host: str) -> None:
-    """Plug a host's link in where it belongs."""
-    ip("-n", lab.switch, "link", "set", "dev", port(host), "master", _bridge(lab.host(host).site), "up")
+    """Plug the link of a host, or of a member of the store, in where it belongs."""
+    subnet = STORE if host in lab.members else lab.host(host).site
+    ip("-n", lab.switch, "link", "set", "dev", port(host), "master", _bridge(subnet), "up")
 
 
 def divide(lab: LabPlan, away: Collection[str]) -> None:
@@ -156,10 +162,13 @@ def leave(lab: LabPlan, vni: int) -> None:
 
 
 def _addresses(lab: LabPlan) -> dict[str, str]:
-    return {**{host.name: host.address for host in lab.hosts}, CLIENT: client_address(lab)}
+    members = {member: member_address(member) for member in lab.members}
+    return {**{host.name: host.address for host in lab.hosts}, **members, CLIENT: client_address(lab)}
 
 
 def _one_way(lab: LabPlan, source: str) -> int:
+    if source in lab.members:
+        return _ONE_WAY + _FROM_MEMBER + lab.members.index(source)
     return _ONE_WAY + (CLIENT_NUMBER if source == CLIENT else lab.host(source).number)
 
 
