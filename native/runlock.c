@@ -1,6 +1,7 @@
 /* outlive-runlock: holds a workload's run lock on a datastore for as long as it lives.
  *
  *     outlive-runlock LOCKFILE GENERATION OWNER [--ready-fd N] [--cgroup DIR] [--state FILE]
+ *     outlive-runlock LOCKFILE GENERATION OWNER --take-from HELD_BY [--ready-fd N]
  *     outlive-runlock --probe LOCKFILE [--ready-fd N]
  *
  * It takes an OFD lock on the file without waiting, writes who holds it and at which generation, syncs that, says
@@ -8,8 +9,13 @@
  * dies with the workload. --state, a local file, gets {"boot_id","pid","start_ticks","generation","owner","file",
  * "held"}: who this process is and whether it holds the lock yet, so that a restarted agent finds it.
  *
+ * With --take-from it takes the lock only where HELD_BY has held it at this very generation (or OWNER, or another
+ * whose name begins as OWNER's does up to a ':'), writes itself into the record and ends: then HELD_BY does not hold
+ * it, and never gets it back at this generation. A lock that HELD_BY never held proves nothing of it.
+ *
  * One line on the ready descriptor (standard output without one), and the exit code where it ends:
  *     HELD                                      it holds
+ *     TAKEN                            exit 0   --take-from: it was free, and is not HELD_BY's any more
  *     BUSY owner generation            exit 3   someone holds it; ? 0 when the record cannot be read
  *     NEWER owner generation           exit 3   a newer generation has held it
  *     OTHER owner generation           exit 3   another owner has held it at this very generation
@@ -53,6 +59,7 @@ struct options {
     const char *file;
     const char *cgroup;
     const char *state;
+    const char *take_from;
     struct record wanted;
     int ready_fd;
     bool probe;
@@ -122,7 +129,7 @@ static const char *record_parse(const char text[RECORD_BYTES + 1], struct record
     return memcmp(text, again, RECORD_BYTES) == 0 ? NULL : "the record's checksum does not fit";
 }
 
-enum reading { READ_RECORD, READ_NOTHING, READ_GARBLED, READ_FAILED, READ_REPLACED, READ_UNWRITTEN };
+enum reading { READ_RECORD, READ_NOTHING, READ_GARBLED, READ_FAILED, READ_REPLACED, READ_UNWRITTEN, READ_NEVER_HELD };
 
 static enum reading record_read(int fd, struct record *record, const char **why)
 {
@@ -240,6 +247,17 @@ static bool state_record(const struct options *options, bool held)
     return file_replace(dirname(folder), basename(name), text);
 }
 
+/* Whether it was the accused who held it last, or somebody who took it away from that one already. */
+static bool may_take_away(const struct options *options, const struct record *recorded)
+{
+    size_t kind = strcspn(options->wanted.owner, ":") + 1;
+
+    if (recorded->generation != options->wanted.generation)
+        return false;
+    return strcmp(recorded->owner, options->take_from) == 0 || strcmp(recorded->owner, options->wanted.owner) == 0
+        || (kind <= strlen(options->wanted.owner) && strncmp(recorded->owner, options->wanted.owner, kind) == 0);
+}
+
 /* 0 when the record lets us have the lock and tells so on disk; else the exit code, and why has been said. Then the
  * lock is let go first: whoever hears of it may try at once. */
 static int claim(struct options *options, int lock)
@@ -251,6 +269,10 @@ static int claim(struct options *options, int lock)
     bool other = reading == READ_RECORD && recorded.generation == options->wanted.generation
         && strcmp(recorded.owner, options->wanted.owner) != 0;
 
+    if (options->take_from != NULL && reading == READ_NOTHING)
+        reading = READ_NEVER_HELD;
+    if (options->take_from != NULL && reading == READ_RECORD)
+        other = !may_take_away(options, &recorded);
     if ((reading == READ_NOTHING || reading == READ_RECORD) && !older && !other) {
         if (record_write(lock, &options->wanted))
             return 0;
@@ -263,6 +285,7 @@ static int claim(struct options *options, int lock)
     case READ_REPLACED: return say_error(options, "the lock file was replaced while it was being locked");
     case READ_FAILED: return say_error(options, "the lock file cannot be read");
     case READ_UNWRITTEN: return say_error(options, "the lock file cannot be written");
+    case READ_NEVER_HELD: return say_error(options, "nobody has ever held it");
     case READ_GARBLED: return say_garbled(options, why, EXIT_REFUSED);
     default: return say_record(options, older ? "NEWER" : "OTHER", &recorded, EXIT_REFUSED);
     }
@@ -274,7 +297,8 @@ static int take(struct options *options)
     struct flock wanted = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
     struct record recorded;
     const char *why = NULL;
-    int lock = open(options->file, O_RDWR | O_CREAT | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK | O_CLOEXEC, 0640);
+    int create = options->take_from == NULL ? O_CREAT : 0;
+    int lock = open(options->file, O_RDWR | create | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK | O_CLOEXEC, 0640);
 
     if (lock < 0)
         return say_error(options, "the lock file cannot be opened");
@@ -292,7 +316,7 @@ static bool options_read(int count, char *words[], struct options *options)
     static const struct option known[] = {
         { "ready-fd", required_argument, NULL, 'r' }, { "cgroup", required_argument, NULL, 'c' },
         { "state", required_argument, NULL, 's' },    { "probe", no_argument, NULL, 'p' },
-        { NULL, 0, NULL, 0 },
+        { "take-from", required_argument, NULL, 't' }, { NULL, 0, NULL, 0 },
     };
     int option;
 
@@ -302,6 +326,8 @@ static bool options_read(int count, char *words[], struct options *options)
             options->cgroup = optarg;
         else if (option == 's')
             options->state = optarg;
+        else if (option == 't' && owner_valid(optarg))
+            options->take_from = optarg;
         else if (option == 'p')
             options->probe = true;
         else if (option != 'r' || !descriptor_parse(optarg, &options->ready_fd))
@@ -338,7 +364,8 @@ int main(int count, char *words[])
 
     if (!options_read(count, words, &options)) {
         fprintf(stderr, "usage: outlive-runlock LOCKFILE GENERATION OWNER [--ready-fd N] [--cgroup DIR] "
-                        "[--state FILE]\n       outlive-runlock --probe LOCKFILE [--ready-fd N]\n");
+                        "[--state FILE]\n       outlive-runlock LOCKFILE GENERATION OWNER --take-from HELD_BY "
+                        "[--ready-fd N]\n       outlive-runlock --probe LOCKFILE [--ready-fd N]\n");
         return EXIT_USAGE;
     }
     descriptors_close(options.ready_fd);
@@ -359,7 +386,9 @@ int main(int count, char *words[])
         return status;
     if (options.state != NULL && !state_record(&options, true))
         return say_error(&options, "the state file cannot be written");
-    ready_say(&options.ready_fd, STDOUT_FILENO, "HELD");
+    ready_say(&options.ready_fd, STDOUT_FILENO, options.take_from == NULL ? "HELD" : "TAKEN");
+    if (options.take_from != NULL)
+        return 0;
     (void)streams_close(true); /* or else whoever reads them waits for the lock's end */
     (void)!chdir("/");         /* nor does it hold on to its starter's folder */
     for (;;)

@@ -200,3 +200,31 @@ async def test_a_datastore_that_hangs_costs_a_time_limit_and_never_the_loop(acqu
     assert turns > 10
     pid = int(told(hanging))
     await asyncio.to_thread(until, lambda: not spawn.start_ticks(pid))
+
+
+async def test_a_lock_that_is_held_cannot_be_taken_away(acquire: ACQUIRE, file: Path) -> None:
+    await acquire(A5)
+    with pytest.raises(RunLockRefused) as refused:
+        await locks.take_away(file, A5, "fence:b")
+    assert refused.value.reason == "busy"
+
+
+async def test_a_lock_that_was_taken_away_is_never_got_back_at_that_generation(acquire: ACQUIRE, file: Path) -> None:
+    await (await acquire(A5)).release()
+    await locks.take_away(file, A5, "fence:b")
+    await locks.take_away(file, A5, "fence:c")  # by the next leader, who does not know
+    with pytest.raises(RunLockRefused) as refused:
+        await acquire(A5)
+    assert refused.value.reason == "other"
+    assert (await acquire(B6)).held
+
+
+async def test_a_lock_that_the_accused_never_held_proves_nothing_of_it(acquire: ACQUIRE, file: Path) -> None:
+    with pytest.raises(RunLockUnavailable):
+        await locks.take_away(file, A5, "fence:b")
+    assert not file.exists()
+    await (await acquire(A5)).release()
+    for accused in (A6, Record("b", 5)):
+        with pytest.raises(RunLockRefused):
+            await locks.take_away(file, accused, "fence:b")
+    assert (await acquire(A6)).held

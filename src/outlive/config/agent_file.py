@@ -15,6 +15,7 @@ from outlive.cluster.host import Capacity
 from outlive.cluster.timing import Timing, check
 
 from . import agent_shape as shape
+from .fencing import Fencing, check_fencing, fencing_document, fencing_of
 from .problems import FileInvalid, Problems
 from .reading import checked_text, file_bytes
 from .schemas import schema_of
@@ -102,6 +103,7 @@ class AgentConfig:
     datastores: tuple[DatastoreFolder, ...] = ()
     tls: TlsFiles | None = None
     timing: Timing = Timing()
+    fencing: Fencing = Fencing()
 
     @property
     def store_address(self) -> StoreAddress:
@@ -166,6 +168,8 @@ def agent_document(config: AgentConfig) -> dict[str, Any]:
         if getattr(config.timing, one.name) != one.default
     }:
         document["timing"] = timing
+    if fencing := fencing_document(config.fencing):
+        document["fencing"] = fencing
     return document
 
 
@@ -189,6 +193,7 @@ def _config(values: dict[str, Any]) -> AgentConfig:
         store_login=StoreLogin(login["user"], Path(login["password_file"])) if login else None,
         datastores=tuple(DatastoreFolder(one["name"], Path(one["path"])) for one in parts.pop("datastore", ())),
         timing=Timing(**parts.pop("timing", {})),
+        fencing=fencing_of(parts.pop("fencing", {})),
         **parts,
     )
 
@@ -207,6 +212,7 @@ def _check_agent(values: dict[str, Any], given: Mapping[str, Any], problems: Pro
     timing, written = values.get("timing", {}), given.get("timing", {})
     if isinstance(written, dict) and timing.keys() != written.keys():
         return
+    check_fencing(values.get("fencing", {}), Timing(**timing), problems)
     for sentence in check(Timing(**timing)):
         named = [key for key in timing if re.search(rf"\b{key}\b", sentence)] or list(timing)
         at = ("timing", named[0]) if len(named) == 1 else ("timing",)

@@ -9,6 +9,7 @@ from dataclasses import fields
 from outlive.cluster.timing import Timing
 
 from . import store_address
+from .fence_shape import FENCING
 from .module_shape import DAY_S, MOST_CPUS, MOST_MEMORY_MIB
 from .shapes import Number, Text, Wrong
 from .store_address import StoreAddressInvalid, parse_store
@@ -274,6 +275,12 @@ AGENT = Table(
             "tls",
             TLS,
             "The files with which agents of different hosts know and trust each other.",
+        ),
+        Key(
+            "fencing",
+            FENCING,
+            "What makes sure that a host has ended: its own watchdog, and the ways to fence others.",
+            also=("fence", "stonith"),
         ),
         Key(
             "timing",

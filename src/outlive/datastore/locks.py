@@ -122,6 +122,24 @@ async def acquire(
     raise RunLockRefused(path, answer)
 
 
+async def take_away(path: Path, held_by: Record, taker: str, timeout_s: float = ACQUIRE_WITHIN_S) -> None:
+    """Make sure that a host does not hold the lock, and never gets it back at that generation.
+
+    held_by: who has held it, at which generation; a lock that was never that one's proves nothing.
+    taker:   who does it; others of the same kind, by what comes before a ':', may have done it before.
+    Raises RunLockRefused while it is held, or was another's since; RunLockUnavailable when it cannot be told.
+    """
+    words = (f"--take-from={held_by.owner}", "--", str(path), str(held_by.generation), taker)
+    try:
+        _, answer = await spawn.start("outlive-runlock", words, timeout_s=timeout_s)
+    except (spawn.ProgramSilent, spawn.ProgramFailed) as error:
+        raise RunLockUnavailable(f"The run lock {path} could not be taken away.", cause=str(error)) from error
+    if answer.startswith("ERR "):
+        raise RunLockUnavailable(f"The run lock {path} could not be taken away.", cause=answer.removeprefix("ERR "))
+    if answer != "TAKEN":
+        raise RunLockRefused(path, answer)
+
+
 async def adopt(state: Path, record: Record) -> RunLock | None:
     """Take over the lock that an earlier agent took for this owner and generation; None when it is not held.
 

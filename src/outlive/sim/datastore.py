@@ -131,12 +131,13 @@ class Datastore:
 
     def fence(self, host: str, workload: str, generation: int) -> Grip:
         """Take the lock away from a generation, and let go of it again."""
-        grip = self.take(host, workload, generation)
         lock = self._locks.get(workload)
-        if lock is not None and grip is Grip.TAKEN:
+        if lock is None or lock.generation != generation:
+            return Grip.OLDER  # one that the accused never held proves nothing of it
+        grip = self.take(host, workload, generation)
+        if grip is Grip.TAKEN:
             lock.holder, lock.free_at, lock.fenced = "", self._agenda.now, True
-        fenced_before = lock is not None and lock.fenced and lock.generation == generation
-        return Grip.TAKEN if grip is Grip.OLDER and fenced_before else grip
+        return Grip.TAKEN if grip is Grip.OLDER and lock.fenced else grip
 
     def is_fenced(self, workload: str, generation: int) -> bool:
         """Whether nobody can take the lock at this generation any more."""
