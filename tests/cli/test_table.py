@@ -58,7 +58,7 @@ def test_a_command_loads_and_helps(entry: table.Entry, capsys: pytest.CaptureFix
 def test_every_command_file_is_in_the_table() -> None:
     folder = Path(main.__file__).parent
     with_command = {
-        path.stem
+        path.stem.replace("_", "-")
         for path in folder.glob("*.py")
         if "\n@click." in (text := path.read_text()) and "\ndef command(" in text
     }

@@ -35,6 +35,7 @@ from . import parts as assembly
 from .answering import answer
 from .durable import JournalKeeper
 from .ending import AgentEnded, Ending
+from .fencing import Fencers
 from .ground import Ground
 from .holdings import Holdings
 from .machine_view import LocalMachines
@@ -90,7 +91,12 @@ class Agent:
         )  # fmt: skip
         self._holdings = Holdings(ground, self._journal, self.tell)
         self._ticker = Ticker(timing.tick_s, boot_time_s, lambda: self._neighbours.sequence)
-        means = Means(parts.store, self._neighbours, self._storage, self._holdings, self._journal, parts.recorder)
+        self._fencers = Fencers(
+            host.name, parts.config.fencing.methods, parts.datastores, boot_time_s, tasks, lambda: parts.watcher.mirror
+        )
+        means = Means(
+            parts.store, self._neighbours, self._storage, self._holdings, self._journal, parts.recorder, self._fencers
+        )
         self._performer = Performer(host.name, timing, means, boot_time_s, tasks, lambda: parts.watcher.mirror)
         self._name_taken_told = False
 
@@ -196,7 +202,8 @@ class Agent:
     ) -> ev.AgentStarted:
         now = boot_time_s()
         deadline_at = status.deadline_at if status is not None else 0.0
-        return ev.AgentStarted(now, self._run, journal, alive, deadline_at, self._parts.watcher.mirror)
+        mirror, methods = self._parts.watcher.mirror, self._fencers.told()
+        return ev.AgentStarted(now, self._run, journal, alive, deadline_at, mirror, methods)
 
     async def _until_ended(self, ending: Ending) -> None:
         await ending.asked.wait()

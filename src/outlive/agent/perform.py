@@ -18,6 +18,7 @@ from outlive.cluster.timing import Timing
 from outlive.store.base import LeaseGone, Store, StoreError, StoreUncertain
 
 from .durable import JournalKeeper
+from .fencing import Fencers
 from .holdings import Holdings
 from .neighbours import Neighbours
 from .observe import Clock
@@ -40,6 +41,7 @@ class Means:
     holdings: Holdings
     journal: JournalKeeper
     recorder: Recorder
+    fencers: Fencers
 
 
 class Performer:
@@ -93,10 +95,10 @@ class Performer:
                 self._tasks.create_task(self._keep_alive(lease))
             case do.Transact():
                 self._tasks.create_task(self._transact(command, means.journal.handed, answer))
-            case do.Fence(host=host, number=number):
-                answer(ev.Fenced(self._clock(), host, number, proven=False, said="this agent has no such method"))
-            case do.CallOffFence():
-                pass
+            case do.Fence():
+                means.fencers.begin(command, answer)
+            case do.CallOffFence(number=number):
+                means.fencers.call_off(number)
             case _:
                 means.holdings.begin(command, means.journal.handed)
 

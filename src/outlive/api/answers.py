@@ -7,9 +7,11 @@ its `next` is the cursor of the page after, null on the last one.
 from typing import Any, NotRequired, TypedDict
 
 from outlive.cluster import records as rec
+from outlive.cluster.fence import EndProof
 from outlive.cluster.outlook import HostOutlook, Outlook, WorkloadOutlook
 from outlive.cluster.overlay import Network, Outside
 from outlive.cluster.policies import Policies
+from outlive.cluster.records import FenceRecord
 
 
 class Problem(TypedDict):
@@ -151,6 +153,24 @@ class PoliciesChanged(TypedDict):
     event: NotRequired[str]
     revision: NotRequired[int]
     commands: NotRequired[list[dict[str, Any]]]
+
+
+class Fences(TypedDict):
+    """How hosts are fenced. methods: those of the agent that answers, by name, in their order."""
+
+    proof_of_end: EndProof
+    fences: list[FenceRecord]
+    methods: list[str]
+
+
+class ConfirmedDead(TypedDict):
+    """Whose end is taken on a person's word, or would be. workloads: what runs twice if that is wrong."""
+
+    host: str
+    changed: bool
+    workloads: list[str]
+    event: NotRequired[str]
+    revision: NotRequired[int]
 
 
 class Pressed(TypedDict):

@@ -18,6 +18,7 @@ from .checkpoints import Checkpoints
 from .declaring import Declared, Handler, route, served
 from .document import document
 from .events import Events
+from .fencing import Fencing
 from .hosts import Hosts
 from .machines import Machines
 from .networks import Networks
@@ -38,7 +39,7 @@ class Described:
 
 
 GROUPS: tuple[type, ...] = (
-    Described, Hosts, Workloads, Operations, Events, Networks, PoliciesApi, Machines, Checkpoints,
+    Described, Hosts, Workloads, Operations, Events, Networks, PoliciesApi, Fencing, Machines, Checkpoints,
 )  # fmt: skip
 """All classes of handlers."""
 
@@ -54,6 +55,7 @@ def application(view: View, *, peers_only: bool = False) -> Starlette:
         Events(view),
         Networks(view),
         PoliciesApi(view),
+        Fencing(view),
         Machines(view),
         checkpoints,
     )

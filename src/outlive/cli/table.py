@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One command as the list of commands shows it; its file is `cli/<name>.py`."""
+    """One command as the list of commands shows it; its file is `cli/<name>.py`, with `_` for `-`."""
 
     name: str
     section: str
@@ -28,7 +28,7 @@ class Entry:
 
     @property
     def module(self) -> str:
-        return f"outlive.cli.{self.name}"
+        return f"outlive.cli.{self.name.replace('-', '_')}"
 
 
 _SECTIONS: Mapping[str, Mapping[str, str]] = {
@@ -59,6 +59,7 @@ _SECTIONS: Mapping[str, Mapping[str, str]] = {
     },
     "The cluster": {
         "policy": "Show or set what holds for all hosts and workloads.",
+        "confirm-dead": "Say that a host is off, where nothing else could prove it.",
     },
     "Looking": {
         "status": "Say whether everything is protected, and what to do if not.",

@@ -81,7 +81,8 @@ def proof_of_end(
         return Proof(f"the claim of {host} has ended, and {_who_says(fence.record)} that it is off")
     if said == {} and came_back(signs, placed.claim, timing, at):
         return Proof(f"{host} came back, and has nothing of it")
-    return Wait(unfenced(host, verdict, fence.record if fence is not None else None, placed.claim), unfenced=True)
+    hint = f"; once you know that it is off: {confirm(host)}" if needs_word(mirror, host, placed.claim) else ""
+    return Wait(unfenced(mirror, host, verdict, placed.claim) + hint, unfenced=True)
 
 
 def _will_say_why(placed: PlacementRecord, mirror: Mirror, signs: Signs, verdict: Verdict) -> bool:
@@ -117,13 +118,19 @@ def came_back(signs: Signs, claim: int, timing: Timing, at: float) -> bool:
     return newest is not None and newest.claim > claim and is_fresh(signs, timing, at)
 
 
-def unfenced(host: str, verdict: Verdict, fence: FenceRecord | None, claim: int) -> str:
-    """The sentence for who waits for a fence: how far that is, and what a person can do."""
+def unfenced(mirror: Mirror, host: str, verdict: Verdict, claim: int) -> str:
+    """The sentence for who waits for a fence: how far that is."""
     if verdict is not Verdict.DEAD:
         return f"{host} is {verdict}, and nothing has proven yet that it ended"
-    if fence is None or fence.claim < claim or fence.state is not FenceState.FAILED:
+    if not needs_word(mirror, host, claim):
         return f"{host} is dead, and is being fenced"
-    return f"{host} is dead, but could not be fenced ({fence.reason}); once you know that it is off: {confirm(host)}"
+    return f"{host} is dead, but could not be fenced ({mirror.fences[host].record.reason})"
+
+
+def needs_word(mirror: Mirror, host: str, claim: int) -> bool:
+    """Whether every method to fence the host has failed, so that only a person can say that it is off."""
+    fence = mirror.fences.get(host)
+    return fence is not None and fence.record.claim >= claim and fence.record.state is FenceState.FAILED
 
 
 def _who_says(fence: FenceRecord) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from . import records as rec
+from .failover import confirm, is_proven, needs_fence, needs_word, unfenced
 from .heartbeat import Flags
 from .host import Capacity
 from .lease import silent_for_s
@@ -17,6 +18,8 @@ from .pairs import gone_for_good
 from .placement import NOTHING, Candidate, choose, choose_standby, usage
 from .timing import Timing
 from .workload import Workload
+
+FAILING_OVER = "failing over"
 
 
 class Standing(StrEnum):
@@ -124,7 +127,7 @@ def _host(mirror: Mirror, name: str) -> HostOutlook:
 def _workload(mirror: Mirror, name: str) -> WorkloadOutlook:
     wanted, placed, report = mirror.workloads[name].record, mirror.placements.get(name), mirror.reports.get(name)
     host = placed.record.host if placed else None
-    generation = placed.record.generation if placed else 0
+    generation, claim = (placed.record.generation, placed.record.claim) if placed else (0, 0)
     state, why = "waiting", placed.record.reason if placed else "it has not been placed yet"
     if placed and host is not None:
         mine = report is not None and report.record.generation == generation and report.record.host == host
@@ -132,7 +135,7 @@ def _workload(mirror: Mirror, name: str) -> WorkloadOutlook:
         why = report.record.reason if report is not None and mine else ""
         verdict = mirror.verdicts.get(host)
         if verdict is not None and verdict.record.verdict is rec.Verdict.DEAD:
-            state, why = "failing over", f"{host} is dead"
+            state, why = FAILING_OVER, _dead(mirror, placed.record, host)
         elif verdict is not None and verdict.record.verdict is not rec.Verdict.ALIVE:
             state = f"{state}, {host} {verdict.record.verdict}"
         elif placed.record.version != wanted.version:
@@ -145,7 +148,16 @@ def _workload(mirror: Mirror, name: str) -> WorkloadOutlook:
     standing, reason, remedy = _stands(state, host, why, others)
     if wanted.workload.is_hot and placed is not None and host is not None and state == rec.Stage.RUNNING:
         standing, reason, remedy = _stands_hot(mirror, wanted.workload, placed.record)
+    if host is not None and state == FAILING_OVER and needs_fence(mirror) and needs_word(mirror, host, claim):
+        remedy = f"make sure that {host} is off, then `{confirm(host)}`"
     return WorkloadOutlook(name, state, host, generation, standing, reason, remedy, others)
+
+
+def _dead(mirror: Mirror, placed: rec.PlacementRecord, host: str) -> str:
+    """Why what was on a dead host is not elsewhere yet."""
+    if not needs_fence(mirror) or is_proven(mirror, host, placed.claim) or mirror.claimed(host) is not None:
+        return f"{host} is dead"
+    return unfenced(mirror, host, rec.Verdict.DEAD, placed.claim)
 
 
 def _stands(state: str, host: str | None, why: str, others: tuple[str, ...]) -> tuple[Standing, str, str]:
