@@ -9,7 +9,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from outlive.cluster.confirming import acts_for, confirmed, refusal
-from outlive.cluster.signs import Signs
 from outlive.errors import RefusedForSafety, UsageInvalid
 
 from . import answers
@@ -64,7 +63,7 @@ class Fencing:
             raise NotFound(f"There is no host {host[:80]}.", remedy="see `outlive status`")
         workloads = list(acts_for(mirror, host))
         timing = view.leader.timing
-        why_not = refusal(mirror, host, view.leader.signs.get(host, Signs()), timing, view.now())
+        why_not = refusal(mirror, host, view.leader.signs.get(host), timing, view.now())
         if why_not:
             raise RefusedForSafety(f"{host} is not taken for dead.", cause=why_not, remedy="see `outlive status`")
         told: answers.ConfirmedDead = {"host": host, "changed": True, "workloads": workloads}
