@@ -245,7 +245,7 @@ def _told(header: bytes) -> str:
     """A member, by its kind and name, fit to be shown."""
     kind = _KINDS.get(header[156:157], "a file")
     name = printable(header[:100].rstrip(b"\0").decode(errors="replace"))
-    return f"{kind} {name!r}" if name else kind
+    return f"{kind} '{name}'" if name else kind
 
 
 def _refuse(why: str) -> NoReturn:
