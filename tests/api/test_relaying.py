@@ -21,6 +21,7 @@ from outlive.api import checkpoints as checkpoints_api
 from outlive.api import relaying
 from outlive.api.boards import common_board
 from outlive.api.checkpoints import Checkpoints, Damaged, Missing, Unlike
+from outlive.api.figures import Figures
 from outlive.api.server import PeerPort, serving
 from outlive.api.view import ConsoleUse, Looks, View
 from outlive.client import Client
@@ -125,6 +126,7 @@ class Pretended:
         self.store_reachable = True
         self.recorded: list[str] = []
         self.kept: dict[str, KeyValue] = {}
+        self.figures = Figures()
 
     async def read(self, key: str) -> KeyValue | None:
         return self.kept.get(key)

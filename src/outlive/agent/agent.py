@@ -9,12 +9,15 @@ import asyncio
 import gc
 import secrets
 import sys
+import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import asdict
 from enum import Enum, auto
 
 import structlog
 
+from outlive.api.figures import Figures
 from outlive.cluster import events as ev
 from outlive.cluster import leader, node
 from outlive.cluster import records as rec
@@ -148,11 +151,16 @@ class Agent:
 
     def step(self, whom: Machine, event: ev.Event) -> None:
         """One event, dealt with by one or both machines, whose commands are begun."""
+        steps = self._parts.figures.steps
         if whom is not Machine.LEADER:
+            begun = time.perf_counter()
             self.node, commands = node.step(self.node, event)
+            steps["node"].note(time.perf_counter() - begun)
             self._begin(commands, self._answer_node)
         if whom is not Machine.NODE:
+            begun = time.perf_counter()
             self.leader, commands = leader.step(self.leader, event)
+            steps["leader"].note(time.perf_counter() - begun)
             self._begin(commands, self._answer_leader)
         if isinstance(event, ev.Tick):
             self._ticker.dealt_with()
@@ -313,4 +321,12 @@ class Agent:
             boot_time_s,
             parts.config.tls,
             LocalMachines(self._holdings, parts.datastores, parts.floor),
+            self._figures,
         )
+
+    def _figures(self) -> Figures:
+        figures = self._parts.figures
+        figures.heartbeats_sent = self._neighbours.heartbeats_sent
+        figures.datagrams = asdict(self._neighbours.counts())
+        figures.loop_lag_s, figures.events_waiting = self._ticker.lag.recent_s, self._parts.recorder.waiting
+        return figures

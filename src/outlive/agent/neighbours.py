@@ -26,7 +26,7 @@ from outlive.wire.datagram import (
     TableRequest,
     pack,
 )
-from outlive.wire.endpoint import Address, Endpoint
+from outlive.wire.endpoint import Address, Counts, Endpoint
 from outlive.wire.receiver import Receiver
 from outlive.wire.seal import Seal
 from outlive.wire.sequence import Sequences, SequenceUnwritable
@@ -79,6 +79,7 @@ class Neighbours:
         self._tables: OrderedDict[bytes, ModuleTable] = OrderedDict()
         self._assembler = TableAssembler()
         self._out_of_numbers = False
+        self.heartbeats_sent = 0
         self.receiver = Receiver(seal, identity.host)
 
     def open_with(self, endpoint: Endpoint) -> None:
@@ -89,6 +90,10 @@ class Neighbours:
     def sequence(self) -> int:
         """The newest sequence that this host used."""
         return self._sequences.last
+
+    def counts(self) -> Counts:
+        """Datagrams since this agent began."""
+        return self._endpoint.counts if self._endpoint is not None else Counts()
 
     def repeats(self) -> Repeats | None:
         """What peers repeated, if there was anything since this was last asked."""
@@ -127,6 +132,7 @@ class Neighbours:
                 self._tell(HeartbeatReceived(self._clock(), heartbeat))
             elif address := self._address(host):
                 self._endpoint.send(datagram, address)
+                self.heartbeats_sent += 1
 
     def numbered(self, heartbeat: Heartbeat) -> Heartbeat | None:
         """The heartbeat with the next sequence, for a slot; None when no number can be had."""

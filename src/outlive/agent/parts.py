@@ -13,6 +13,7 @@ from pathlib import Path
 
 import structlog
 
+from outlive.api.figures import Figures
 from outlive.cluster import records as rec
 from outlive.cluster.host import Host
 from outlive.cluster.mirror import Mirror
@@ -36,6 +37,7 @@ from outlive.wire.sequence import Sequences
 from . import facts
 from .guarding import GuardKeeper
 from .log import LineFile
+from .measured_store import MeasuredStore
 from .neighbours import Identity
 from .observe import StoreWatcher
 from .record import EventBook, Recorder
@@ -81,6 +83,7 @@ class Parts:
     premises: Premises
     wiring: Wiring
     floor: Floor
+    figures: Figures
 
 
 @asynccontextmanager
@@ -95,7 +98,8 @@ async def opened(config: AgentConfig) -> AsyncIterator[Parts]:
     root = config.cgroup_root or mounts.unified / "outlive" / "workloads"
     sequences = await asyncio.to_thread(Sequences, config.data_folder / "sequence", time.time_ns() // 1000)
     async with AsyncExitStack() as stack:
-        store = await _store(config)
+        figures = Figures()
+        store = MeasuredStore(await _store(config), figures)
         stack.push_async_callback(store.close)
         lines = LineFile(config.data_folder / "events.log")
         stack.callback(lines.close)
@@ -124,6 +128,7 @@ async def opened(config: AgentConfig) -> AsyncIterator[Parts]:
             premises=Premises(cgroup.Tree(root, mounts), config.run_folder / "modules", config.data_folder / "logs"),
             wiring=wiring,
             floor=_floor(config, wiring, *await emulator),
+            figures=figures,
         )
 
 

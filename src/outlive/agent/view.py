@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from outlive.api.figures import Figures
 from outlive.cluster.leader_state import LeaderState
 from outlive.cluster.mirror import Mirror
 from outlive.cluster.node_state import NodeState
@@ -55,10 +56,12 @@ class AgentView:
         clock: Clock,
         tls: peers.Credentials | None,
         local: LocalMachines,
+        figures: Callable[[], Figures],
     ) -> None:
         self.host = host
         self.local = local
         self.book = book
+        self._figures = figures
         self._run = run
         self._machines = machines
         self._watcher = watcher
@@ -84,6 +87,11 @@ class AgentView:
     def leader(self) -> LeaderState:
         """The leader machine's state."""
         return self._machines.leader()
+
+    @property
+    def figures(self) -> Figures:
+        """What the agent counts and measures, as it is now."""
+        return self._figures()
 
     @property
     def store_reachable(self) -> bool:

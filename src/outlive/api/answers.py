@@ -36,6 +36,13 @@ class Health(TypedDict):
     store_reachable: bool
 
 
+class Ready(TypedDict):
+    """This host can act for workloads."""
+
+    host: str
+    ready: bool
+
+
 class Cluster(TypedDict):
     """Everything, as of a revision of the store, as this host sees it."""
 

@@ -4,6 +4,7 @@ Nouns are plural; long actions are operations; what can be followed is a stream.
 hand wishes to `wishes`; the command line has no other way in. A path that is not declared is not served (`declaring`).
 """
 
+import time
 from typing import Any
 
 from starlette.applications import Starlette
@@ -15,7 +16,7 @@ from outlive.errors import OutliveError
 
 from . import once
 from .checkpoints import Checkpoints
-from .declaring import Declared, Handler, route, served
+from .declaring import Declared, Handler, route, served, take
 from .document import document
 from .events import Events
 from .fencing import Fencing
@@ -24,7 +25,7 @@ from .machines import Machines
 from .networks import Networks
 from .operations import Operations
 from .policies import PoliciesApi
-from .problems import Encoded, on_http_exception, on_mistake, on_outlive_error
+from .problems import Encoded, on_http_exception, on_mistake, on_outlive_error, status_of
 from .view import View
 from .workloads import Workloads
 
@@ -67,7 +68,18 @@ def application(view: View, *, peers_only: bool = False) -> Starlette:
     }
 
     async def around(declared: Declared, handler: Handler, request: Request) -> Response:
-        return await once.answered(view, declared, handler, request)
+        begun, status = time.perf_counter(), 500
+        try:
+            take(request, declared)
+            response = await once.answered(view, declared, handler, request)
+            status = response.status_code
+        except OutliveError as error:
+            status = status_of(error)
+            raise
+        finally:
+            view.figures.requests[declared.method, declared.path, int(status)] += 1
+            view.figures.answers.note(time.perf_counter() - begun)
+        return response
 
     app = Starlette(routes=list(served(groups, around, peers_only=peers_only)), exception_handlers=handlers)
     app.router.redirect_slashes = False

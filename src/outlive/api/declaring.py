@@ -93,7 +93,7 @@ def declared_in(kind: type) -> Iterator[tuple[str, str, Declared]]:
 def served(groups: Iterable[object], around: Around, *, peers_only: bool) -> list[Route]:
     """One route a path, for what these objects declare. peers_only: just what other agents may ask.
 
-    around: is given each request with its declaration and handler, and answers it.
+    around: is given each request with its declaration and handler; it has the parameters read (`take`), and answers.
     """
     paths: dict[str, dict[str, tuple[Declared, Handler]]] = {}
     for group in groups:
@@ -108,13 +108,17 @@ def served(groups: Iterable[object], around: Around, *, peers_only: bool) -> lis
 def _route(path: str, methods: dict[str, tuple[Declared, Handler]], around: Around) -> Route:
     async def answer(request: Request) -> Response:
         declared, handler = methods["GET" if request.method == "HEAD" else request.method]
-        request.scope[_QUERY] = _read(request, declared.query)
         return await around(declared, handler, request)
 
     made = Route(path, answer, methods=list(methods))
     if "GET" in methods and methods["GET"][0].streams and made.methods is not None:
         made.methods.discard("HEAD")  # there is no head of what never ends
     return made
+
+
+def take(request: Request, declared: Declared) -> None:
+    """Read the parameters, for `query`. Raises UsageInvalid."""
+    request.scope[_QUERY] = _read(request, declared.query)
 
 
 def query(request: Request, kind: type[Q]) -> Q:

@@ -7,10 +7,11 @@ from outlive import __version__
 from outlive.cluster import outlook
 
 from . import answers
-from .declaring import NDJSON, query, route
+from .declaring import NDJSON, TEXT, query, route
 from .logs import LogOptions
 from .paging import Page, ascending
 from .problems import Encoded, NotFound
+from .readiness import NotReady, reasons
 from .view import View
 
 
@@ -27,6 +28,23 @@ class Hosts:
             "host": self.view.host, "version": __version__, "store_reachable": self.view.store_reachable,
         }  # fmt: skip
         return Encoded(told)
+
+    @route("GET", "/readyz", answers.Ready, to_peers=True)
+    async def ready(self, request: Request) -> Response:
+        """This host can act: it follows the store, holds a claim, its guard answers. Else 503, with every reason."""
+        if why := reasons(self.view):
+            raise NotReady(self.view.host, why)
+        told: answers.Ready = {"host": self.view.host, "ready": True}
+        return Encoded(told)
+
+    @route("GET", "/metrics", media=TEXT, to_peers=True)
+    async def metrics(self, request: Request) -> Response:
+        """Figures of this agent and its cluster, in the text form of Prometheus or of OpenMetrics."""
+        # Not before it is asked for: most agents are never asked.
+        from .metrics import told
+
+        content, kind = told(self.view, request.headers.get("accept", ""))
+        return Response(content, headers={"Content-Type": kind})
 
     @route("GET", "/v1/cluster", answers.Cluster)
     async def cluster(self, request: Request) -> Response:

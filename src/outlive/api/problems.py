@@ -75,11 +75,16 @@ class Encoded(JSONResponse):
         return msgspec.json.encode(content)
 
 
+def status_of(error: OutliveError) -> HTTPStatus:
+    """The status that an error is answered with."""
+    found = (status for kind, status in STATUSES if isinstance(error, kind))
+    return next(found, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
 async def on_outlive_error(request: Request, error: Exception) -> Response:
     """Answer with the error's problem object."""
     assert isinstance(error, OutliveError)
-    status = HTTPStatus.INTERNAL_SERVER_ERROR
-    status = next((status for kind, status in STATUSES if isinstance(error, kind)), status)
+    status = status_of(error)
     headers = {"Retry-After": RETRY_AFTER_S} if status is HTTPStatus.SERVICE_UNAVAILABLE else None
     return Encoded(error.problem(), status, headers, media_type="application/problem+json")
 

@@ -13,6 +13,8 @@ from outlive.cluster.node_state import NodeState
 from outlive.cluster.records import EventRecord
 from outlive.cluster.transaction import KeyValue, Transaction, TransactionResult
 
+from .figures import Figures
+
 Looks = AsyncGenerator[dict[str, Any], None]
 """What is found as checkpoints are looked at, and how far that is."""
 
@@ -134,6 +136,9 @@ class View(Protocol):
     def book(self) -> Book: ...
     @property
     def store_reachable(self) -> bool: ...
+
+    @property
+    def figures(self) -> Figures: ...
 
     def now(self) -> float:
         """Seconds on this host's boot clock."""
