@@ -123,16 +123,15 @@ def arm(step: int) -> None:
 
 def deaths(folder: Path, prepare: Callable[[World], None], act: Callable[[World], None], after: list[Manifest]) -> int:
     """Let it die at every step, each time in a new world. after: what is installed all the time."""
-    world = World(folder / "never-killed")
-    shutil.copytree(folder / "origin", world.origin.folder)
-    prepare(world)
+    prepared = World(folder / "prepared")
+    shutil.copytree(folder / "origin", prepared.origin.folder)
+    prepare(prepared)
+    world = copied(prepared, folder / "never-killed")
     act(world)
     world.check(*after)
     expected = world.content()
     for step in count(1):
-        world = World(folder / "killed")
-        shutil.copytree(folder / "origin", world.origin.folder)
-        prepare(world)
+        world = copied(prepared, folder / "killed")
         died = dies_at(step, lambda: act(world))  # noqa: B023 – it is called at once
         world.check(*after)
         act(world)
@@ -142,6 +141,11 @@ def deaths(folder: Path, prepare: Callable[[World], None], act: Callable[[World]
         if not died:
             return step - 1
     raise AssertionError
+
+
+def copied(world: World, folder: Path) -> World:
+    shutil.copytree(world.folder, folder)
+    return World(folder)
 
 
 def main() -> None:

@@ -1,6 +1,8 @@
 """Packages for tests: folders to build them of, shelves that have them, and what a depot's folder holds."""
 
-from collections.abc import Iterable, Mapping
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from outlive.cluster.package import Component, Manifest
@@ -69,3 +71,14 @@ def files_in(folder: Path, *, but: Iterable[str] = ("collecting.lock",)) -> list
     return sorted(
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir() and path.name not in but
     )
+
+
+@contextmanager
+def memory_at(folder: Path, size_bytes: int) -> Iterator[Path]:
+    """A file system in memory, of this size."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from outlive.depot.errors import DepotFull, InstallFailed
 from outlive.depot.install import LEASH, Installations
 from outlive.depot.shelf import Shelf
 
-from .package_scene import FILES, bring, files_in, on_shelf
+from .package_scene import FILES, bring, files_in, memory_at, on_shelf
 
 DISK_BYTES = 2 << 20
 LARGE = {**FILES, "large": os.urandom(DISK_BYTES * 3 // 4)}
@@ -22,13 +21,8 @@ LARGE = {**FILES, "large": os.urandom(DISK_BYTES * 3 // 4)}
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 2 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", folder], check=True)
-    try:
+    with memory_at(tmp_path / "disk", DISK_BYTES) as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @pytest.fixture

@@ -45,6 +45,7 @@ MANIFESTS = st.builds(
 ).filter(lambda manifest: not problem_with(manifest))  # fmt: skip
 
 
+@settings(max_examples=50)
 @given(MANIFESTS)
 def test_a_manifest_reads_back_as_itself_and_its_id_is_its_hash(manifest: Manifest) -> None:
     raw = manifest_bytes(manifest)

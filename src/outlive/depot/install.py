@@ -19,7 +19,7 @@ from outlive.errors import OutliveError
 
 from .commands import end_leftovers, run
 from .errors import DepotBusy, InstallFailed
-from .files import locked, make_file, room_for, sync_file_system, sync_folder, told, write_all, write_whole
+from .files import locked, make_file, room_for, sync_folder, sync_tree, told, write_all, write_whole
 from .installed import FILES, LOG, MARK, Action, Installed, key_of, mark_bytes, problems_of, read_installed
 from .shelf import Shelf
 
@@ -220,7 +220,7 @@ class _Attempt:
         self._run_install(installed)
         self.say(Step.CHECKING)
         self._check(folder)
-        sync_file_system(folder)
+        sync_tree(folder)
         self._check_cancelled()
         write_whole(folder / MARK, mark_bytes(installed), folder)
         sync_folder(folder.parent)
