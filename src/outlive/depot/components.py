@@ -11,27 +11,21 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 import blake3
-import zstandard
 
 from outlive.cluster.package import Component
 
 from .collecting import Collected, collect
-from .errors import ComponentDamaged, ComponentMissing
+from .errors import ComponentDamaged, ComponentMissing, damaged
 from .files import make_file, open_file, open_or_make, sync_folder, told, try_lock, write_all
 from .holds import Hold
+from .incoming import Incoming
+from .packing import HEADER_BYTES, Unreadable, open_packed, pack, size_told
 
 CHUNK_BYTES = 1 << 20
-SMALLEST_PACKED_BYTES = 4096
 PACKED = ".zst"
-_SAMPLE_BYTES = 128 << 10
-_WORTH_PACKING = 0.8
-_LEVEL = 3
-_WINDOW_BYTES = 8 << 20
-_HEADER_BYTES = 18  # the longest that a zstd frame's header can be
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 
@@ -43,87 +37,6 @@ def digest_of(content: bytes | BinaryIO) -> str:
     while piece := content.read(CHUNK_BYTES):
         hasher.update(piece)
     return hasher.hexdigest()
-
-
-class Incoming:
-    """A component that is being brought: append to it, then `finish`. After a crash it goes on where it was.
-
-    offset: how many bytes are here already; the next to append is that one.
-    """
-
-    def __init__(self, store: "Components", component: Component, path: Path, fd: int, *, lasting: bool) -> None:
-        self.component = component
-        self.offset = 0
-        self._store = store
-        self._path = path
-        self._fd = fd
-        self._lasting = lasting
-        self._hasher = blake3.blake3()
-
-    def append(self, raw: bytes) -> None:
-        """Add what comes next. Raises ComponentDamaged beyond the component's size, DepotFull, DepotFailed."""
-        if self.offset + len(raw) > self.component.bytes:
-            self._forget()
-            raise _not_what_it_is_called(self.component, "it is longer than it should be")
-        with told("Storing a component"):
-            write_all(self._fd, raw)
-        self._hasher.update(raw)
-        self.offset += len(raw)
-
-    def finish(self) -> None:
-        """Check it against its name and put it in its place; it is there for good once `Components.settle` returned.
-
-        Raises ComponentDamaged when it is not what its name says, and forgets what was gathered; DepotFull,
-        DepotFailed.
-        """
-        if self.offset != self.component.bytes:
-            self._forget()
-            raise _not_what_it_is_called(self.component, f"only {self.offset} bytes of it came")
-        if self._hasher.hexdigest() != self.component.digest:
-            self._forget()
-            raise _not_what_it_is_called(self.component, "its content is another")
-        with told("Storing a component"):
-            self._store.put_in_place(self.component, self._path, self._fd)
-        self._lasting = True
-        self.close()
-
-    def close(self) -> None:
-        """Leave it as far as it is, to go on later."""
-        if self._fd >= 0:
-            if not self._lasting:
-                with suppress(OSError):
-                    os.unlink(self._path)
-            os.close(self._fd)
-            self._fd = -1
-
-    def begin_anew(self) -> None:
-        """Forget what was gathered before, where the bringer cannot begin at `offset`."""
-        with told("Storing a component"):
-            os.ftruncate(self._fd, 0)
-            os.lseek(self._fd, 0, os.SEEK_SET)
-        self._hasher, self.offset = blake3.blake3(), 0
-
-    def go_on(self) -> None:
-        """Count what was gathered before."""
-        with told("Storing a component"):
-            os.lseek(self._fd, 0, os.SEEK_SET)
-            while piece := os.read(self._fd, CHUNK_BYTES):
-                self._hasher.update(piece)
-                self.offset += len(piece)
-        if self.offset > self.component.bytes:
-            self.begin_anew()
-
-    def _forget(self) -> None:
-        self._lasting = False
-        self.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Components:
@@ -148,7 +61,7 @@ class Components:
             with suppress(FileNotFoundError):
                 return os.stat(path).st_size == component.bytes
             with suppress(FileNotFoundError), open(open_file(_packed(path)), "rb") as file:
-                return _size_told(file.read(_HEADER_BYTES)) == component.bytes
+                return size_told(file.read(HEADER_BYTES)) == component.bytes
         return False
 
     def missing(self, components: Iterable[Component]) -> tuple[Component, ...]:
@@ -202,7 +115,7 @@ class Components:
                 path = self.incoming / f".{secrets.token_hex(8)}"
                 fd = make_file(path)
                 try_lock(fd)
-        incoming = Incoming(self, component, path, fd, lasting=lasting)
+        incoming = Incoming(component, path, fd, self.put_in_place, lasting=lasting)
         incoming.go_on()
         return incoming
 
@@ -211,8 +124,8 @@ class Components:
         place = self._place(component.digest)
         with suppress(FileExistsError):
             os.mkdir(place.parent, 0o700)
-        smaller = self._pack(component, fd) if self._packed else None
-        if smaller is not None:
+        smaller = self.incoming / f".{secrets.token_hex(8)}"
+        if self._packed and pack(fd, component.bytes, smaller):
             os.rename(smaller, _packed(place))
             os.unlink(path)
             return
@@ -245,10 +158,10 @@ class Components:
                     if before:
                         yield before
                     before = piece
-            except zstandard.ZstdError as error:
-                raise _not_what_it_is_called(component, f"it cannot be unpacked: {error}") from error
+            except Unreadable as error:
+                raise damaged(component, f"it cannot be unpacked: {error}") from error
             if size != component.bytes or (not offset and hasher.hexdigest() != component.digest):
-                raise _not_what_it_is_called(component, "its content is another")
+                raise damaged(component, "its content is another")
             if before:
                 yield before
 
@@ -289,45 +202,13 @@ class Components:
         with suppress(FileNotFoundError):
             return open(open_file(path), "rb")
         try:
-            fd = open_file(_packed(path))
+            return open_packed(_packed(path))
         except FileNotFoundError:
             raise ComponentMissing(f"The component {component.digest} is not in this depot.") from None
-        unpacker = zstandard.ZstdDecompressor(max_window_size=_WINDOW_BYTES)
-        return unpacker.stream_reader(open(fd, "rb"), closefd=True)
-
-    def _pack(self, component: Component, fd: int) -> Path | None:
-        """Write what was gathered once more, smaller, synced and beside it; None when that is not worth it."""
-        sample = os.pread(fd, _SAMPLE_BYTES, 0)
-        packer = zstandard.ZstdCompressor(level=_LEVEL)
-        if component.bytes < SMALLEST_PACKED_BYTES or len(packer.compress(sample)) > _WORTH_PACKING * len(sample):
-            return None
-        path = self.incoming / f".{secrets.token_hex(8)}"
-        into = make_file(path)
-        try:
-            try_lock(into)
-            os.lseek(fd, 0, os.SEEK_SET)
-            with open(fd, "rb", closefd=False) as source, open(into, "wb", closefd=False) as target:
-                packer.copy_stream(source, target, size=component.bytes)
-            os.fsync(into)
-        except BaseException:
-            os.unlink(path)
-            raise
-        finally:
-            os.close(into)
-        return path
 
 
 def _packed(path: Path) -> Path:
     return path.with_name(path.name + PACKED)
-
-
-def _size_told(header: bytes) -> int:
-    """The size of the content that a packed component's first bytes tell; -1 when they tell none."""
-    try:
-        size = zstandard.get_frame_parameters(header).content_size
-    except zstandard.ZstdError:
-        return -1
-    return int(size)
 
 
 def _is_still(path: Path, fd: int) -> bool:
@@ -335,7 +216,3 @@ def _is_still(path: Path, fd: int) -> bool:
     with suppress(FileNotFoundError):
         return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(fd))
     return False
-
-
-def _not_what_it_is_called(component: Component, why: str) -> ComponentDamaged:
-    return ComponentDamaged(f"The component {component.digest} is not what its name says.", cause=why)

@@ -1,5 +1,6 @@
 """What can go wrong in the depot, each with its own id."""
 
+from outlive.cluster.package import Component
 from outlive.errors import Failed, UsageInvalid
 
 
@@ -61,3 +62,8 @@ class InstallFailed(Failed):
     """A package could not be installed; nothing of the attempt is left, and older versions are as they were."""
 
     id = "install.failed"
+
+
+def damaged(component: Component, why: str) -> ComponentDamaged:
+    """The error about a component that is not what it is called."""
+    return ComponentDamaged(f"The component {component.digest} is not what its name says.", cause=why)

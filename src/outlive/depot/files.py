@@ -85,6 +85,22 @@ def write_whole(path: Path, raw: bytes, within: Path) -> None:
     sync_folder(path.parent)
 
 
+def make_open_folder(folder: Path) -> None:
+    """Make a folder and those above it, for all to read, whatever the agent's umask."""
+    if not folder.is_dir():
+        make_open_folder(folder.parent)
+        with suppress(FileExistsError):
+            os.mkdir(folder)
+            os.chmod(folder, 0o755)  # noqa: S103 – modules run as other users, and read it
+
+
+def folders_in(folder: Path) -> list[str]:
+    """The names of the folders in a folder that are no file of ours; none if it is not there."""
+    with suppress(FileNotFoundError):
+        return sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith(".") and entry.is_dir())
+    return []
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable, where the file system knows how."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -19,7 +19,18 @@ from outlive.errors import OutliveError
 
 from .commands import end_leftovers, run
 from .errors import DepotBusy, InstallFailed
-from .files import locked, make_file, room_for, sync_folder, sync_tree, told, write_all, write_whole
+from .files import (
+    folders_in,
+    locked,
+    make_file,
+    make_open_folder,
+    room_for,
+    sync_folder,
+    sync_tree,
+    told,
+    write_all,
+    write_whole,
+)
 from .installed import FILES, LOG, MARK, Action, Installed, key_of, mark_bytes, problems_of, read_installed
 from .shelf import Shelf
 
@@ -131,24 +142,33 @@ class Installations:
         used: called once nothing can be installed of those names that it is about; it is to return what is in use, or
         about to be. A name of which something is being installed at this time stays as it is.
         timeout_s: how long to wait for such a one.
+        Raises DepotFailed where something could not be removed, after having removed the rest.
         """
         removed: list[Installed] = []
+        troubles: list[OSError] = []
         with told("Uninstalling"):
-            for name in sorted({folder.parent.name for folder in self._folders()}):
+            for name in folders_in(self.folder):
                 with suppress(DepotBusy), self.locked(name, timeout_s):
                     kept = self._needed_by(used())
                     for folder in self._folders(name):
-                        if folder.name not in kept:
-                            one = read_installed(folder)
+                        if folder.name in kept:
+                            continue
+                        one = read_installed(folder)
+                        try:
                             remove(folder)
+                        except OSError as error:
+                            troubles.append(error)
+                        else:
                             removed += [one] if one is not None else []
+            if troubles:
+                raise troubles[0]
         return tuple(removed)
 
     @contextmanager
     def locked(self, name: str, timeout_s: float, cancelled: threading.Event | None = None) -> Iterator[None]:
         """Have all versions of a package to oneself, with nothing left running of an attempt that was killed."""
         folder = self.folder / name
-        _make_folder(folder)
+        make_open_folder(folder)
         with locked(folder / LOCK, f"The package {name}", timeout_s=timeout_s, cancelled=cancelled):
             end_leftovers(folder / LEASH)
             yield
@@ -167,8 +187,8 @@ class Installations:
 
     def _folders(self, name: str | None = None) -> Iterator[Path]:
         """The folders that are installations, or are to become some."""
-        for package in _names_in(self.folder) if name is None else [name]:
-            for key in _names_in(self.folder / package):
+        for package in folders_in(self.folder) if name is None else [name]:
+            for key in folders_in(self.folder / package):
                 yield self.folder / package / key
 
 
@@ -211,7 +231,7 @@ class _Attempt:
     def _made(self, folder: Path) -> Installed:
         self.say(Step.VERIFYING)
         room_for(folder.parent, self.manifest.bytes, f"Installing {self.manifest}")
-        _make_folder(folder / FILES)
+        make_open_folder(folder / FILES)
         with self.where.shelf.components.hold(self.manifest.components):
             for file in self.manifest.files:
                 self._check_cancelled()
@@ -229,7 +249,7 @@ class _Attempt:
     def _place(self, file: PackageFile, files: Path) -> None:
         """Write a file of which each byte was checked, with its permissions."""
         path = files / file.path
-        _make_folder(path.parent)
+        make_open_folder(path.parent)
         fd = make_file(path)
         try:
             for piece in self.where.shelf.components.read(file.component):
@@ -283,15 +303,6 @@ def remove(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _make_folder(folder: Path) -> None:
-    """Make a folder and those above it, for all to read, whatever the agent's umask."""
-    if not folder.is_dir():
-        _make_folder(folder.parent)
-        with suppress(FileExistsError):
-            os.mkdir(folder)
-            os.chmod(folder, 0o755)  # noqa: S103 – modules run as other users, and read it
-
-
 def _check_dependencies(manifest: Manifest, dependencies: tuple[Installed, ...]) -> None:
     there = {one.manifest.name: one.manifest.parsed_version for one in dependencies}
     for want in manifest.wants:
@@ -300,10 +311,3 @@ def _check_dependencies(manifest: Manifest, dependencies: tuple[Installed, ...])
             raise InstallFailed(f"{manifest} cannot be installed without {want}.", cause=instead)
     if foreign := sorted(there.keys() - manifest.dependencies.keys()):
         raise InstallFailed(f"{manifest} does not need {', '.join(foreign)}, and is not installed with it.")
-
-
-def _names_in(folder: Path) -> list[str]:
-    """The names of the folders in a folder that are no file of ours; none if it is not there."""
-    with suppress(FileNotFoundError):
-        return sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith(".") and entry.is_dir())
-    return []

@@ -16,10 +16,11 @@ from typing import Self
 from outlive.cluster.package import Component, Manifest
 
 from .collecting import Collected
-from .components import Components, Incoming
+from .components import Components
 from .errors import ComponentMissing, DepotBusy, PackageInvalid, PackageMissing
 from .files import read_whole, room_for, told, write_whole
 from .holds import Hold
+from .incoming import Incoming
 from .package import MOST_MANIFEST_BYTES, build, checked, manifest_bytes, package_id, read_manifest
 
 _ID = re.compile("[0-9a-f]{64}")
