@@ -224,3 +224,35 @@ def test_many_connections_that_say_nothing_do_not_keep_others_out(one_host: OneH
 
 def test_the_socket_is_for_root_alone(one_host: OneHost) -> None:
     assert os.stat(one_host.socket).st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    "supposed",
+    [
+        {}, {"key": "claims/one", "value": None}, {"key": "leader", "value": ""},
+        {"key": "workloads/x", "value": "e30="},
+        {"key": "workloads/x", "value": "no base64"}, {"key": "policiesx", "value": "e30="}, {"key": "", "value": None},
+        {"key": "operations/x", "value": "bnVsbA=="},
+    ],
+)  # fmt: skip
+def test_what_is_no_wish_is_not_supposed(one_host: OneHost, supposed: object) -> None:
+    assert is_problem(*ask(one_host, "POST", "/v1/hosts/one/decisions", json.dumps(supposed).encode()))
+
+
+@few
+@given(kind=st.sampled_from(("workloads", "operations", "networks", "policies", "x")), value=json_values)
+def test_whatever_is_supposed_is_decided_upon_or_refused(one_host: OneHost, kind: str, value: object) -> None:
+    from base64 import b64encode
+
+    supposed = {
+        "key": kind if kind == "policies" else f"{kind}/x",
+        "value": b64encode(json.dumps(value).encode()).decode(),
+    }
+    status, answer = ask(one_host, "POST", "/v1/hosts/one/decisions", json.dumps(supposed).encode())
+    assert status == 200 or is_problem(status, answer), answer
+
+
+def test_a_parameter_that_a_path_does_not_have_does_nothing(one_host: OneHost) -> None:
+    text = workload("misspelt", "/usr/bin/true").encode()
+    for query in ("dryrun=1", "dry_run=perhaps", "dry_run=1&dry_run=0", "dry_run=1&x="):
+        assert is_problem(*ask(one_host, "PUT", f"/v1/workloads/misspelt?{query}", text)), query

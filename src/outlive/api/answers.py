@@ -209,3 +209,9 @@ class OwnCheckpoints(TypedDict):
     workload: str
     on: str
     checkpoints: list[dict[str, Any]]
+
+
+class Decided(TypedDict):
+    """Commands of a leader, in order, none of which was performed."""
+
+    commands: list[dict[str, Any]]

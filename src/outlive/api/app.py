@@ -16,6 +16,7 @@ from outlive.errors import OutliveError
 
 from . import once
 from .checkpoints import Checkpoints
+from .deciding import Decisions
 from .declaring import Declared, Handler, route, served, take
 from .document import document
 from .events import Events
@@ -40,7 +41,7 @@ class Described:
 
 
 GROUPS: tuple[type, ...] = (
-    Described, Hosts, Workloads, Operations, Events, Networks, PoliciesApi, Fencing, Machines, Checkpoints,
+    Described, Decisions, Hosts, Workloads, Operations, Events, Networks, PoliciesApi, Fencing, Machines, Checkpoints,
 )  # fmt: skip
 """All classes of handlers."""
 
@@ -50,6 +51,7 @@ def application(view: View, *, peers_only: bool = False) -> Starlette:
     checkpoints = Checkpoints(view)
     groups = (
         Described(),
+        Decisions(view),
         Hosts(view),
         Workloads(view),
         Operations(view, checkpoints),

@@ -112,7 +112,7 @@ class Checkpoints:
     async def own_list(self, request: Request) -> Response:
         """The same, as this host reads them."""
         workload, on = self._own(request)
-        return Encoded(await self._listed(workload, on))
+        return Encoded(await self._listed(workload, on) if on else _no_list(workload.name))
 
     @route(
         "GET",
@@ -126,7 +126,8 @@ class Checkpoints:
     async def own_verify(self, request: Request) -> Response:
         """The same, as this host reads them; the last line says that nothing is missing."""
         workload, on = self._own(request)
-        found = await self._looked_at(workload.name, on, _checkpoint(request))
+        checkpoint = _checkpoint(request)
+        found = await self._looked_at(workload.name, on, checkpoint) if on else _none()
         return Piecewise(_lines(found, WHOLE + b"\n"), _nothing, {}, NDJSON)
 
     async def listed(self, name: str) -> dict[str, Any]:
@@ -134,7 +135,7 @@ class Checkpoints:
         workload = self._workload(name)
         on = _datastore_of(workload)
         if on is None:
-            return {"workload": name, "on": "", "checkpoints": []}
+            return _no_list(name)
         if self.view.local.reaches(on):
             return await self._listed(workload, on)
         last: OutliveError = _unreached(on)
@@ -247,15 +248,15 @@ class Checkpoints:
         return entry.record.workload
 
     def _own(self, request: Request) -> tuple[Workload, str]:
-        """Which workload's are asked for, and where they are. Raises NotFound where this host cannot read them."""
+        """Which workload's are asked for, and where they are; '' for what can have none. Raises an OutliveError."""
         host, name = request.path_params["host"], request.path_params["workload"]
         if host != self.view.host:
             raise NotFound(f"This is {self.view.host}, not {host[:80]}.")
         workload = self._workload(name)
         on = _datastore_of(workload)
-        if on is None or not self.view.local.reaches(on):
-            raise _unreached(on or "of its checkpoints")
-        return workload, on
+        if on is not None and not self.view.local.reaches(on):
+            raise _unreached(on)
+        return workload, on or ""
 
     def _hosts_with(self, datastore: str, name: str) -> tuple[str, ...]:
         """The hosts that should reach a datastore, its machine's own first."""
@@ -289,6 +290,10 @@ async def _lines(found: Looks, last: bytes = b"") -> AsyncGenerator[bytes, None]
             yield msgspec.json.encode(told) + b"\n"
     if last:
         yield last
+
+
+def _no_list(name: str) -> dict[str, Any]:
+    return {"workload": name, "on": "", "checkpoints": []}
 
 
 async def _none() -> Looks:

@@ -48,6 +48,7 @@ class Declared:
     problems:  the statuses of refusals beyond those that any path may answer with.
     to_peers:  other agents may ask it too, by TLS.  streams: the answer goes on.
     matches:   If-Match is heeded.  headers: those of a good answer, with what each tells.
+    asks:      it changes nothing, whatever its method.
     acts:      what it does is no change of the store, so that it can be half done.
     """
 
@@ -63,13 +64,14 @@ class Declared:
     to_peers: bool = False
     streams: bool = False
     matches: bool = False
+    asks: bool = False
     acts: bool = False
     headers: tuple[tuple[str, str], ...] = ()
 
     @property
     def writes(self) -> bool:
         """Whether a request may change something, so that it can carry a key by which it is done once."""
-        return self.method != "GET"
+        return self.method != "GET" and not self.asks
 
 
 def route(method: str, path: str, answer: Any = None, **more: Any) -> Callable[[F], F]:

@@ -110,7 +110,7 @@ def _headers(declared: Declared) -> list[dict[str, Any]]:
 
 
 def _body(declared: Declared, by_kind: dict[Any, Any]) -> dict[str, Any]:
-    schema: dict[str, Any] = {} if declared.body is bytes else by_kind[declared.body]
+    schema: dict[str, Any] = by_kind[declared.body] if declared.body is not bytes else {"type": "string"}
     return {"required": True, "content": {declared.takes: {"schema": schema}}}
 
 

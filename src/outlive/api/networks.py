@@ -18,11 +18,12 @@ from outlive.errors import UsageInvalid
 
 from . import answers, once
 from .bodies import DryRunOnly, body, decoded
+from .deciding import commands_for
 from .declaring import query, route
 from .paging import Page, ascending
 from .problems import Conflict, Encoded, NotFound
 from .view import View
-from .wishes import commands_for, seen
+from .wishes import seen
 
 
 class OutsideWish(msgspec.Struct, forbid_unknown_fields=True):
@@ -94,7 +95,7 @@ class Networks:
             raise Conflict(f"Machines are on {name}; its number cannot be changed under them.")
         key = rec.NETWORKS + name
         if query(request, DryRunOnly).dry_run:
-            commands = commands_for(self.view, key, rec.encode(network))
+            commands = await commands_for(self.view, key, rec.encode(network))
             return Encoded({"network": network, "changed": True, "commands": commands})
         compare = unchanged(key, picture.bad[key][0] if key in picture.bad else stands.mod_revision if stands else 0)
         changed: answers.NetworkChanged = {"network": network, "changed": True}
@@ -115,7 +116,7 @@ class Networks:
             )
         key = rec.NETWORKS + name
         if query(request, DryRunOnly).dry_run:
-            commands = commands_for(self.view, key, None)
+            commands = await commands_for(self.view, key, None)
             return Encoded({"network": stands.record, "changed": True, "commands": commands})
         removed: answers.NetworkChanged = {"network": stands.record, "changed": True}
         await self._write(Transaction((unchanged(key, stands.mod_revision),), (Delete(key),)), name, removed)

@@ -94,10 +94,12 @@ async def transact(
 async def answered(view: View, declared: Declared, handler: Handler, request: Request) -> Response:
     """Answer a request, or answer it again if one with its key was done. Raises KeyReused, Begun and UsageInvalid."""
     given = request.headers.get(KEY_HEADER)
-    if given is None or not declared.writes or tries_out(request):
+    if given is None or not declared.writes:
         return await handler(request)
     if not _KEY.fullmatch(given):
         raise UsageInvalid(f"{given[:80]!r} cannot be an {KEY_HEADER}.", cause="it has 1 to 200 printable characters")
+    if tries_out(request):
+        return await handler(request)
     name = sha256(given.encode()).hexdigest()[:40]
     record = rec.RequestRecord(name, await _fingerprint(request), view.host, int(time.time() * 1000))
     once = _Once(rec.REQUESTS + name, record)

@@ -20,10 +20,11 @@ from outlive.errors import UsageInvalid
 
 from . import answers, once
 from .bodies import DryRunOnly, body, decoded
+from .deciding import commands_for
 from .declaring import query, route
 from .problems import Conflict, Encoded
 from .view import View
-from .wishes import RETRY_PAUSE_S, TRIES, commands_for, seen
+from .wishes import RETRY_PAUSE_S, TRIES, seen
 
 
 class AdmissionWish(msgspec.Struct, forbid_unknown_fields=True):
@@ -125,7 +126,7 @@ class PoliciesApi:
             if wanted == stands.record and bad is None:
                 return {"policies": wanted, "changed": False}
             if dry_run:
-                commands = commands_for(view, key, rec.encode(wanted))
+                commands = await commands_for(view, key, rec.encode(wanted))
                 return {"policies": wanted, "changed": True, "commands": commands}
             event = view.record(kind, text=text(stands.record, wanted))
             if wanted.frozen is not None and stands.record.frozen is None:

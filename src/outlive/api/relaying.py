@@ -51,7 +51,7 @@ async def whole(
         raise ClusterUnreachable(
             f"The agent of {host} did not answer within {within_s:g} s.", remedy="see `outlive status`, and try again"
         ) from error
-    return Response(content, answer.status, media_type=answer.headers.get("content-type"))
+    return Response(content, answer.status, _kept(answer), answer.headers.get("content-type"))
 
 
 async def refusal(answer: PeerAnswer) -> Response:
@@ -60,7 +60,12 @@ async def refusal(answer: PeerAnswer) -> Response:
         content = await answer.whole(MOST_PROBLEM_BYTES, PROBLEM_S)
     finally:
         answer.close()
-    return Response(content, answer.status, media_type="application/problem+json")
+    return Response(content, answer.status, _kept(answer), "application/problem+json")
+
+
+def _kept(answer: PeerAnswer) -> dict[str, str]:
+    """The headers that hold wherever an answer comes from."""
+    return {name: answer.headers[name] for name in ("retry-after",) if name in answer.headers}
 
 
 async def stream(

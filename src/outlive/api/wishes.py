@@ -1,31 +1,26 @@
 """What operators ask for, written to the store as records that the leader acts on.
 
 Each wish is one compare-and-swap on the record that the agent's picture shows; when somebody else was faster it is
-tried again on the new picture, a few times. A dry run writes nothing and returns the commands that the leader's own
-decision gives for the same record.
+tried again on the new picture, a few times. A dry run writes nothing and returns what the leader would decide
+(`deciding`).
 """
 
 import asyncio
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
-from msgspec import structs
-
-from outlive.cluster import leader, mirror
 from outlive.cluster import records as rec
-from outlive.cluster.commands import Command, RecordEvent, Transact
-from outlive.cluster.events import StoreMoved, Tick
 from outlive.cluster.mirror import Entry, Mirror
 from outlive.cluster.ordering import cycle
-from outlive.cluster.transaction import Delete, KeyValue, Put, Transaction, absent, unchanged
+from outlive.cluster.transaction import Put, Transaction, absent, unchanged
 from outlive.cluster.workload import Workload
 from outlive.errors import UsageInvalid
 
 from . import once
 from .answers import Asked, Changed
 from .boards import common_board
+from .deciding import commands_for
 from .machine_wishes import cancelled, check_machine, completed
 from .problems import Conflict, NotFound, RevisionChanged
 from .view import View
@@ -122,7 +117,7 @@ async def _change(view: View, name: str, kind: str, change: Change, dry_run: boo
         if wanted is None:
             return {"workload": name, "changed": False, "revision": stands}
         if dry_run:
-            return {"workload": name, "changed": True, "commands": commands_for(view, key, rec.encode(wanted))}
+            return {"workload": name, "changed": True, "commands": await commands_for(view, key, rec.encode(wanted))}
         cause = view.record(kind, workload=name)
         value = rec.encode(replace(wanted, because=cause.id))
         compare = unchanged(key, _revision(view.mirror, key, stands))
@@ -158,7 +153,7 @@ async def operate(
     operation = rec.OperationRecord(f"{kind}-{secrets.token_hex(4)}", kind, workload, target, checkpoint)
     key = rec.OPERATIONS + operation.id
     if dry_run:
-        return {"operation": operation, "commands": commands_for(view, key, rec.encode(operation))}
+        return {"operation": operation, "commands": await commands_for(view, key, rec.encode(operation))}
     cause = view.record(f"{kind}.asked", workload=workload, host=target or "", text=checkpoint)
     operation = replace(operation, because=cause.id)
     told: Asked = {"operation": operation, "event": cause.id}
@@ -178,7 +173,7 @@ async def cancel(view: View, name: str, *, dry_run: bool) -> Asked:
             raise NotFound(f"There is no operation {name[:80]}.")
         ended = cancelled(view.mirror, entry.record)
         if dry_run:
-            return {"operation": ended, "commands": commands_for(view, key, rec.encode(ended))}
+            return {"operation": ended, "commands": await commands_for(view, key, rec.encode(ended))}
         cause = view.record("operation.cancelled", workload=ended.workload, text=name, because=ended.because)
         ended = replace(ended, because=cause.id)
         told: Asked = {"operation": ended, "event": cause.id}
@@ -189,49 +184,3 @@ async def cancel(view: View, name: str, *, dry_run: bool) -> Asked:
             return told
         await asyncio.sleep(RETRY_PAUSE_S)
     raise Conflict(f"Operation {name} was changed each time it was tried.", remedy="look at it, and try again")
-
-
-def commands_for(view: View, key: str, value: bytes | None) -> list[dict[str, Any]]:
-    """The very commands that the leader's decision gives if `key` had `value`, or were gone; nothing is written.
-
-    This host decides as if it led, on its own signs of life; the true leader may know more.
-    """
-    picture = view.mirror
-    revision = picture.revision + 1
-    change = Delete(key) if value is None else KeyValue(key, value, revision, revision)
-    supposed = mirror.changed(picture, revision, [change], view.now())
-    if supposed.leader is None:
-        supposed = replace(supposed, leader=mirror.Entry(rec.LeaderRecord(view.host), revision, revision))
-    verdicts = {name: entry.record.verdict for name, entry in supposed.verdicts.items()}
-    state = structs.replace(
-        view.leader,
-        mirror=picture,
-        office_since=view.leader.office_since or 0.0,
-        at=view.now(),
-        ticked_at=None,
-        in_flight=view.leader.in_flight.update({}),
-        verdicts=view.leader.verdicts.update(verdicts),
-    )
-    led = replace(supposed, leader=replace(supposed.leader, record=rec.LeaderRecord(view.host)))  # type: ignore[type-var]
-    state, first = leader.step(state, StoreMoved(view.now(), led, frozenset({key})))
-    _, second = leader.step(state, Tick(view.now()))
-    return [_told(command) for command in (*first, *second) if _is_decision(command)]
-
-
-def _is_decision(command: Command) -> bool:
-    return isinstance(command, RecordEvent) or (isinstance(command, Transact) and command.purpose.act != "verdict")
-
-
-def _told(command: Command) -> dict[str, Any]:
-    if isinstance(command, RecordEvent):
-        event = command.event
-        about = {"workload": event.workload, "host": event.host, "module": event.module, "text": event.text}
-        return {"command": "record", "kind": event.kind, **{word: told for word, told in about.items() if told}}
-    assert isinstance(command, Transact)
-    writes = [
-        {"put": write.key, "value": rec.decode(write.key, write.value)}
-        if isinstance(write, Put)
-        else {"delete": write.key}
-        for write in command.transaction.writes
-    ]
-    return {"command": str(command.purpose.act), "writes": writes}
