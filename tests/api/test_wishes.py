@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from outlive.api.wishes import check_addresses, check_order
+from outlive.api.company import as_looked_at, check_order
+from outlive.api.wishes import check_addresses
 from outlive.client.connection import Answered
 from outlive.cluster import records as rec
 from outlive.cluster.mirror import Entry, Mirror
@@ -207,3 +208,64 @@ def test_every_mistake_of_a_file_is_told_at_once(one_host: OneHost) -> None:
     assert caught.value.id == "workload-file.invalid"
     assert "bad.toml:2:" in caught.value.cause
     assert "bad.toml:4:" in caught.value.cause
+
+
+def test_two_applies_at_once_never_make_a_circle(one_host: OneHost) -> None:
+    put(one_host, "round", workload("round", *SLEEP))
+    put(one_host, "about", workload("about", *SLEEP))
+
+    def ask(name: str, other: str) -> str:
+        try:
+            put(one_host, name, f'after = ["{other}"]\n' + workload(name, *SLEEP))
+        except Answered as refused:
+            return refused.sentence
+        return ""
+
+    for _ in range(3):
+        with ThreadPoolExecutor() as pool:
+            told = list(pool.map(ask, ("round", "about"), ("about", "round")))
+        assert sorted(map(bool, told)) == [False, True], told
+        assert "would never be started" in max(told)
+        for name in ("round", "about"):
+            put(one_host, name, workload(name, *SLEEP))
+    one_host.forget("round", "about")
+
+
+def test_what_the_one_who_applies_looked_at_is_compared_over_all_steps() -> None:
+    picture = Mirror()
+    for number, (name, after) in enumerate({"db": ("disk",), "disk": (), "web": ()}.items(), 10):
+        entry = Entry(rec.WorkloadRecord(service(name, after=after)), number, number)
+        picture = replace(picture, workloads=picture.workloads.set(name, entry))
+    found = as_looked_at(picture, service("app", after=("db", "unknown")))
+    assert {(each.key, each.revision) for each in found} == {
+        ("workloads/db", 10), ("workloads/disk", 11), ("workloads/unknown", 0),
+    }  # fmt: skip
+
+
+def test_rules_that_contradict_each_other_are_refused_and_unknown_names_are_told(one_host: OneHost) -> None:
+    answer = put(one_host, "loner", workload("loner", *SLEEP, more='[placement]\napart_from = ["friend"]\n'))
+    assert answer["notes"] == ["There is no workload friend yet, named in apart_from: the rule holds once there are."]
+    with pytest.raises(Answered, match="friend could never be placed") as caught:
+        put(one_host, "friend", workload("friend", *SLEEP, more='[placement]\ntogether_with = ["loner"]\n'))
+    assert "friend and loner are to be apart" in caught.value.cause
+    one_host.forget("loner")
+
+
+def test_a_wish_that_leaves_too_few_hosts_to_lose_is_refused_unless_forced(one_host: OneHost) -> None:
+    client = one_host.client
+    try:
+        # One host can do no better, and is not told so with every wish.
+        assert "notes" not in put(one_host, "greedy", workload("greedy", *SLEEP))
+        one_host.forget("greedy")
+        client.put("/v1/policies", {"admission": {"mode": "refuse"}})
+        with pytest.raises(Answered) as caught:
+            put(one_host, "greedy", workload("greedy", *SLEEP))
+        assert (caught.value.id, caught.value.exit_code) == ("admission.refused", 3)
+        assert "greedy" not in one_host.names()
+        forced = put(one_host, "greedy", workload("greedy", *SLEEP), "?force=1")
+        assert "the policy is that it can lose 1" in forced["notes"][0]
+        # What takes no more room than before is not weighed.
+        assert "notes" not in put(one_host, "greedy", workload("greedy", "/usr/bin/sleep", "3601"))
+    finally:
+        client.put("/v1/policies", {"admission": {"mode": "warn"}})
+        one_host.forget("greedy")

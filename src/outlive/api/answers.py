@@ -80,13 +80,17 @@ class OneWorkload(TypedDict):
 
 
 class Changed(TypedDict):
-    """What a wish changed. event: recorded as its cause.  commands: of a dry run, what the leader would decide."""
+    """What a wish changed. event: recorded as its cause.  commands: of a dry run, what the leader would decide.
+
+    notes: what a person should know of a wish that was granted all the same.
+    """
 
     workload: str
     changed: bool
     event: NotRequired[str]
     revision: NotRequired[int]
     commands: NotRequired[list[dict[str, Any]]]
+    notes: NotRequired[list[str]]
 
 
 class Operations(TypedDict):

@@ -7,6 +7,7 @@ from outlive import __version__
 from outlive.cluster import outlook
 
 from . import answers
+from .admitting import Counted
 from .declaring import NDJSON, TEXT, query, route
 from .logs import LogOptions
 from .paging import Page, ascending
@@ -20,6 +21,7 @@ class Hosts:
 
     def __init__(self, view: View) -> None:
         self.view = view
+        self._losable = Counted(view)
 
     @route("GET", "/healthz", answers.Health, to_peers=True)
     async def health(self, request: Request) -> Response:
@@ -50,7 +52,8 @@ class Hosts:
     async def cluster(self, request: Request) -> Response:
         """Everything, with the verdict that `outlive status` ends with."""
         picture = self.view.mirror
-        look = outlook.look(picture, store_reachable=self.view.store_reachable, at=self.view.now())
+        lost = await self._losable.now()
+        look = outlook.look(picture, store_reachable=self.view.store_reachable, at=self.view.now(), lost=lost)
         told: answers.Cluster = {"host": self.view.host, "revision": picture.revision, "outlook": look}
         return Encoded(told)
 

@@ -11,15 +11,16 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from outlive.cluster import records as rec
-from outlive.cluster.mirror import Entry, Mirror
-from outlive.cluster.ordering import cycle
-from outlive.cluster.transaction import Put, Transaction, absent, unchanged
+from outlive.cluster.mirror import Mirror
+from outlive.cluster.transaction import Compare, Put, Transaction, absent, unchanged
 from outlive.cluster.workload import Workload
 from outlive.errors import UsageInvalid
 
 from . import once
+from .admitting import weigh
 from .answers import Asked, Changed
 from .boards import common_board
+from .company import as_looked_at, check_company, check_order, strangers
 from .deciding import commands_for
 from .machine_wishes import cancelled, check_machine, completed
 from .problems import Conflict, NotFound, RevisionChanged
@@ -33,8 +34,13 @@ Change = Callable[[rec.WorkloadRecord | None], rec.WorkloadRecord | None]
 """From the record that stands (None: none) to the one wanted; None: nothing to change."""
 
 
-async def apply(view: View, workload: Workload, *, dry_run: bool, if_revision: int | None = None) -> Changed:
-    """Have the cluster keep `workload` as given, if it is still at that revision; returns what changed."""
+async def apply(
+    view: View, workload: Workload, *, dry_run: bool, if_revision: int | None = None, force: bool = False
+) -> Changed:
+    """Have the cluster keep `workload` as given, if it is still at that revision; returns what changed.
+
+    force: also when fewer hosts could be lost then than the policy asks for.
+    """
     machine, board = workload.machine, None
     if machine is not None and machine.version is None:
         board = await common_board(view, machine.type)
@@ -51,9 +57,8 @@ async def apply(view: View, workload: Workload, *, dry_run: bool, if_revision: i
         return replace(stands, workload=wanted, desired=rec.Desired.RUNNING, version=version)
 
     check_addresses(view.mirror, workload)
-    check_order(view.mirror, workload)
     check_machine(view.mirror, workload)
-    return await _change(view, workload.name, "workload.applied", change, dry_run, if_revision)
+    return await _change(view, workload.name, "workload.applied", change, dry_run, if_revision, force)
 
 
 def check_addresses(picture: Mirror, workload: Workload) -> None:
@@ -74,20 +79,8 @@ def check_addresses(picture: Mirror, workload: Workload) -> None:
             )
 
 
-def check_order(picture: Mirror, workload: Workload) -> None:
-    """Refuse a workload that would wait for itself, by way of others or not. Raises UsageInvalid."""
-    wanted = Entry(rec.WorkloadRecord(workload), 0, 0)
-    circle = cycle(replace(picture, workloads=picture.workloads.set(workload.name, wanted)), workload.name)
-    if circle:
-        raise UsageInvalid(
-            f"{workload.name} would never be started: it would wait for itself.",
-            cause=f"these wait for each other: {' after '.join(circle)}",
-            remedy="take one of these names out of its `after`, so that one of them can be first",
-        )
-
-
 async def desire(
-    view: View, name: str, desired: rec.Desired, *, dry_run: bool, if_revision: int | None = None
+    view: View, name: str, desired: rec.Desired, *, dry_run: bool, if_revision: int | None = None, force: bool = False
 ) -> Changed:
     """Have a workload run, stop, or be removed, if it is still at that revision. Raises NotFound, RevisionChanged."""
 
@@ -101,10 +94,12 @@ async def desire(
         return replace(stands, desired=desired)
 
     word = {rec.Desired.RUNNING: "started", rec.Desired.STOPPED: "stopped", rec.Desired.REMOVED: "removed"}[desired]
-    return await _change(view, name, f"workload.asked_to_be_{word}", change, dry_run, if_revision)
+    return await _change(view, name, f"workload.asked_to_be_{word}", change, dry_run, if_revision, force)
 
 
-async def _change(view: View, name: str, kind: str, change: Change, dry_run: bool, if_revision: int | None) -> Changed:
+async def _change(
+    view: View, name: str, kind: str, change: Change, dry_run: bool, if_revision: int | None, force: bool
+) -> Changed:
     key = rec.WORKLOADS + name
     if if_revision is not None:
         await seen(view, if_revision)
@@ -113,21 +108,42 @@ async def _change(view: View, name: str, kind: str, change: Change, dry_run: boo
         stands = entry.mod_revision if entry else 0
         if if_revision not in (None, stands):
             raise RevisionChanged(name, stands, int(if_revision or 0))
-        wanted = change(entry.record if entry else None)
+        known = entry.record if entry else None
+        wanted = change(known)
         if wanted is None:
             return {"workload": name, "changed": False, "revision": stands}
+        picture = view.mirror
+        checked = _checked(picture, known, wanted.workload)
+        notes = await weigh(view, known, wanted, force=force)
+        if known is None or known.workload != wanted.workload:
+            notes += strangers(picture, wanted.workload)
         if dry_run:
-            return {"workload": name, "changed": True, "commands": await commands_for(view, key, rec.encode(wanted))}
+            commands = await commands_for(view, key, rec.encode(wanted))
+            tried: Changed = {"workload": name, "changed": True, "commands": commands}
+            return _noted(tried, notes)
         cause = view.record(kind, workload=name)
         value = rec.encode(replace(wanted, because=cause.id))
-        compare = unchanged(key, _revision(view.mirror, key, stands))
-        told: Changed = {"workload": name, "changed": True, "event": cause.id, "revision": 0}
-        done = await once.transact(view, Transaction((compare,), (Put(key, value),)), told)
+        compare = unchanged(key, _revision(picture, key, stands))
+        told = _noted({"workload": name, "changed": True, "event": cause.id, "revision": 0}, notes)
+        done = await once.transact(view, Transaction((compare, *checked), (Put(key, value),)), told)
         if done.succeeded:
             await seen(view, done.revision)
             return {**told, "revision": done.revision}
         await asyncio.sleep(RETRY_PAUSE_S)
     raise Conflict(f"{name} was changed by others each time it was tried.", remedy="look at it, and try again")
+
+
+def _checked(picture: Mirror, stands: rec.WorkloadRecord | None, wanted: Workload) -> tuple[Compare, ...]:
+    """That what a changed workload was checked against stays as it is. Raises UsageInvalid for what cannot be."""
+    if stands is not None and stands.workload == wanted:
+        return ()
+    check_order(picture, wanted)
+    check_company(picture, wanted)
+    return as_looked_at(picture, wanted)
+
+
+def _noted(told: Changed, notes: list[str]) -> Changed:
+    return {**told, "notes": notes} if notes else told
 
 
 async def seen(view: View, revision: int) -> None:

@@ -24,12 +24,22 @@ from .paging import Page, ascending
 from .problems import Encoded, NotFound
 from .view import View
 
+Force = Annotated[bool, msgspec.Meta(description="Also when fewer hosts could be lost then than the policy asks for.")]
+
 
 class Apply(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """How a file is applied."""
 
     dry_run: DryRun = False
+    force: Force = False
     source: Annotated[str, msgspec.Meta(description="What the file is called in its mistakes.")] = "request"
+
+
+class Start(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """How a workload is started or stopped."""
+
+    dry_run: DryRun = False
+    force: Force = False
 
 
 class Desire(msgspec.Struct, forbid_unknown_fields=True):
@@ -79,8 +89,10 @@ class Workloads:
         workload = parse_workload(await body(request), asked.source)
         if workload.name != request.path_params["name"]:
             raise UsageInvalid(f"{asked.source} describes {workload.name}, not {request.path_params['name'][:80]}.")
-        changed = await wishes.apply(self.view, workload, dry_run=asked.dry_run, if_revision=if_revision(request))
-        return self._changed(changed)
+        at = if_revision(request)
+        return self._changed(
+            await wishes.apply(self.view, workload, dry_run=asked.dry_run, if_revision=at, force=asked.force)
+        )
 
     @route("DELETE", "/v1/workloads/{name}", answers.Changed, query=DryRunOnly, problems=(404,), matches=True)
     async def remove(self, request: Request) -> Response:
@@ -93,17 +105,18 @@ class Workloads:
         "PUT",
         "/v1/workloads/{name}/desired",
         answers.Changed,
-        query=DryRunOnly,
+        query=Start,
         body=Desire,
         problems=(404,),
         matches=True,
     )
     async def desire(self, request: Request) -> Response:
         """Have a workload run or be stopped."""
-        asked = decoded(await body(request), Desire)
-        name, dry_run = request.path_params["name"], query(request, DryRunOnly).dry_run
-        desired, at = rec.Desired(asked.desired), if_revision(request)
-        return self._changed(await wishes.desire(self.view, name, desired, dry_run=dry_run, if_revision=at))
+        asked, how = decoded(await body(request), Desire), query(request, Start)
+        name, desired, at = request.path_params["name"], rec.Desired(asked.desired), if_revision(request)
+        return self._changed(
+            await wishes.desire(self.view, name, desired, dry_run=how.dry_run, if_revision=at, force=how.force)
+        )
 
     @route("GET", "/v1/workloads/{name}/logs", media=NDJSON, query=LogOptions, problems=(404,), streams=True)
     async def logs(self, request: Request) -> Response:

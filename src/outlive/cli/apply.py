@@ -6,7 +6,17 @@ from urllib.parse import quote
 
 import click
 
-from .connect import check_one, cluster_options, dry_run_option, if_revision_option, say, tell_commands
+from .connect import (
+    check_one,
+    cluster_options,
+    dry_run_option,
+    force_option,
+    if_revision_option,
+    query,
+    say,
+    tell_commands,
+    tell_notes,
+)
 from .output import json_option, print_json
 from .waiting import until_state
 
@@ -18,11 +28,18 @@ if TYPE_CHECKING:
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--wait", "wait_s", type=float, default=60.0, show_default=True, help="Seconds to wait; 0: do not wait.")
 @if_revision_option
+@force_option
 @dry_run_option
 @cluster_options
 @json_option
 def command(
-    client: "Client", files: tuple[Path, ...], wait_s: float, if_revision: int | None, dry_run: bool, as_json: bool
+    client: "Client",
+    files: tuple[Path, ...],
+    wait_s: float,
+    if_revision: int | None,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Bring workloads to what their FILES say, and wait until they run.
 
@@ -31,7 +48,8 @@ def command(
     """
     check_one(if_revision, files)
     results = [
-        apply_text(client, path.read_bytes(), str(path), wait_s, dry_run, path.parent, if_revision) for path in files
+        apply_text(client, path.read_bytes(), str(path), wait_s, dry_run, path.parent, if_revision, force)
+        for path in files
     ]
     if as_json:
         print_json({"workloads": results})
@@ -45,6 +63,7 @@ def apply_text(
     dry_run: bool,
     folder: Path | None = None,
     if_revision: int | None = None,
+    force: bool = False,
 ) -> dict[str, Any]:
     """Apply one workload file's text; tells what happens, returns the API's answer.
 
@@ -54,8 +73,9 @@ def apply_text(
 
     text = without_files(text, source, folder)
     name = parse_workload(text, source).name
-    parameters = f"?source={quote(source, safe='')}" + ("&dry_run=1" if dry_run else "")
+    parameters = f"?source={quote(source, safe='')}{query(dry_run, force).replace('?', '&')}"
     result: dict[str, Any] = client.put(f"/v1/workloads/{name}{parameters}", text, if_revision)
+    tell_notes(result)
     if dry_run:
         tell_commands(result)
     elif not result["changed"]:

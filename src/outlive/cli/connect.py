@@ -78,15 +78,29 @@ def if_revision_option(function: Function) -> Function:
     return option(function)
 
 
+def force_option(function: Function) -> Function:
+    """Give a command `--force`, for a wish that the cluster's policy on admission refuses."""
+    return click.option(
+        "--force", is_flag=True, help="Also when fewer hosts could be lost then than the cluster's policy asks for."
+    )(function)
+
+
 def check_one(if_revision: int | None, named: tuple[object, ...]) -> None:
     """Refuse one revision for several workloads. Raises UsageError."""
     if if_revision is not None and len(named) > 1:
         raise click.UsageError("--if-revision goes with one workload at a time.")
 
 
-def query(dry_run: bool) -> str:
-    """The part of the address that asks for a dry run."""
-    return "?dry_run=1" if dry_run else ""
+def query(dry_run: bool, force: bool = False) -> str:
+    """The part of the address that asks for a dry run, or to do it all the same."""
+    options = [f"{word}=1" for word, given in (("dry_run", dry_run), ("force", force)) if given]
+    return f"?{'&'.join(options)}" if options else ""
+
+
+def tell_notes(result: dict[str, Any]) -> None:
+    """Tell what a person should know of a wish that was granted all the same."""
+    for note in result.get("notes", ()):
+        say(f"Note: {note}")
 
 
 def tell_commands(result: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from .connect import check_one, query, say, tell_commands
+from .connect import check_one, query, say, tell_commands, tell_notes
 from .output import print_json
 from .waiting import until_state
 
@@ -19,12 +19,15 @@ def desire(
     dry_run: bool,
     as_json: bool,
     if_revision: int | None,
+    force: bool = False,
 ) -> None:
     """Ask for each, wait, tell. desired: running or stopped; done: how that is told of one."""
     check_one(if_revision, names)
     results = []
     for name in names:
-        results.append(client.put(f"/v1/workloads/{name}/desired{query(dry_run)}", {"desired": desired}, if_revision))
+        path = f"/v1/workloads/{name}/desired{query(dry_run, force)}"
+        results.append(client.put(path, {"desired": desired}, if_revision))
+        tell_notes(results[-1])
         if dry_run:
             tell_commands(results[-1])
         elif wait_s > 0:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from outlive.client import Client
 
 DEGRADED = 5
+MOST_WITHOUT = 5
 
 
 @click.command()
@@ -40,7 +41,7 @@ def show(asked: str, outlook: dict[str, Any]) -> None:
     console = stdout_console()
     console.print(
         f"Cluster {outlook['cluster'] or 'unknown'}, leader {outlook['leader'] or 'none'}, as host {asked} sees it; "
-        f"{outlook['failures_absorbed']} host(s) may be lost.",
+        f"{number_to_lose(outlook)}.",
         soft_wrap=True,
     )
     hosts = Table("HOST", "SITE", "ADDRESS", "VERDICT", "CLAIM", "WORKLOADS", box=box.SIMPLE_HEAD, pad_edge=False)
@@ -53,5 +54,28 @@ def show(asked: str, outlook: dict[str, Any]) -> None:
     console.print(hosts)
     if outlook["workloads"]:
         console.print(table(outlook["workloads"]))
+    tell_without(outlook["losable"])
     style = {"protected": "bold green", "unknown": "bold yellow"}.get(outlook["standing"], "bold red")
     console.print(outlook["sentence"], style=style, markup=False, soft_wrap=True)
+
+
+def number_to_lose(outlook: dict[str, Any]) -> str:
+    """How many hosts may die at once, in words."""
+    lost = outlook["losable"]
+    if lost["without"] and not lost["worst"]:
+        return "not everything has a place even now"
+    least = "" if lost["exact"] else "at least "
+    return f"any {least}{lost['hosts']} of its hosts may be lost"
+
+
+def tell_without(lost: dict[str, Any]) -> None:
+    """Print what would have no place if too many hosts were lost, or has none now."""
+    if not lost["without"]:
+        return
+    console = stdout_console()
+    worst = " and ".join(lost["worst"])
+    console.print(f"Without {worst}, no place for:" if worst else "No place now for:", markup=False, soft_wrap=True)
+    for each in lost["without"][:MOST_WITHOUT]:
+        console.print(f"  {each['workload']}: {each['reason']}", markup=False, soft_wrap=True)
+    if len(lost["without"]) > MOST_WITHOUT:
+        console.print(f"  and {len(lost['without']) - MOST_WITHOUT} more", markup=False)

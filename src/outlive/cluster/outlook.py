@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from . import records as rec
+from .admission import Losable, losable
 from .failover import confirm, is_proven, needs_fence, needs_word, unfenced
 from .heartbeat import Flags
 from .host import Capacity
@@ -16,6 +17,7 @@ from .lease import silent_for_s
 from .mirror import Mirror
 from .pairs import gone_for_good
 from .placement import NOTHING, Candidate, choose, choose_standby, usage
+from .policies import AdmissionMode
 from .timing import Timing
 from .workload import Workload
 
@@ -62,33 +64,42 @@ class HostOutlook:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """The whole cluster. sentence: the last line of `status`; failures_absorbed: hosts that may be lost now."""
+    """The whole cluster. sentence: the last line of `status`.
+
+    failures_absorbed: so many hosts may die at once, whichever they are; losable: the same, and what it comes from.
+    """
 
     cluster: str
     leader: str | None
     standing: Standing
     sentence: str
     failures_absorbed: int
+    losable: Losable
     hosts: tuple[HostOutlook, ...]
     workloads: tuple[WorkloadOutlook, ...]
     bad_records: dict[str, str]
 
 
-def look(mirror: Mirror, *, store_reachable: bool, at: float) -> Outlook:
+def look(mirror: Mirror, *, store_reachable: bool, at: float, lost: Losable | None = None) -> Outlook:
     """Say how everything stands.
 
     store_reachable: the picture is of now; otherwise every standing is unknown.
     at: seconds on the watcher's clock, by which a leader that renews nothing is told before its claim has ended.
+    lost: what is known of how many hosts may be lost; None: it is counted.
     """
+    lost = lost if lost is not None else losable(mirror)
     hosts = of_hosts(mirror, sorted(mirror.hosts), store_reachable=store_reachable)
     workloads = of_workloads(mirror, sorted(mirror.workloads), store_reachable=store_reachable)
     standing, sentence = _verdict(mirror, hosts, workloads, store_reachable, at)
+    if standing is Standing.PROTECTED and (short := _too_few(mirror, lost)):
+        standing, sentence = Standing.AT_RISK, short
     return Outlook(
         cluster=mirror.cluster.record.id if mirror.cluster else "",
         leader=mirror.leader.record.host if mirror.leader else None,
         standing=standing,
         sentence=sentence,
-        failures_absorbed=failures_absorbed(mirror),
+        failures_absorbed=lost.hosts,
+        losable=lost,
         hosts=hosts,
         workloads=workloads,
         bad_records={key: problem for key, (_, problem) in sorted(mirror.bad.items())},
@@ -226,19 +237,17 @@ def _candidate(mirror: Mirror, name: str, workload: Workload, used: dict[str, tu
     )
 
 
-def failures_absorbed(mirror: Mirror) -> int:
-    """How many hosts, the worst ones first, may die with every running workload still having somewhere to go.
-
-    Each workload on its own: whether all of them fit together is for admission, which needs the packing.
-    """
-    running = [mirror.workloads[name].record.workload for name in _wanted(mirror)]
-    if not running:
-        return max(0, len([name for name in mirror.hosts if mirror.claimed(name)]) - 1)
-    return max(0, min(len(eligible(mirror, workload)) for workload in running) - 1)
-
-
-def _wanted(mirror: Mirror) -> list[str]:
-    return [name for name, entry in sorted(mirror.workloads.items()) if entry.record.desired is rec.Desired.RUNNING]
+def _too_few(mirror: Mirror, lost: Losable) -> str:
+    """The sentence for fewer hosts to lose than the policy asks for; '' when there are enough, or none is asked for."""
+    policy = mirror.policies.record.admission
+    if policy.mode is AdmissionMode.OFF or lost.hosts >= policy.can_lose_hosts or not lost.without:
+        return ""
+    first = lost.without[0]
+    without = f"without {' and '.join(lost.worst)} " if lost.worst else ""
+    return (
+        f"At risk: it can lose {lost.hosts} of its hosts, and is to lose {policy.can_lose_hosts}: {without}"
+        f"{first.workload} would have no place ({first.reason}). Do: add a host, or lessen what workloads ask for."
+    )
 
 
 def _verdict(
