@@ -38,8 +38,10 @@ def start_guard(tmp_path: Path) -> Iterator[Callable[..., GuardProcess]]:
     """Start a guard on this test's socket, whether or not it comes up."""
     started: list[GuardProcess] = []
 
-    def start(*options: str, namespace: Namespace | None = None) -> GuardProcess:
-        started.append(GuardProcess(tmp_path, *options, namespace=namespace))
+    def start(
+        *options: str, namespace: Namespace | None = None, environment: dict[str, str] | None = None
+    ) -> GuardProcess:
+        started.append(GuardProcess(tmp_path, *options, namespace=namespace, environment=environment))
         return started[-1]
 
     yield start

@@ -109,7 +109,13 @@ class Client:
 class GuardProcess:
     """A guard on a socket of its own."""
 
-    def __init__(self, folder: Path, *options: str, namespace: Namespace | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        namespace: Namespace | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.path = folder / "guard.sock"
         self.log = folder / "guard.log"
         command = [str(native.find("outlive-guard")), f"--socket={self.path}", *options]
@@ -118,7 +124,7 @@ class GuardProcess:
         reading, writing = os.pipe()
         with self.log.open("ab") as log, open(reading, "rb") as answer:
             self.process = subprocess.Popen(
-                [*command, f"--ready-fd={writing}"], pass_fds=(writing,), stderr=log, cwd=folder
+                [*command, f"--ready-fd={writing}"], pass_fds=(writing,), stderr=log, cwd=folder, env=environment
             )
             os.close(writing)
             self.answer = answer.readline().decode().strip()

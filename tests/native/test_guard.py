@@ -362,7 +362,8 @@ def test_hello_and_log_say_what_could_not_be_had(start_guard: START) -> None:
     hello = dict(field.split("=") for field in guard.connect().hello.split(" ")[2:])
     assert hello["pid"] == str(guard.process.pid)
     assert hello["priority"] == "normal"
-    assert set(hello) == {"pid", "memory", "priority", "oom"}
+    assert set(hello) == {"pid", "memory", "priority", "oom", "watchdog"}
+    assert hello["watchdog"] == "none"
     until(lambda: f"guard.started pid={guard.process.pid} memory=" in guard.log.read_text())
 
 

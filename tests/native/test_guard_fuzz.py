@@ -15,7 +15,10 @@ from hypothesis import strategies as st
 from .guarding import Client, GuardProcess, boot_ns, clear, populated, sleeper
 
 NATIVE = Path(__file__).parents[2] / "native"
-GUARD_SOURCES = ("guard", "fence", "dropper", "address", "journal", "process", "cgroup")
+GUARD_SOURCES = (
+    "guard", "clients", "requests", "listening", "hardening", "watchdog", "fence", "dropper", "address", "journal",
+    "process", "cgroup",
+)  # fmt: skip
 SANITIZED = ("-std=c17", "-Wall", "-Wextra", "-Werror", "-g", "-O1", "-pthread",
              "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")  # fmt: skip
 
@@ -23,7 +26,7 @@ numbers = st.one_of(
     st.integers(-1, 20), st.integers(2**31 - 2, 2**31 + 2), st.integers(2**63 - 2, 2**64 + 2), st.just(10**40)
 )
 words = st.one_of(
-    st.sampled_from(("DEADLINE", "PROTECT", "RELEASE", "FENCE", "STATUS", "QUIT", "FIRED", "HELLO", "OK")),
+    st.sampled_from(("DEADLINE", "PROTECT", "RELEASE", "FENCE", "STATUS", "QUIT", "WHOLE", "FIRED", "HELLO", "OK")),
     st.sampled_from(("kept", "web", "x" * 63, "x" * 64, "-", "Kept", "kept ", "", "\0", "/", "/proc", "%", "%s%n%n")),
     st.sampled_from(("10.0.0.1/32%v0", "10.0.0.1/33%v0", "::1/128%v0", "::1%v0/1", "1/1%" + "i" * 16, "fe80::1/64%")),
     numbers.map(str),

@@ -6,6 +6,7 @@ agent, which is started again at once and adopts what runs: it never limps on.
 """
 
 import asyncio
+import contextlib
 import gc
 import secrets
 import sys
@@ -83,6 +84,7 @@ class Agent:
         self._queue: deque[tuple[Machine, ev.Event]] = deque()
         self._some = asyncio.Event()
         host = parts.host
+        parts.guard.late_s = timing.guard_late_s
         self.node = node.start(host, parts.identity.boot_id, parts.identity.cluster, timing)
         self.leader = leader.start(host.name, timing)
         self._neighbours = Neighbours(parts.identity, parts.seal, parts.sequences, self.tell, boot_time_s)
@@ -179,6 +181,8 @@ class Agent:
         with open_endpoint(address, self._neighbours.receiver, self._neighbours.heard, boot_time_s) as endpoint:
             self._neighbours.open_with(endpoint)
             alive = await self._holdings.adopt(journal, status or Status(boot_time_s(), 0.0, ()))
+            with contextlib.suppress(OutliveError):
+                await parts.guard.whole()
             self._put(Machine.BOTH, self._started(journal, alive, status))
             self._holdings.watch_adopted()
             await self._keep_taps()

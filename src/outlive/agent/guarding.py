@@ -17,7 +17,7 @@ import structlog
 from outlive.cluster.events import GuardFired, GuardLost, GuardReady
 from outlive.errors import OutliveError
 from outlive.fence import guard as guards
-from outlive.fence.guard import Fired, Guard, GuardRefused, Listener, Status, Stuck
+from outlive.fence.guard import Fired, Guard, GuardRefused, Hello, Listener, Status, Stuck
 
 from .observe import Clock, Tell
 
@@ -40,11 +40,14 @@ class GuardKeeper:
     """This host's guard, whichever process it is at the moment.
 
     make: gives a Guard that tells the listener; called once for each connection.
+    watchdog: whether it is to feed a device.  late_s: how long after a deadline that one must have fired.
     """
 
-    def __init__(self, make: Callable[[Listener], Guard], clock: Clock) -> None:
+    def __init__(self, make: Callable[[Listener], Guard], clock: Clock, *, watchdog: bool = False) -> None:
         self._make = make
         self._clock = clock
+        self._watchdog = watchdog
+        self.late_s = 0.0
         self._tell: Tell = lambda _: None
         self._guard: Guard | None = None
         self._wanted: dict[str, _Protected] = {}
@@ -62,13 +65,36 @@ class GuardKeeper:
         """Find or start the guard; what it holds. Raises GuardLost or ProgramFailed."""
         guard = self._new()
         hello = await guard.start()
+        if self._watchdog is not (hello.watchdog != "none"):
+            guard, hello = await self._with_other_watchdog(guard, hello)
         self._guard = guard
         status = await guard.status()
         self._in_force_at = self._deadline_at = status.deadline_at
-        log.info("guard.connected", pid=hello.pid, deadline_s=status.deadline_at, entries=len(status.entries))
+        log.info(
+            "guard.connected",
+            pid=hello.pid,
+            watchdog=hello.watchdog,
+            deadline_s=status.deadline_at,
+            entries=len(status.entries),
+        )
         for sentence in hello.lacking():
             log.warning("guard.weakened", reason=sentence)
         return status
+
+    async def _with_other_watchdog(self, guard: Guard, hello: Hello) -> tuple[Guard, Hello]:
+        """The guard was started when the agent file said otherwise: another takes its place if nothing is protected."""
+        try:
+            await guard.quit()
+        except GuardRefused:
+            log.warning("guard.watchdog_unchanged", watchdog=hello.watchdog, reason="workloads are protected by it")
+            return guard, hello
+        guard = self._new()
+        return guard, await guard.start()
+
+    async def whole(self) -> None:
+        """Say that everything that this host acts for is protected. Raises GuardLost."""
+        if self._guard is not None:
+            await self._shielded(self._guard.whole())
 
     def adopt(self, workload: str, entry: guards.Entry) -> None:
         """Keep protected what an earlier agent had protected."""
@@ -103,7 +129,7 @@ class GuardKeeper:
                 self._wake.clear()
                 if self._guard is not None and self._guard.connected and self._deadline_at > self._in_force_at:
                     with contextlib.suppress(OutliveError):
-                        self._in_force_at = await self._guard.deadline(self._deadline_at)
+                        self._in_force_at = await self._set(self._guard)
         finally:
             self.close()
 
@@ -139,17 +165,21 @@ class GuardKeeper:
             await guard.start()
             self._in_force_at = (await guard.status()).deadline_at
             if self._deadline_at > self._in_force_at:
-                self._in_force_at = await guard.deadline(self._deadline_at)
+                self._in_force_at = await self._set(guard)
             for workload, wanted in list(self._wanted.items()):
                 try:
                     await guard.protect(workload, wanted.generation, wanted.cgroup, wanted.addresses)
                 except GuardRefused as refusal:
                     if refusal.reason != "fired":
                         raise
+            await guard.whole()
         except BaseException:
             guard.close()
             raise
         self._guard = guard
+
+    async def _set(self, guard: Guard) -> float:
+        return await guard.deadline(self._deadline_at, self._deadline_at + self.late_s)
 
     def _new(self) -> Guard:
         return self._make(Listener(self._fired, self._stuck, self._wake.set))

@@ -19,10 +19,11 @@ from outlive.cluster.host import Host
 from outlive.cluster.mirror import Mirror
 from outlive.cluster.timing import Timing
 from outlive.cluster.transaction import Put, Transaction, absent
+from outlive.cluster.watchdog import longest_timeout_s
 from outlive.config.agent_file import AgentConfig
 from outlive.datastore.datastore import Datastore, open_datastore
 from outlive.errors import OutliveError, RefusedForSafety
-from outlive.fence.guard import Guard, Listener
+from outlive.fence.guard import Guard, Listener, Watchdog
 from outlive.network.virtual_ip import VirtualIps
 from outlive.runtime import cgroup
 from outlive.runtime.service import Premises
@@ -122,7 +123,11 @@ async def opened(config: AgentConfig) -> AsyncIterator[Parts]:
             book=book,
             watcher=watcher,
             recorder=Recorder(lines),
-            guard=GuardKeeper(lambda listener: _guard(config, root, listener), boot_time_s),
+            guard=GuardKeeper(
+                lambda listener: _guard(config, root, listener),
+                boot_time_s,
+                watchdog=config.fencing.watchdog is not None,
+            ),
             datastores=datastores,
             addresses=addresses,
             premises=Premises(cgroup.Tree(root, mounts), config.run_folder / "modules", config.data_folder / "logs"),
@@ -161,7 +166,12 @@ def _guard(config: AgentConfig, root: Path, listener: Listener) -> Guard:
     """The guard's own cgroup lies beside that of the workloads, so that no kill of theirs reaches it."""
     own = root.parent / "guard"
     own.mkdir(parents=True, exist_ok=True)
-    return Guard(config.run_folder / "guard.sock", config.data_folder / "guard.log", listener, cgroup=own)
+    device = config.fencing.watchdog
+    watchdog = None
+    if device is not None:
+        watchdog = Watchdog(device, config.fencing.watchdog_timeout_s, longest_timeout_s(config.timing))
+    socket, log = config.run_folder / "guard.sock", config.data_folder / "guard.log"
+    return Guard(socket, log, listener, cgroup=own, watchdog=watchdog)
 
 
 async def _store(config: AgentConfig) -> Store:

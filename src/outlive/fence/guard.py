@@ -43,12 +43,16 @@ class GuardRefused(RefusedForSafety):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """What the guard could have of what makes it sure: "locked", "fifo:50", "-1000", else the kernel's reason."""
+    """What the guard could have of what makes it sure: "locked", "fifo:50", "-1000", else the kernel's reason.
+
+    watchdog: the timeout and name of the device that it feeds, as in "2s:softdog"; "none".
+    """
 
     pid: int
     memory: str
     priority: str
     oom: str
+    watchdog: str = "none"
 
     def lacking(self) -> tuple[str, ...]:
         """Say in words what it could not have; empty when it has all."""
@@ -58,6 +62,15 @@ class Hello:
             (self.oom == "-1000", f"it could be killed when memory runs out ({self.oom})"),
         )
         return tuple(sentence for has, sentence in said if not has)
+
+
+@dataclass(frozen=True, slots=True)
+class Watchdog:
+    """The hardware watchdog that a guard is to feed. Seconds; longest_s: the longest timeout that is safe."""
+
+    device: Path
+    timeout_s: int
+    longest_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +132,7 @@ class Guard:
     cgroup:     where a guard that is started here goes, outside of all that might be killed; None: ours.
     priority:   real-time priority to ask for, 0 none.
     patience_s: how long any answer may take before the guard counts as lost.
+    watchdog:   what a guard that is started here feeds; None: nothing.
     """
 
     def __init__(
@@ -130,6 +144,7 @@ class Guard:
         cgroup: Path | None = None,
         priority: int = 50,
         patience_s: float = 1.0,
+        watchdog: Watchdog | None = None,
     ) -> None:
         self._path = path
         self._log = log
@@ -137,6 +152,7 @@ class Guard:
         self._cgroup = cgroup
         self._priority = priority
         self._patience_s = patience_s
+        self._watchdog = watchdog
         self._turn = asyncio.Lock()
         self._socket: socket.socket | None = None
         self._heard: asyncio.Queue[str | None] = asyncio.Queue()
@@ -171,10 +187,17 @@ class Guard:
         """Disconnect. The guard goes on without us, with all that it protects."""
         self._disconnect()
 
-    async def deadline(self, at: float) -> float:
-        """Set until when this host may act (boot clock, seconds); return the deadline in force, which only grows."""
-        answer = await self._ask(f"DEADLINE {int(at * NS_PER_S)}")
+    async def deadline(self, at: float, over_at: float = 0.0) -> float:
+        """Set until when this host may act (boot clock, seconds); return the deadline in force, which only grows.
+
+        over_at: from when on others may act, by which a watchdog has reset this host if all else failed.
+        """
+        answer = await self._ask(f"DEADLINE {int(at * NS_PER_S)} {int(max(at, over_at) * NS_PER_S)}")
         return int(answer) / NS_PER_S
+
+    async def whole(self) -> None:
+        """Say that all that this host acts for is in its table: what is not there need not be ended by a watchdog."""
+        await self._ask("WHOLE")
 
     async def protect(self, workload: str, generation: int, cgroup: Path, addresses: tuple[str, ...] = ()) -> None:
         """Let the workload's cgroup be killed and its addresses dropped at the deadline.
@@ -229,6 +252,9 @@ class Guard:
         words = [f"--socket={self._path}", f"--priority={self._priority}"]
         if self._cgroup is not None:
             words.append(f"--cgroup={self._cgroup}")
+        if (dog := self._watchdog) is not None:
+            words += [f"--watchdog={dog.device}", f"--watchdog-timeout={dog.timeout_s}"]
+            words.append(f"--watchdog-longest={dog.longest_s}")
         process, answer = await spawn.start(
             "outlive-guard", words, timeout_s=max(self._patience_s, 5.0), stderr=self._log
         )
@@ -333,7 +359,8 @@ def _hello(line: str) -> Hello:
     told = dict(field.partition("=")[::2] for field in fields)
     if word != "HELLO" or not told.get("pid", "").isdigit():
         raise GuardLost("What answers as the guard is none.", cause=line)
-    return Hello(int(told["pid"]), told.get("memory", ""), told.get("priority", ""), told.get("oom", ""))
+    memory, priority, oom = (told.get(name, "") for name in ("memory", "priority", "oom"))
+    return Hello(int(told["pid"]), memory, priority, oom, told.get("watchdog", "none"))
 
 
 def _news(line: str) -> tuple[str, int, float]:
