@@ -256,6 +256,10 @@ def test_whoever_waits_too_long_is_told(installations: Installations, shelf: She
     id = on_shelf(shelf)
     with installations.locked("web", AT_ONCE_S), pytest.raises(DepotBusy, match="web"):
         installations.install(id, timeout_s=0.1)
+    cancelled = threading.Event()
+    cancelled.set()
+    with installations.locked("web", AT_ONCE_S), pytest.raises(DepotBusy, match="cancelled"):
+        installations.install(id, cancelled=cancelled)
 
 
 def test_what_a_killed_agent_left_running_is_ended_before_the_next_try(

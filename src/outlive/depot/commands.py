@@ -105,7 +105,7 @@ def _watched(process: subprocess.Popen[bytes], output: _Output, until: float, ca
     pipe = process.stdout.fileno()
     os.set_blocking(pipe, False)
     pidfd = os.pidfd_open(process.pid)
-    why = ""
+    why, killed_at = "", 0.0
     poll = select.poll()
     poll.register(pipe, select.POLLIN)
     poll.register(pidfd, select.POLLIN)
@@ -122,6 +122,9 @@ def _watched(process: subprocess.Popen[bytes], output: _Output, until: float, ca
                 why = _LATE
             if why:
                 os.killpg(process.pid, signal.SIGKILL)
+                killed_at = killed_at or time.monotonic()
+                if time.monotonic() > killed_at + ENDED_WITHIN_S:
+                    raise _cannot_be_ended(f"its process {process.pid} does not end when it is killed")
         while _take(pipe, output) and output.left_bytes:
             pass
         return why
@@ -131,7 +134,7 @@ def _watched(process: subprocess.Popen[bytes], output: _Output, until: float, ca
             os.killpg(process.pid, signal.SIGKILL)
         os.close(pidfd)
         process.stdout.close()
-        process.wait()
+        process.poll()
 
 
 def _take(pipe: int, output: _Output) -> bool:
@@ -160,13 +163,16 @@ def end_leftovers(leash: Path) -> None:
             for pid in _who_has_open(os.fstat(fd)):
                 _kill(pid, leash)
             if time.monotonic() > until:
-                raise InstallFailed(
-                    f"Something that {leash.parent.name}'s install command left running cannot be ended.",
-                    remedy="end what hangs (storage may hold it), then try again",
-                )
+                raise _cannot_be_ended(f"what an install command of {leash.parent.name} left running")
             time.sleep(0.01)
     finally:
         os.close(fd)
+
+
+def _cannot_be_ended(what: str) -> InstallFailed:
+    return InstallFailed(
+        "A command of a package cannot be ended.", cause=what, remedy="see what holds it, storage often, and try again"
+    )
 
 
 def _who_has_open(seen: os.stat_result) -> Iterator[int]:

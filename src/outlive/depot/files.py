@@ -167,7 +167,9 @@ def locked(
     try:
         until = time.monotonic() + timeout_s
         while not try_lock(fd, shared=shared):
-            if time.monotonic() >= until or (cancelled is not None and cancelled.is_set()):
+            if cancelled is not None and cancelled.is_set():
+                raise DepotBusy(f"{who} is held by somebody else, and waiting for it was cancelled.")
+            if time.monotonic() >= until:
                 raise DepotBusy(f"{who} is held by somebody else for {timeout_s:g} s.", remedy="try again later")
             time.sleep(LOOK_AGAIN_S)
         yield
