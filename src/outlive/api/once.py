@@ -118,8 +118,10 @@ async def _written(view: View, once: _Once, handler: Handler, request: Request) 
     try:
         response = await handler(request)
         if not once.kept and response.status_code < 300:
-            # Nothing had to be changed. That is an answer too, and holds however things change until it is asked again.
-            await transact(view, Transaction((), ()), _content(response), response.status_code)
+            # Nothing had to be changed. That is an answer too, and holds however things change until it is asked again;
+            # it is given also where it cannot be kept.
+            with suppress(OutliveError):
+                await transact(view, Transaction((), ()), _content(response), response.status_code)
         return response
     finally:
         _present.reset(token)
