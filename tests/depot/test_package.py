@@ -1,6 +1,8 @@
 """A manifest has one way of being written; a folder becomes a package, or all that is wrong with it is told."""
 
+import json
 import os
+import re
 from pathlib import Path
 
 import msgspec
@@ -9,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outlive.cluster.package import Manifest, PackageCommand, PackageFile, problem_with
-from outlive.config.package_file import PackageFileError
+from outlive.config.package_file import PackageFileError, package_schema
 from outlive.depot.components import digest_of
 from outlive.depot.errors import PackageInvalid
+from outlive.depot.install import Installations
 from outlive.depot.package import manifest_bytes, package_id, read_manifest
 from outlive.depot.shelf import Shelf
 
@@ -143,6 +146,21 @@ def test_the_same_folder_gives_the_same_package_wherever_it_is(tmp_path: Path) -
     one, other = tmp_path / "a", tmp_path / "b"
     made = [Shelf(folder / "depot").build(source(folder)) for folder in (one, other)]
     assert package_id(made[0]) == package_id(made[1])
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "packages"
+
+
+@pytest.mark.parametrize("folder", sorted(EXAMPLES.iterdir()), ids=lambda folder: folder.name)
+def test_examples_are_packages_that_can_be_installed(tmp_path: Path, folder: Path) -> None:
+    shelf = Shelf(tmp_path / "depot")
+    installations = Installations(tmp_path / "packages", shelf)
+    installed = installations.install(package_id(shelf.build(folder)))
+    assert installations.verify(installed) == ()
+    text = (folder / "package.toml").read_text()
+    directive = re.match(r"#:schema (\S+)\n", text)
+    assert directive is not None
+    assert json.loads((folder / directive[1]).read_text()) == package_schema()
 
 
 def test_a_package_need_not_have_files(tmp_path: Path) -> None:
