@@ -9,6 +9,7 @@ from outlive.cluster.commands import Act, KeepAlive, Prepare, TearDown, Transact
 from outlive.cluster.events import GuardFired, GuardLost, ModuleChanged, PrepareFailed, SelfIsolated, Tick
 from outlive.cluster.heartbeat import ModuleStatus
 from outlive.cluster.host import Capacity
+from outlive.cluster.policies import Policies
 from outlive.cluster.workload import Module, OnIsolation, PlacementRules, RestorePolicy, Workload
 
 from .small_world import SmallWorld, host, service
@@ -125,7 +126,7 @@ def test_with_no_host_left_it_is_failed_and_tried_again_when_the_avoided_hosts_m
     assert world.placement("web").host is None
     assert "workload.failed" in world.kinds()
     world.failing.clear()
-    world.run(world.timing.exclude_s + world.timing.retry_most_s)
+    world.run(Policies().retry_after_s(len(world.hosts)))
     assert len(world.runs_on("web")) == 1
 
 

@@ -22,8 +22,8 @@ from outlive.cluster.events import (
     TornDown,
     Transacted,
 )
-from outlive.cluster.heartbeat import ModuleStatus
-from outlive.cluster.host import Capacity, Host
+from outlive.cluster.heartbeat import Flags, ModuleStatus
+from outlive.cluster.host import Capacity
 from outlive.cluster.mirror import Mirror, changed
 from outlive.cluster.timing import Timing
 from outlive.cluster.transaction import KeyValue
@@ -267,12 +267,11 @@ def test_a_verdict_that_a_hand_spoilt_is_written_again(world: SmallWorld) -> Non
 
 
 def test_maintenance_outlasts_a_lost_claim(world: SmallWorld) -> None:
-    world.store.put(rec.HOSTS + "b", rec.encode(replace(host("b"), maintenance=True)))
+    world.store.put(rec.MAINTENANCE + "b", rec.encode(rec.MaintenanceRecord("b")))
     world.store.delete(rec.CLAIMS + "b")
     world.run(2)
-    record = rec.decode(rec.HOSTS + "b", world.store.keys[rec.HOSTS + "b"].value)
-    assert isinstance(record, Host)
-    assert record.maintenance
+    assert world.hosts["a"].mirror.in_maintenance("b")
+    assert Flags.MAINTENANCE in (world.hosts["b"].node.beat or pytest.fail("it says nothing")).flags
 
 
 def chain(world: SmallWorld, kind: str) -> list[str]:

@@ -7,6 +7,7 @@ its `next` is the cursor of the page after, null on the last one.
 from typing import Any, NotRequired, TypedDict
 
 from outlive.cluster import records as rec
+from outlive.cluster.draining import Leaving
 from outlive.cluster.fence import EndProof
 from outlive.cluster.outlook import HostOutlook, Outlook, WorkloadOutlook
 from outlive.cluster.overlay import Network, Outside
@@ -164,6 +165,35 @@ class PoliciesChanged(TypedDict):
     event: NotRequired[str]
     revision: NotRequired[int]
     commands: NotRequired[list[dict[str, Any]]]
+
+
+class Maintenance(TypedDict):
+    """How far the emptying of a host is. record: the wish; null: there is none.
+
+    workloads, standbys: what is there.  plan: what becomes of each.  done: nothing is left to wait for.
+    """
+
+    host: str
+    record: rec.MaintenanceRecord | None
+    workloads: list[str]
+    standbys: list[str]
+    done: bool
+    plan: list[Leaving]
+
+
+class Maintenances(TypedDict):
+    """The hosts in maintenance in the order of their names."""
+
+    hosts: list[Maintenance]
+    next: str | None
+
+
+class MaintenanceChanged(Maintenance):
+    """The same after a wish. event: that of the wish, '' for none.  commands: of one that was only tried out."""
+
+    changed: bool
+    event: str
+    commands: list[dict[str, Any]]
 
 
 class Fences(TypedDict):

@@ -23,6 +23,7 @@ from .events import Events
 from .fencing import Fencing
 from .hosts import Hosts
 from .machines import Machines
+from .maintenance import MaintenanceApi
 from .networks import Networks
 from .operations import Operations
 from .policies import PoliciesApi
@@ -41,7 +42,8 @@ class Described:
 
 
 GROUPS: tuple[type, ...] = (
-    Described, Decisions, Hosts, Workloads, Operations, Events, Networks, PoliciesApi, Fencing, Machines, Checkpoints,
+    Described, Decisions, Hosts, Workloads, Operations, Events, Networks, PoliciesApi, MaintenanceApi, Fencing,
+    Machines, Checkpoints,
 )  # fmt: skip
 """All classes of handlers."""
 
@@ -58,6 +60,7 @@ def application(view: View, *, peers_only: bool = False) -> Starlette:
         Events(view),
         Networks(view),
         PoliciesApi(view),
+        MaintenanceApi(view),
         Fencing(view),
         Machines(view),
         checkpoints,

@@ -33,12 +33,23 @@ def command(ctx: click.Context, client: "Client", as_json: bool) -> int:
     return 0 if outlook["standing"] == "protected" else DEGRADED
 
 
+def frozen_line(frozen: dict[str, Any]) -> str:
+    """Who froze the cluster, when and why."""
+    from datetime import datetime
+
+    since = datetime.fromtimestamp(frozen["since_unix_ms"] / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    why = f": {frozen['reason']}" if frozen["reason"] else ""
+    return f"FROZEN by {frozen['by']} since {since}{why}. Nothing is done by itself; `outlive unfreeze` ends it."
+
+
 def show(asked: str, outlook: dict[str, Any]) -> None:
     """Print hosts, workloads and the verdict."""
     from rich import box
     from rich.table import Table
 
     console = stdout_console()
+    if outlook.get("frozen"):
+        console.print(frozen_line(outlook["frozen"]), style="bold yellow", markup=False, soft_wrap=True)
     console.print(
         f"Cluster {outlook['cluster'] or 'unknown'}, leader {outlook['leader'] or 'none'}, as host {asked} sees it; "
         f"{number_to_lose(outlook)}.",
@@ -50,7 +61,10 @@ def show(asked: str, outlook: dict[str, Any]) -> None:
         name = f"{each['name']} (leader)" if each["leads"] else each["name"]
         claim = "held" if each["claim"] else "none"
         workloads = ", ".join(each["workloads"]) or "-"
-        hosts.add_row(name, each["site"], each["address"], f"[{colour}]{each['verdict']}[/]", claim, workloads)
+        verdict = f"[{colour}]{each['verdict']}[/]"
+        if each.get("maintenance"):
+            verdict += f", {each['maintenance']}"
+        hosts.add_row(name, each["site"], each["address"], verdict, claim, workloads)
     console.print(hosts)
     if outlook["workloads"]:
         console.print(table(outlook["workloads"]))

@@ -58,6 +58,10 @@ _SECTIONS: Mapping[str, Mapping[str, str]] = {
         "network": "Make the virtual networks that machines are on.",
     },
     "The cluster": {
+        "maintenance": "Empty a host for work on it, and give it back.",
+        "drain": "Empty a host: the same as `maintenance on`.",
+        "freeze": "Have nothing done by itself, cluster-wide.",
+        "unfreeze": "Let the cluster act by itself again.",
         "policy": "Show or set what holds for all hosts and workloads.",
         "confirm-dead": "Say that a host is off, where nothing else could prove it.",
     },

@@ -9,10 +9,11 @@ from dataclasses import replace
 
 from immutables import Map
 
-from . import beside, fencing, pairs, placing, rollout
+from . import beginning, beside, fencing, pairs, placing, retrying, rollout
 from . import records as rec
 from .commands import Act
 from .failover import Proof, Wait, proof_of_end
+from .freezing import asked_for, frozen
 from .heartbeat import ModuleStatus
 from .leader_state import Turn
 from .mirror import Entry
@@ -21,8 +22,6 @@ from .signs import Signs, statuses
 from .supervision import Action, Attempts, supervise
 from .transaction import Delete, Put, absent, same_incarnation, unchanged
 from .workload import Workload
-
-GAVE_UP = "restoring did not help"
 
 
 def advance(turn: Turn, names: list[str]) -> None:
@@ -68,6 +67,9 @@ def _look(turn: Turn, name: str) -> bool:
             after_since=None,
             after_told=False,
             held_for="",
+            begun_at=turn.state.at,
+            moved_at=None,
+            drain="",
         )
     if placed.record.host is None:
         return not rollout.tend(turn, wanted, placed) and _unplaced(turn, wanted, placed)
@@ -152,10 +154,15 @@ def _unplaced(turn: Turn, wanted: Entry[rec.WorkloadRecord] | None, placed: Entr
     if wanted.record.desired is rec.Desired.REMOVED:
         placing.forget(turn, placed.record.workload, wanted, placed)
         return False
+    name = placed.record.workload
     if wanted.record.desired is rec.Desired.STOPPED:
+        retrying.forgive(turn, name)
         return True
-    if turn.course(placed.record.workload).cause == "":
-        turn.set_course(placed.record.workload, cause=wanted.record.because)
+    if (reason := frozen(turn.state.mirror)) and not asked_for(turn.state.mirror, placed.record):
+        placing.wait(turn, name, reason, "placement.frozen")
+        return True
+    if turn.course(name).cause == "":
+        turn.set_course(name, cause=wanted.record.because)
     return placing.place(turn, wanted.record, placed, None)
 
 
@@ -177,16 +184,21 @@ def _ended(
             text=proof.reason,
             because=report.record.because if report else record.because,
         )
-        stopped = replace(placing.nobodys(record), reason=proof.reason, because=cause)
+        stopped = replace(placing.nobodys(record), order=rec.Order.STOP, reason=proof.reason, because=cause)
         placing.write_placement(turn, stopped, placed, ())
         return False
     if pairs.is_taking_over(turn, record):
         placing.wait(turn, name, f"its standby on {record.standby} is to take over", "takeover.waiting", record.because)
         return False
-    planned = record.order is rec.Order.STOP and not record.reason.startswith(GAVE_UP) and not proof.own_fault
+    by_its_fault = proof.own_fault or record.reason.startswith(retrying.BY_ITS_FAULT)
+    planned = record.order is rec.Order.STOP and not by_its_fault
     planned = planned or rollout.was_given_up(wanted.record, record)
+    if not planned and (reason := frozen(turn.state.mirror)):
+        cause = _cause_of_end(turn, record, verdict)
+        placing.wait(turn, name, f"{proof.reason}, and {reason}", "failover.frozen", cause)
+        return True
     if not planned and turn.course(name).counted != record.generation:
-        _count_failure(turn, name, record, proof)
+        retrying.count_end(turn, record, proof, verdict)
         cause = _cause_of_end(turn, record, verdict)
         about = {"workload": name, "generation": record.generation, "host": record.host or "", "text": proof.reason}
         turn.set_course(name, cause=turn.note("workload.fenced", because=cause, **about))
@@ -206,25 +218,6 @@ def _cause_of_end(turn: Turn, record: rec.PlacementRecord, verdict: rec.Verdict)
     return record.because
 
 
-def _count_failure(turn: Turn, name: str, record: rec.PlacementRecord, proof: Proof) -> None:
-    """Once for each generation that ended unplanned: the second in a row waits, and each after it longer.
-
-    A host where it failed by its own fault is avoided for a while.
-    """
-    course, timing, at = turn.course(name), turn.state.timing, turn.state.at
-    wait_s = timing.retry_first_s * 2.0 ** min(course.failures - 1, 20) if course.failures else 0.0
-    avoid = course.avoid
-    if record.host is not None and (proof.own_fault or record.reason.startswith(GAVE_UP)):
-        avoid = avoid.set(record.host, (at + timing.exclude_s, "it failed there"))
-    turn.set_course(
-        name,
-        counted=record.generation,
-        failures=course.failures + 1,
-        next_try_at=at + min(timing.retry_most_s, wait_s),
-        avoid=avoid,
-    )
-
-
 def _standing(
     turn: Turn,
     wanted: Entry[rec.WorkloadRecord] | None,
@@ -240,6 +233,7 @@ def _standing(
         _force(turn, record)
         if wait.unfenced:
             placing.wait(turn, name, wait.reason, "failover.waiting", fencing.cause_of_wait(turn, record.host or ""))
+        beginning.mind_deaf(turn, record, verdict)
         return False
     if wanted is None or wanted.record.desired is not rec.Desired.RUNNING:
         because = wanted.record.because if wanted else ""
@@ -257,8 +251,12 @@ def _standing(
         turn.set_course(name, waiting="", cause="", held_for="")
     if pairs.tend(turn, wanted.record.workload, placed):
         return False
+    if frozen(turn.state.mirror):
+        return True
+    if beginning.is_overdue(turn, placed):
+        return False
     settled = _supervise(turn, wanted.record.workload, placed, signs)
-    return _forgive(turn, name, record) and settled
+    return _forgive(turn, placed) and settled
 
 
 def _claim_stands(turn: Turn, record: rec.PlacementRecord) -> bool:
@@ -325,7 +323,7 @@ def _supervise(turn: Turn, workload: Workload, placed: Entry[rec.PlacementRecord
             placing.write_placement(turn, replace(record, restores=restores, because=cause), placed, ())
             return False
         elif action is Action.GIVE_UP:
-            reason = f"{GAVE_UP}: module {module.name} failed again after {len(after.made_at)} attempts"
+            reason = f"{retrying.GAVE_UP}: module {module.name} failed again after {len(after.made_at)} attempts"
             cause = turn.note("restore.given_up", because=_report_cause(turn, record), text=reason, **about)
             placing.order_stop(turn, placed, reason, cause)
             return False
@@ -339,8 +337,9 @@ def _report_cause(turn: Turn, record: rec.PlacementRecord) -> str:
     return record.because
 
 
-def _forgive(turn: Turn, name: str, record: rec.PlacementRecord) -> bool:
+def _forgive(turn: Turn, placed: Entry[rec.PlacementRecord]) -> bool:
     """After a while of running whole, past failures no longer count; True when nothing is left to forgive."""
+    record, name = placed.record, placed.record.workload
     report = turn.state.mirror.reports.get(name)
     running = (
         report is not None
@@ -356,5 +355,7 @@ def _forgive(turn: Turn, name: str, record: rec.PlacementRecord) -> bool:
         turn.set_course(name, settled_at=turn.state.at, waiting="", cause="")
         return False
     if course.failures and turn.state.at - course.settled_at >= turn.state.timing.stable_s:
-        turn.set_course(name, failures=0, next_try_at=0.0)
+        retrying.forgive(turn, name)
+    if (forgiven := retrying.forgive_deaths(turn, placed)) is not None:
+        placing.write_placement(turn, forgiven, placed, ())
     return course.failures == 0

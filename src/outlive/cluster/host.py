@@ -60,5 +60,4 @@ class Host:
     capacity: Capacity
     labels: dict[str, str] = field(default_factory=dict)
     datastores: tuple[str, ...] = ()
-    maintenance: bool = False
     protocol: int = 1

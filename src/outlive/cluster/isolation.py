@@ -7,6 +7,7 @@ partitioned ones), vSphere's isolation response.
 """
 
 from .commands import DeclareIsolated, Probe
+from .freezing import frozen
 from .lease import silent_for_s
 from .node_state import NodeState, Turn
 from .reigns import stop_isolated
@@ -90,5 +91,11 @@ def _declare(turn: Turn, *, isolated: bool) -> None:
     kind = "host.isolated" if isolated else "host.rejoined"
     cause = turn.note(kind, host=turn.state.host.name)
     turn.do(DeclareIsolated(isolated))
-    if isolated:
+    if isolated and not frozen(turn.state.mirror):
         stop_isolated(turn, cause)
+
+
+def on_unfrozen(turn: Turn) -> None:
+    """The cluster acts by itself again, as far as this host knows: what it would have stopped meanwhile stops now."""
+    if turn.state.isolated and not frozen(turn.state.mirror):
+        stop_isolated(turn, "")

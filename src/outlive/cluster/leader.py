@@ -7,7 +7,7 @@ transactions that hold only while it leads; who was replaced unaware can do no h
 
 from immutables import Map
 
-from . import copies, courses, fencing, judging, operations
+from . import copies, courses, draining, fencing, judging, operations, retrying
 from . import records as rec
 from .commands import Act, Command, WriteProtected
 from .events import (
@@ -27,6 +27,7 @@ from .events import (
     Tick,
     Transacted,
 )
+from .heartbeat import Flags
 from .leader_state import LeaderState, Turn
 from .lease import silent_for_s
 from .timing import Timing
@@ -90,27 +91,53 @@ def in_office(state: LeaderState) -> bool:
 def _fit(turn: Turn, **unfit: str) -> None:
     """Whether this host may lead has changed: one that is cut off, or must not act itself, leaves the office."""
     turn.set(**unfit)
-    reason = turn.state.isolated or turn.state.unguarded
+    reason = _unfitness(turn)
     if reason and in_office(turn.state):
         turn.note("leader.resigned", host=turn.state.me, text=reason)
     _resign(turn)
 
 
+def _unfitness(turn: Turn) -> str:
+    return turn.state.isolated or turn.state.unguarded or turn.state.deaf
+
+
 def _is_unfit(turn: Turn) -> bool:
-    return bool(turn.state.isolated or turn.state.unguarded)
+    return bool(_unfitness(turn))
+
+
+def _mind_deafness(turn: Turn) -> None:
+    """A host whose renewals succeed, and whose picture does not move, would hold the office and decide nothing."""
+    state = turn.state
+    newest = state.signs.get(state.me).newest()
+    if newest is None or not newest.claim or Flags.STORE_REACHABLE not in newest.flags:
+        turn.set(deaf_since=None)
+        return
+    own = state.mirror.claimed(state.me)
+    if own is not None and own.incarnation == newest.claim and _sees_the_store(turn):
+        turn.set(deaf_since=None)
+        if state.deaf:
+            _fit(turn, deaf="")
+        return
+    if state.deaf_since is None:
+        turn.set(deaf_since=state.at)
+    elif not state.deaf and state.at - state.deaf_since >= state.timing.renew_s * 2:
+        _fit(turn, deaf="the store answers this host, but tells it of no change")
 
 
 def _tick(turn: Turn) -> None:
     judging.mind_own_lag(turn)
+    _mind_deafness(turn)
     _campaign(turn)
     _resign(turn)
     if not in_office(turn.state) or not _sees_the_store(turn) or _is_unfit(turn):
         return
     _heal_own_key(turn)
+    _heal_policies(turn)
     changed = judging.judge(turn)
     state = turn.state
     look_at_all = changed or state.at - state.looked_at >= LOOK_AT_ALL_S
     if look_at_all:
+        turn.looks_at_all = True
         settling = {key: revision for key, revision in state.settling.items() if revision > state.mirror.revision}
         meant = {name: host for name, host in state.meant.items() if turn.is_busy(rec.PLACEMENTS + name)}
         followed = {name: host for name, host in state.followed.items() if turn.is_busy(rec.PLACEMENTS + name)}
@@ -119,6 +146,8 @@ def _tick(turn: Turn) -> None:
         turn.set(followed=Map(followed))
         judging.end_silent_claims(turn)
         fencing.tend(turn)
+        retrying.hasten(turn)
+        draining.advance_all(turn)
         operations.advance_all(turn)
         copies.tend_all(turn)
         courses.advance(turn, sorted({*state.mirror.workloads, *state.mirror.placements, *state.mirror.lost}))
@@ -145,7 +174,8 @@ def _store_moved(turn: Turn, event: StoreMoved) -> None:
     if any(key.startswith(rec.FENCES) for key in event.changed):
         turn.set(looked_at=0.0)
     watched = (rec.WORKLOADS, rec.PLACEMENTS, rec.REPORTS, rec.STANDBYS)
-    if any(key.startswith((rec.OPERATIONS, *watched)) for key in event.changed):
+    if any(key.startswith((rec.OPERATIONS, rec.MAINTENANCE, *watched)) for key in event.changed):
+        draining.advance_all(turn)
         operations.advance_all(turn)
     courses.advance(turn, sorted({rec.name_in(key) for key in event.changed if key.startswith(watched)}))
 
@@ -167,6 +197,7 @@ def _notice_office(turn: Turn) -> None:
             meant=Map(),
             followed=Map(),
             restless=frozenset(),
+            offered=None,
         )
         fencing.leave_office(turn)
         turn.note("leader.deposed", host=state.me)
@@ -226,10 +257,25 @@ def _heal_own_key(turn: Turn) -> None:
     )
 
 
+def _heal_policies(turn: Turn) -> None:
+    """A hand spoilt the policies: write them again as they last were, if that is known."""
+    mirror, key = turn.state.mirror, rec.POLICIES
+    if key not in mirror.bad or not mirror.policies.mod_revision or turn.is_busy(key):
+        return
+    revision, problem = mirror.bad[key]
+    cause = turn.note("record.healed", text=f"{key} could not be read: {problem}")
+    put = Put(key, rec.encode(mirror.policies.record))
+    turn.write(Act.HEAL, key, (unchanged(key, revision),), (put,), cause)
+
+
 def _resign(turn: Turn) -> None:
     """Who is cut off from every other leaves the office, and asks again until the store has heard it."""
     state, leader = turn.state, turn.state.mirror.leader
-    if not _is_unfit(turn) or leader is None or leader.record.host != state.me:
+    mine = leader.create_revision if leader is not None and leader.record.host == state.me else 0
+    if state.deaf:
+        # It may have won unseen.
+        mine = max(mine, state.won)
+    if not _is_unfit(turn) or not mine:
         return
     if state.campaigned_at is not None and state.at - state.campaigned_at < state.timing.transact_s:
         return
@@ -237,13 +283,17 @@ def _resign(turn: Turn) -> None:
     turn.transact(
         Act.RESIGN,
         turn.state.me,
-        Transaction((same_incarnation(rec.LEADER, leader.create_revision),), (Delete(rec.LEADER),)),
+        Transaction((same_incarnation(rec.LEADER, mine),), (Delete(rec.LEADER),)),
     )
 
 
 def _transacted(turn: Turn, event: Transacted) -> None:
     if event.purpose.act is Act.CAMPAIGN:
         turn.set(campaigned_at=None)
+        if event.outcome is Outcome.DONE:
+            turn.set(won=event.revision)
+    if event.purpose.act is Act.RESIGN and event.outcome is not Outcome.UNKNOWN:
+        turn.set(won=0)
     if event.purpose.act in (Act.CAMPAIGN, Act.RESIGN):
         return
     key = event.purpose.subject

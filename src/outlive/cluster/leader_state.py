@@ -23,6 +23,7 @@ from .supervision import Attempts
 from .timing import Timing
 from .transaction import Compare, Delete, Put, Transaction, same_incarnation
 from .turn import BaseTurn
+from .upcoming import upcoming
 from .wheel import Wheel
 from .workload import Workload
 
@@ -34,10 +35,15 @@ if TYPE_CHECKING:
 class Course:
     """How a workload fares under this leader. Times in seconds on the leader's clock.
 
-    failures: in a row; counted: the generation last counted among them; next_try_at: no new placement before.
-    avoid: host → (until, why).
+    failures: in a row, by its own fault; counted: the generation whose end was last counted.
+    failed_on: where; next_try_at: not there before; elsewhere_at: nowhere before; delayed: how that is told.
+    failed_version: the workload's version that failed. suspected: its waiting is for what befell its hosts.
+    host_deaths: what its next placement shall say of them.
+    avoid: host → (until, why), after a forced failover.
+    begun_at: since when its present generation is known; moved_at: when it was last asked to leave a host.
     asked_stop_at: when a forced failover's stop was ordered. settled_at: since when it runs whole.
-    waiting: the reason last recorded for not being placed. cause: id of the latest event in its course.
+    waiting: the reason last recorded for not being placed; drain: the same for not leaving a host in maintenance.
+    cause: id of the latest event in its course.
     take_over_since: since when its standby is waited for. avoid_standby: host → until when it
     is to be the last choice as a standby.
     standby: the one last seen to follow; paired_since: since when it is whole.
@@ -52,6 +58,15 @@ class Course:
     failures: int = 0
     counted: int = 0
     next_try_at: float = 0.0
+    elsewhere_at: float = 0.0
+    failed_on: frozenset[str] = frozenset()
+    failed_version: int = 0
+    delayed: str = ""
+    suspected: bool = False
+    host_deaths: int = 0
+    begun_at: float = 0.0
+    moved_at: float | None = None
+    drain: str = ""
     avoid: "Map[str, tuple[float, str]]" = Map()
     modules: "Map[str, Attempts]" = Map()
     generation: int = 0
@@ -81,7 +96,9 @@ class LeaderState(msgspec.Struct, frozen=True):
     office_since: when this host was first seen to lead; None: it does not.
     in_flight: key → until when a write to it counts as under way.
     settling: key → the revision that the mirror must reach before the key is decided on again.
-    isolated, unguarded: why this host must not lead; empty: it may.
+    isolated, unguarded, deaf: why this host must not lead; empty: it may.
+    deaf_since: since when its picture of the store shows nothing of its own renewals, which the store answers.
+    won: the revision at which this host last took the office, as the store answered.
     roster: all registered hosts, by name. due: when each host that is alive has to be judged again, if not heard until
     then; wary: those to judge at every tick; None: all.
     restless: workloads to look at on every tick. meant: where workloads were just placed that the mirror may not show;
@@ -89,6 +106,8 @@ class LeaderState(msgspec.Struct, frozen=True):
     methods: the ways to fence that this host's agent has. pursuits: hosts that are being fenced; tries: how many were
     begun. freed: workload → the generation whose run lock was taken from its host.
     relations: which workloads are related to which, as last looked at.
+    offered, taken: what the hosts offered, and which workloads had or wanted a place, at the last look at all.
+    free: the hosts that were starting fewer workloads than they may when a workload last had to wait its turn.
     """
 
     me: str
@@ -104,6 +123,9 @@ class LeaderState(msgspec.Struct, frozen=True):
     looked_at: float = 0.0
     isolated: str = ""
     unguarded: str = ""
+    deaf: str = ""
+    deaf_since: float | None = None
+    won: int = 0
     signs: Sightings = Sightings()
     roster: tuple[str, ...] = ()
     due: Wheel = Map()
@@ -123,6 +145,9 @@ class LeaderState(msgspec.Struct, frozen=True):
     tries: int = 0
     freed: "Map[str, int]" = Map()
     relations: Relations = NO_RELATIONS
+    offered: frozenset[tuple[str, int]] | None = None
+    taken: frozenset[str] = frozenset()
+    free: frozenset[str] = frozenset()
 
 
 class Turn(BaseTurn[LeaderState]):
@@ -133,6 +158,8 @@ class Turn(BaseTurn[LeaderState]):
     def __init__(self, state: LeaderState) -> None:
         super().__init__(state)
         self._used: dict[str, tuple[Capacity, int]] | None = None
+        self._starting: dict[str, int] | None = None
+        self.looks_at_all = False
         self._alive: list[str] = []
         self._roster: Iterator[str] | None = None
         self.held: tuple[Held, ...] | None = None
@@ -171,9 +198,18 @@ class Turn(BaseTurn[LeaderState]):
             self._used = usage(self.state.mirror, meant, followed)
         return dict(self._used)
 
+    def starting(self) -> dict[str, int]:
+        """How many workloads are on their way up on each host, with those that were just placed there."""
+        if self._starting is None:
+            meant = {name: host for name, host in self.state.meant.items() if self.is_busy(rec.PLACEMENTS + name)}
+            self._starting = upcoming(self.state.mirror, meant)
+        return self._starting
+
     def means(self, workload: str, host: str, used: dict[str, tuple[Capacity, int]]) -> None:
         """A workload is being placed: the next one in the same breath finds its room taken, as `used` says."""
         self._used = used
+        if self._starting is not None:
+            self._starting[host] = self._starting.get(host, 0) + 1
         followed = self.state.followed
         self.set(
             meant=self.state.meant.set(workload, host),

@@ -46,6 +46,7 @@ from .events import (
     TornDown,
     Transacted,
 )
+from .freezing import frozen
 from .heartbeat import Flags, Heartbeat, ModuleKey, ModuleStatus, ModuleTable
 from .host import Host
 from .mirror import Mirror
@@ -134,7 +135,10 @@ def _dispatch(turn: Turn, event: Event) -> None:
             session.advance(turn)
             isolation.watch(turn)
         case StoreMoved(mirror=mirror):
+            was_frozen = bool(frozen(turn.state.mirror))
             _see(turn, mirror)
+            if was_frozen:
+                isolation.on_unfrozen(turn)
         case HeartbeatReceived(heartbeat=heartbeat):
             isolation.heard(turn, heartbeat.host)
         case HeartbeatsRepeated(repeats=repeats):
@@ -308,7 +312,7 @@ def _flags(turn: Turn) -> Flags:
     state = turn.state
     said = (
         state.isolated,
-        state.host.maintenance,
+        state.me in state.mirror.maintenance and state.mirror.in_maintenance(state.me),
         session.store_reachable(turn),
         state.datastore_reachable,
     )

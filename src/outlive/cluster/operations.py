@@ -49,10 +49,10 @@ def _begin(turn: Turn, entry: Entry[rec.OperationRecord]) -> None:
     if _names_disks(turn, asked, placed):
         _start_from(turn, entry, placed, asked.target or "")
         return
-    refusal = _refusal(turn, asked)
-    if refusal is not None or placed is None or placed.record.host is None:
-        cause = turn.note(f"{asked.kind}.refused", workload=asked.workload, text=refusal or "", because=asked.because)
-        _close(turn, entry, rec.OperationState.REFUSED, refusal or "", cause)
+    refused = refusal(turn, asked)
+    if refused is not None or placed is None or placed.record.host is None:
+        cause = turn.note(f"{asked.kind}.refused", workload=asked.workload, text=refused or "", because=asked.because)
+        _close(turn, entry, rec.OperationState.REFUSED, refused or "", cause)
         return
     if asked.kind is rec.OperationKind.CHECKPOINT:
         _begin_checkpoint(turn, entry, placed)
@@ -92,6 +92,8 @@ def _begin(turn: Turn, entry: Entry[rec.OperationRecord]) -> None:
         because=cause,
     )
     own = rec.OPERATIONS + asked.id
+    if target is not None and target != placed.record.host:
+        turn.means_standby(mirror.workloads[asked.workload].record.workload, target)
     turn.write(
         Act.PLACE,
         key,
@@ -157,7 +159,7 @@ KEEPING = (rec.OperationKind.CHECKPOINT, rec.OperationKind.RESUME)
 """The operations that only a machine with checkpoints has."""
 
 
-def _refusal(turn: Turn, asked: rec.OperationRecord) -> str | None:
+def refusal(turn: Turn, asked: rec.OperationRecord) -> str | None:
     """Why it cannot be begun; nothing has been changed yet."""
     mirror = turn.state.mirror
     wanted, placed = mirror.workloads.get(asked.workload), mirror.placements.get(asked.workload)

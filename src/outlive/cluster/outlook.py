@@ -17,7 +17,7 @@ from .lease import silent_for_s
 from .mirror import Mirror
 from .pairs import gone_for_good
 from .placement import NOTHING, Candidate, choose, choose_standby, usage
-from .policies import AdmissionMode
+from .policies import AdmissionMode, Freeze
 from .timing import Timing
 from .workload import Workload
 
@@ -50,7 +50,7 @@ class WorkloadOutlook:
 
 @dataclass(frozen=True, slots=True)
 class HostOutlook:
-    """One host as the leader last judged it."""
+    """One host as the leader last judged it. maintenance: '' for none, else how far it is, in a word."""
 
     name: str
     site: str
@@ -60,6 +60,7 @@ class HostOutlook:
     leads: bool
     workloads: tuple[str, ...]
     evidence: dict[str, str]
+    maintenance: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ class Outlook:
     hosts: tuple[HostOutlook, ...]
     workloads: tuple[WorkloadOutlook, ...]
     bad_records: dict[str, str]
+    frozen: Freeze | None = None
 
 
 def look(mirror: Mirror, *, store_reachable: bool, at: float, lost: Losable | None = None) -> Outlook:
@@ -103,6 +105,7 @@ def look(mirror: Mirror, *, store_reachable: bool, at: float, lost: Losable | No
         hosts=hosts,
         workloads=workloads,
         bad_records={key: problem for key, (_, problem) in sorted(mirror.bad.items())},
+        frozen=mirror.policies.record.frozen,
     )
 
 
@@ -132,7 +135,19 @@ def _host(mirror: Mirror, name: str) -> HostOutlook:
         leads=leader is not None and leader.record.host == name,
         workloads=tuple(sorted(key for key, placed in mirror.placements.items() if placed.record.host == name)),
         evidence=verdict.record.evidence if verdict else {},
+        maintenance=_maintenance(mirror, name),
     )
+
+
+def _maintenance(mirror: Mirror, host: str) -> str:
+    wish = mirror.maintenance.get(host)
+    if wish is None:
+        return ""
+    if wish.record.phase is rec.MaintenancePhase.RETURNING:
+        return "returning"
+    placements = [entry.record for entry in mirror.placements.values()]
+    there = any(host in (placed.host, placed.standby, placed.moving_to) for placed in placements)
+    return "draining" if there else "empty"
 
 
 def _workload(mirror: Mirror, name: str) -> WorkloadOutlook:
@@ -201,7 +216,7 @@ def _stands_hot(mirror: Mirror, workload: Workload, placed: rec.PlacementRecord)
             "wait a moment; `outlive why` tells what led here",
         )
     used = usage(mirror)
-    hosts = [_candidate(mirror, name, workload, used) for name in sorted(mirror.hosts)]
+    hosts = [candidate(mirror, name, workload, used) for name in sorted(mirror.hosts)]
     choice = choose_standby(workload, hosts, placed)
     if choice.host is None:
         reason = f"unprotected, no host can be its standby: {choice.told()}"
@@ -216,13 +231,13 @@ def eligible(mirror: Mirror, workload: Workload, lost: frozenset[str] = frozense
     used = usage(mirror)
     found = []
     for name in sorted(mirror.hosts):
-        candidate = _candidate(mirror, name, workload, used)
-        if name not in lost and choose(workload, [candidate], {}, disk_hosts=disk_hosts).host is not None:
+        there = candidate(mirror, name, workload, used)
+        if name not in lost and choose(workload, [there], {}, disk_hosts=disk_hosts).host is not None:
             found.append(name)
     return found
 
 
-def _candidate(mirror: Mirror, name: str, workload: Workload, used: dict[str, tuple[Capacity, int]]) -> Candidate:
+def candidate(mirror: Mirror, name: str, workload: Workload, used: dict[str, tuple[Capacity, int]]) -> Candidate:
     """A host as the store knows it; what the workload uses there itself is not in its way."""
     verdict, placed = mirror.verdicts.get(name), mirror.placements.get(workload.name)
     capacity, count = used.get(name, (NOTHING, 0))
@@ -234,6 +249,7 @@ def _candidate(mirror: Mirror, name: str, workload: Workload, used: dict[str, tu
         flags=Flags.DATASTORE_REACHABLE,
         used=capacity - workload.resources if name in own else capacity,
         workloads=count,
+        maintenance=mirror.in_maintenance(name),
     )
 
 
@@ -271,6 +287,10 @@ def _verdict(
             Standing.AT_RISK,
             f"At risk: the record {key} cannot be read ({problem}). Do: write it again or remove it.",
         )
+    if frozen := mirror.policies.record.frozen:
+        why = f" ({frozen.reason})" if frozen.reason else ""
+        told = f"the cluster is frozen by {frozen.by}{why}, so that nothing is failed over or restored"
+        return Standing.AT_RISK, f"At risk: {told}. Do: `outlive unfreeze`."
     for each in workloads:
         if each.standing is Standing.AT_RISK:
             return Standing.AT_RISK, f"At risk: {each.name}: {each.reason}. Do: {each.remedy}."

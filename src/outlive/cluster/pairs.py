@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from . import beside, placing
 from . import records as rec
+from .freezing import frozen
 from .leader_state import Turn
 from .mirror import Entry, Mirror
 from .pairing import unpaired
@@ -25,9 +26,9 @@ def tend(turn: Turn, workload: Workload, placed: Entry[rec.PlacementRecord]) -> 
         if gone is None:
             _count_paired(turn, record)
             return False
-        _leave(turn, placed, follower, gone)
+        leave(turn, placed, follower, gone)
         return True
-    if not workload.is_hot or not _runs(turn, record):
+    if not workload.is_hot or not _runs(turn, record) or frozen(turn.state.mirror):
         return False
     _mind_lost(turn, workload.name)
     course = turn.course(workload.name)
@@ -90,7 +91,8 @@ def _count_paired(turn: Turn, record: rec.PlacementRecord) -> None:
         turn.set_course(record.workload, pairings=0)
 
 
-def _leave(turn: Turn, placed: Entry[rec.PlacementRecord], follower: str, reason: str) -> None:
+def leave(turn: Turn, placed: Entry[rec.PlacementRecord], follower: str, reason: str) -> None:
+    """Write that nobody follows a machine any more, and why."""
     record, name, at = placed.record, placed.record.workload, turn.state.at
     kind = "workload.unprotected" if record.standby is not None else "migrate.undone"
     because = turn.state.verdict_causes.get(follower, record.because)

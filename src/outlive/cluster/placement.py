@@ -17,7 +17,7 @@ from .heartbeat import Flags
 from .host import Capacity, Host
 from .machine_rules import datastores_of
 from .mirror import Mirror
-from .records import PlacementRecord, Verdict
+from .records import Order, PlacementRecord, Verdict
 from .signs import Sightings
 from .workload import Apart, Workload
 
@@ -35,6 +35,7 @@ class Candidate:
     flags: Flags
     used: Capacity
     workloads: int
+    maintenance: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ def usage(
 ) -> dict[str, tuple[Capacity, int]]:
     """What placements use on each host: capacity and number of workloads. A standby uses what its primary does.
 
+    What is being stopped to be started elsewhere has its room there already.
     meant, followed: workload → the host, or the standby, that was written for it since the picture was taken.
     """
     used: dict[str, tuple[Capacity, int]] = {}
@@ -64,7 +66,7 @@ def usage(
         entry, spec = mirror.placements.get(name), mirror.workloads.get(name)
         if spec is None:
             continue
-        hosts = [entry.record.host, entry.record.standby, entry.record.moving_to] if entry is not None else []
+        hosts = [entry.record.host, *takes_room_beside(entry.record)] if entry is not None else []
         if name in meant:
             hosts = [meant[name]]
         if name in followed:
@@ -74,6 +76,12 @@ def usage(
                 capacity, count = used.get(host, (NOTHING, 0))
                 used[host] = (capacity + spec.record.workload.resources, count + 1)
     return used
+
+
+def takes_room_beside(placed: PlacementRecord) -> tuple[str | None, ...]:
+    """Where it takes room besides where it runs: with who follows it, and where it is about to be started next."""
+    on_its_way = placed.next_host if placed.order is Order.STOP and placed.next_host != placed.host else None
+    return placed.standby, placed.moving_to, on_its_way
 
 
 def candidates(
@@ -97,6 +105,7 @@ def candidates(
                 flags=newest.flags if newest is not None else Flags.NONE,
                 used=capacity,
                 workloads=count,
+                maintenance=mirror.in_maintenance(name),
             )
         )
     return found
@@ -109,7 +118,7 @@ def refusal(workload: Workload, candidate: Candidate) -> str | None:
         return f"it is {candidate.verdict}"
     if not candidate.claimed:
         return "it holds no claim"
-    if host.maintenance or Flags.MAINTENANCE in candidate.flags:
+    if candidate.maintenance:
         return "it is in maintenance"
     if Flags.ISOLATED in candidate.flags:
         return "it is isolated"

@@ -4,9 +4,11 @@ The hands of `courses`, which decides when; here is how each decision is recorde
 written under the leader's key. Nothing is written at a new generation that `courses` did not prove.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
-from . import beside, holding
+from . import beside, holding, pacing, retrying
 from . import records as rec
 from .commands import Act
 from .failover import Proof
@@ -16,7 +18,7 @@ from .leader_state import Turn
 from .mirror import Entry
 from .ordering import waits_for
 from .pairing import unpaired, with_copies
-from .placement import NOTHING, Choice, candidates, choose
+from .placement import NOTHING, Choice, candidates, choose, takes_room_beside
 from .transaction import Compare, Delete, Put, same_incarnation, unchanged
 from .workload import OnAfterLimit, Workload
 
@@ -33,10 +35,12 @@ def place(
     """Choose a host and write the next generation, or say why it has to wait. resume_at: as in the record."""
     workload, mirror, at = wanted.workload, turn.state.mirror, turn.state.at
     name = workload.name
-    course = turn.course(name)
-    if at < course.next_try_at:
-        wait(turn, name, "it failed before; waiting before another try", "placement.delayed", course.cause)
+    if early := retrying.too_early(turn, wanted):
+        wait(turn, name, early, "placement.delayed", turn.course(name).cause)
         return False
+    if pacing.is_known_full(turn, name):
+        return False
+    course = turn.course(name)
     if reason := _order(turn, workload):
         _nowhere(turn, name, placed, reason, proof)
         return False
@@ -45,7 +49,7 @@ def place(
     used = turn.used()
     before = placed.record if placed is not None else None
     if before is not None:
-        used = without(used, workload, before.host, before.standby, before.moving_to)
+        used = without(used, workload, before.host, *takes_room_beside(before))
     disk_hosts = before.disk_hosts if before is not None else ()
     # Where its disks are it must be started, whether or not it failed there.
     bound = disk_hosts if workload.keeps_disks else ()
@@ -55,13 +59,17 @@ def place(
     avoid = {host: why for host, (until, why) in course.avoid.items() if at < until and host not in bound}
     held = holding.held_before(turn, workload)
 
-    def best(used: dict[str, tuple[Capacity, int]]) -> Choice:
+    def best(used: dict[str, tuple[Capacity, int]], passed_over: dict[str, str]) -> Choice:
         hosts = candidates(mirror, turn.state.signs, turn.state.verdicts, used)
-        return choose(workload, hosts, avoid, prefer, disk_hosts, company)
+        return choose(workload, hosts, {**passed_over, **avoid}, prefer, disk_hosts, company)
 
-    choice = best(holding.with_held(used, held))
+    choice = _choose(turn, name, prefer, partial(best, holding.with_held(used, held)))
+    if choice is None:
+        pacing.remember_full(turn)
+        wait(turn, name, pacing.WAITS, "placement.queued", course.cause)
+        return False
     if choice.host is None:
-        there = best(used).host if held else None
+        there = best(used, {}).host if held else None
         reason = f"no host can have it: {choice.told()}"
         if there is not None:
             reason = f"the room that it could have is held for {_told(held)}, which go first"
@@ -84,6 +92,7 @@ def place(
         disk_hosts=(choice.host,) if workload.keeps_disks or workload.is_hot else (),
         copies=with_copies(before, *before.disk_hosts) if before is not None else (),
         resume_at=resume_at,
+        host_deaths=_deaths(turn, before),
     )
     record = replace(record, copies=tuple(each for each in record.copies if each != choice.host))
     turn.set_course(name, waiting="", cause="", after_since=None, after_told=False, held_for="")
@@ -119,15 +128,43 @@ def _told(held: tuple[holding.Held, ...]) -> str:
     return " and ".join(names) if len(names) < 4 else f"{', '.join(names[:2])} and {len(names) - 2} others"
 
 
+def _choose(turn: Turn, name: str, prefer: str | None, best: Callable[[dict[str, str]], Choice]) -> Choice | None:
+    """The best host where it has not failed lately, else one where it may be tried again; None: it waits its turn.
+
+    best: chooses, with some hosts passed over and why.
+    """
+    crowd = {host: why for host, why in pacing.crowded(turn).items() if host != prefer}
+    worn = retrying.worn(turn, name)
+    choice = Choice(None, {})
+    for passed_over in [worn, {}] if worn and retrying.may_try_anywhere(turn, name) else [worn]:
+        choice = best({**crowd, **passed_over})
+        if choice.host is not None:
+            return choice
+        if crowd and best(passed_over).host is not None:
+            return None
+    return choice
+
+
+def _deaths(turn: Turn, before: rec.PlacementRecord | None) -> int:
+    if before is None:
+        return 0
+    course = turn.course(before.workload)
+    return course.host_deaths if course.counted == before.generation else before.host_deaths
+
+
 def _nowhere(
     turn: Turn, name: str, placed: Entry[rec.PlacementRecord] | None, reason: str, proof: Proof | None
 ) -> None:
     """It cannot be placed: say so where it stands, and look again when anything changes."""
-    kind = "workload.failed" if turn.course(name).failures else "workload.waiting"
+    course = turn.course(name)
+    ended = placed is not None and course.counted == placed.record.generation
+    kind = "workload.failed" if course.failures or ended else "workload.waiting"
     wait(turn, name, reason, kind, turn.course(name).cause)
     if placed is None or placed.record.host is None or proof is None:
         return
+    deaths = _deaths(turn, placed.record)
     record = replace(nobodys(placed.record), order=rec.Order.RUN, reason=reason, because=turn.course(name).cause)
+    record = replace(record, host_deaths=deaths)
     write_placement(turn, record, placed, ())
 
 

@@ -213,6 +213,7 @@ class PlacementRecord:
                 good only to begin a standby from.
     resume_at:  the checkpoint that it shall be resumed from; '': the newest.
     moving_to, moving_claim: the target of a live migration under way.
+    host_deaths: how many hosts in a row died soon after they had begun it.
     """
 
     workload: str
@@ -237,6 +238,7 @@ class PlacementRecord:
     resume_at: str = ""
     moving_to: str | None = None
     moving_claim: int = 0
+    host_deaths: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +334,7 @@ class MaintenanceRecord:
     """An operator's wish that a host be free of workloads; no record: there is none.
 
     had: the workloads that were there when it began.  force: what can go nowhere else is stopped.
+    empty: nothing is there any more, as the leader found.
     by, reason, since_unix_ms: who asked, why, and when by that host's wall clock; because: the event of the wish.
     """
 
@@ -339,6 +342,7 @@ class MaintenanceRecord:
     phase: MaintenancePhase = MaintenancePhase.ON
     had: tuple[str, ...] = ()
     force: bool = False
+    empty: bool = False
     by: str = ""
     reason: str = ""
     since_unix_ms: int = 0

@@ -77,7 +77,7 @@ def _register(turn: Turn) -> None:
     elif seen is None:
         turn.set_session(asked_at=state.at)
         known = state.mirror.hosts.get(state.host.name)
-        anew = known is None or replace(known.record, maintenance=state.host.maintenance) != state.host
+        anew = known is None or known.record != state.host
         writes = (Put(key, rec.encode(_claim(turn)), session.lease), *_own_record(turn, anew=anew))
         turn.transact(Act.REGISTER, state.host.name, Transaction((absent(key),), writes))
     elif seen.record.run == state.run and seen.record.lease == session.lease:
@@ -117,14 +117,13 @@ def _claim(turn: Turn) -> rec.ClaimRecord:
 
 
 def _own_record(turn: Turn, *, anew: bool = False) -> tuple[Put, ...]:
-    """This host's own record, where it is missing, unreadable, or to be written anew; an operator's mark is kept."""
+    """This host's own record, where it is missing, unreadable, or to be written anew."""
     state = turn.state
     key, known = rec.HOSTS + state.host.name, state.mirror.hosts.get(state.host.name)
     spoilt = known is None or key in state.mirror.bad
     if not anew and not (spoilt and state.mirror.revision):
         return ()
-    maintenance = state.host.maintenance or (known is not None and known.record.maintenance)
-    return (Put(key, rec.encode(replace(state.host, maintenance=maintenance))),)
+    return (Put(key, rec.encode(state.host)),)
 
 
 def _renew(turn: Turn) -> None:

@@ -61,6 +61,7 @@ def draw(random: Random, hosts: int = 5, faults_s: float = FAULTS_S, kinds: tupl
         delays=_delays(random),
         calm_at_s=calm_at_s,
         end_s=calm_at_s + CALM_S,
+        policies=_policies(random),
     )
     faults = _faults(random, setup, names, kinds)
     return replace(setup, **_fencing(random)), faults
@@ -74,6 +75,18 @@ def _fencing(random: Random) -> dict[str, Any]:
     others = random.choice(((), (FenceMethod("socket"),), (FenceMethod("locks", run_locks=True),)))
     methods = random.choice(((power, *others), (*others, power)))
     return {"policies": Policies(proof_of_end=EndProof.FENCE), "methods": methods}
+
+
+def _policies(random: Random) -> Policies:
+    """Waits that only cost simulated time are shortened; how much may begin at once is sometimes scarce."""
+    return Policies(
+        restarts_per_host=random.choice((1, 2, 16)),
+        moves_per_host=random.choice((1, 1, 4)),
+        retry_minutes=(0.0, 1 / 60, 2 / 60, 4 / 60),
+        begin_within_s=6.0,
+        host_deaths=random.choice((0, 2, 3)),
+        host_deaths_minutes=random.choice((0.1, 0.5)),
+    )
 
 
 def _name(number: int) -> str:
@@ -331,6 +344,17 @@ def _by_hand(random: Random, at_s: float, hosts: list[str], workloads: list[Work
     return [Fault(at_s, verb, (key,))]
 
 
+def _of_maintenance(random: Random, at_s: float, hosts: list[str], _: list[WorkloadSetup]) -> list[Fault]:
+    """A host is emptied for a while; sometimes another one fails meanwhile, or is emptied next."""
+    host, for_s = _some(random, hosts), 1.0 + _short(random)
+    how = random.choice(((), (), ("force",), ("back",), ("force+back",)))
+    faults = [Fault(at_s, "maintenance", (host, *how), for_s)]
+    if random.random() < 0.3:
+        verb = random.choice(("crash", "kill-agent", "isolate", "store-away", "maintenance"))
+        faults.append(Fault(at_s + random.uniform(0.0, 3.0), verb, (_some(random, hosts),), _short(random)))
+    return faults
+
+
 def _claim_taken(random: Random, at_s: float, hosts: list[str], _: list[WorkloadSetup]) -> list[Fault]:
     """A host that cannot notice it loses its claim long before its deadline: only waiting keeps this safe."""
     host, for_s = _some(random, hosts), random.uniform(4.5, 9.0)
@@ -446,7 +470,9 @@ DRAFTS: dict[str, tuple[int, Draft]] = {
     "fail prepares": (2, _of_workload("fail-prepares")),
     "hang stops": (2, _of_workload("hang-stops")),
     "operator": (8, _asked),
-    "maintenance": (2, _of_host("maintenance", 1.0)),
+    "maintenance": (2, _of_maintenance),
+    "freeze": (1, _of_all("freeze")),
+    "watch stuck": (1, _of_host("watch-stuck")),
     "by hand": (2, _by_hand),
     "fence ill": (3, _fence_ill),
     "confirm dead": (2, _confirm),

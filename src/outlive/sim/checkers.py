@@ -26,6 +26,7 @@ from .safety import (
     NoDeadWhileSlotFresh,
     OneVoice,
 )
+from .wishes import EmptiedStaysEmpty, FrozenStaysAsItIs
 
 ALL: tuple[type[Checker], ...] = (
     NeverTwo,
@@ -41,6 +42,8 @@ ALL: tuple[type[Checker], ...] = (
     OneTrialAtATime,
     LastCopyStays,
     CompanyKept,
+    FrozenStaysAsItIs,
+    EmptiedStaysEmpty,
     PairedGoesOn,
     LeaderReplaced,
     PlaceableRunsAgain,
@@ -58,7 +61,9 @@ __all__ = [
     "ClaimsNeverOverlap",
     "CompanyKept",
     "DisksAreNewest",
+    "EmptiedStaysEmpty",
     "EndedStaysEnded",
+    "FrozenStaysAsItIs",
     "GenerationsOnlyGrow",
     "HostsThatLiveAreLeftAlone",
     "LastCopyStays",

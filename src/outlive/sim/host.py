@@ -5,7 +5,6 @@ runs. `pause` stops all of it at once, as a stalled virtual machine does; on wak
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from outlive.cluster import events as ev
@@ -39,7 +38,6 @@ class SimHost:
         self.agent: Agent | None = None
         self.paused = 0
         self.powered = False
-        self.maintenance = setup.host.maintenance
         self.depot = SimDepot(self)
         self._setup = setup
         self._sequence = 0
@@ -65,7 +63,7 @@ class SimHost:
 
     def member(self) -> Host:
         """The host as it describes itself."""
-        return replace(self._setup.host, maintenance=self.maintenance)
+        return self._setup.host
 
     def save_journal(self, journal: Journal) -> None:
         """Durable from now on."""

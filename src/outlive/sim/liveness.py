@@ -69,6 +69,7 @@ class LeaderReplaced(Checker):
             and agent.gate.is_open
             and not agent.node.isolated
             and self.parts.ways.both(host.name)
+            and self.parts.ways.watches(host.name)
             and self.parts.ways.slow_s < 0.2
         )
 
@@ -148,7 +149,8 @@ def able_hosts(parts: Parts, workload: Workload, *, standby: bool = False) -> li
     able, rules = [], workload.placement
     for name, host in parts.hosts.items():
         member = decoded(parts.store.data.get(rec.HOSTS + name))
-        if not host.powered or not isinstance(member, Host) or member.maintenance:
+        kept_empty = decoded(parts.store.data.get(rec.MAINTENANCE + name)) is not None
+        if not host.powered or not isinstance(member, Host) or kept_empty:
             continue
         allowed = (
             (not rules.hosts or name in rules.hosts)
@@ -245,6 +247,7 @@ class PairedGoesOn(Checker):
             and claim is not None
             and claim.create_revision == placed.standby_claim
             and self.parts.ways.both(standby.name)
+            and self.parts.ways.watches(standby.name)
             and self.parts.ways.slow_s < 0.2
         )
 

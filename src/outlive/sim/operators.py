@@ -11,8 +11,8 @@ from random import Random
 from outlive.cluster import copies, rollout
 from outlive.cluster import records as rec
 from outlive.cluster.confirming import confirmed, refusal
-from outlive.cluster.host import Host
 from outlive.cluster.mirror import Mirror, snapshot
+from outlive.cluster.policies import Freeze, Policies, changed
 from outlive.cluster.pushed import PackageRecord, Pinned, split
 from outlive.cluster.signs import Signs
 from outlive.cluster.timing import Timing
@@ -148,14 +148,48 @@ class Operators:
             return None
         return rec.encode(replace(record, state=rec.OperationState.CANCELLED))
 
-    def maintenance(self, host: str, wanted: bool) -> None:
-        """The host shall get no new workloads, or shall again."""
+    def maintenance(self, host: str, *, force: bool) -> None:
+        """The host shall be emptied; with `force` what can go nowhere else is stopped."""
+        placed = [_readable(value) for key, value in sorted(self._store.data.items()) if key.startswith(rec.PLACEMENTS)]
+        had = tuple(each.workload for each in placed if isinstance(each, rec.PlacementRecord) and each.host == host)
+
+        def change(_: KeyValue | None) -> bytes:
+            return rec.encode(rec.MaintenanceRecord(host, had=had, force=force, because=self._cause()))
+
+        self._swap(rec.MAINTENANCE + host, change)
+
+    def end_maintenance(self, host: str, *, back: bool) -> None:
+        """The host may have workloads again; `back`: those that it had shall come back."""
+        if not back:
+            self._store.transact(OPERATOR, Transaction((), (Delete(rec.MAINTENANCE + host),)))
+            return
 
         def change(known: KeyValue | None) -> bytes | None:
             record = _readable(known)
-            return rec.encode(replace(record, maintenance=wanted)) if isinstance(record, Host) else None
+            if not isinstance(record, rec.MaintenanceRecord):
+                return None
+            return rec.encode(replace(record, phase=rec.MaintenancePhase.RETURNING, because=self._cause()))
 
-        self._swap(rec.HOSTS + host, change)
+        self._swap(rec.MAINTENANCE + host, change)
+
+    def freeze(self) -> None:
+        """Nothing shall be done that nobody asks for."""
+        self._set(lambda policies: replace(policies, frozen=Freeze(OPERATOR, because=self._cause())))
+
+    def unfreeze(self) -> None:
+        """The cluster shall act by itself again."""
+        self._set(lambda policies: replace(policies, frozen=None))
+
+    def set_policies(self, settings: dict[str, str]) -> None:
+        """These policies shall hold."""
+        self._set(lambda policies: changed(policies, settings))
+
+    def _set(self, wanted: Callable[[Policies], Policies]) -> None:
+        def change(known: KeyValue | None) -> bytes:
+            record = _readable(known)
+            return rec.encode(wanted(record if isinstance(record, Policies) else Policies()))
+
+        self._swap(rec.POLICIES, change)
 
     def confirm_dead(self, host: str) -> None:
         """Somebody says that the host is off, having looked or not; it is taken as the API takes it."""

@@ -210,8 +210,11 @@ class _Script:
             self.timing = replace(self.timing, **changes)
 
     def _policy(self, rest: str) -> None:
-        settings = dict(word.split("=", 1) for word in rest.split())
-        self.policies = changed(self.policies, settings)
+        words = dict(word.partition("=")[::2] for word in rest.split())
+        try:
+            self.policies = changed(self.policies, words)
+        except UsageInvalid as refused:
+            raise ValueError(f"{refused.sentence} {refused.cause}") from refused
 
     def _fence(self, rest: str) -> None:
         name, options = _options(rest, "hosts", "tries", "locks")

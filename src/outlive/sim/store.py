@@ -131,6 +131,7 @@ class Ways:
     def __init__(self) -> None:
         self._to: dict[str, int] = {}
         self._from: dict[str, int] = {}
+        self._stuck: dict[str, int] = {}
         self._down = 0
         self.slow_s = 0.0
         self.on_change: Callable[[], None] = lambda: None
@@ -147,6 +148,15 @@ class Ways:
         """Take the store down (by=-1: up again)."""
         self._down += by
         self.on_change()
+
+    def set_stuck(self, host: str, by: int = 1) -> None:
+        """Keep changes (with by=-1 no longer) from a host, though its requests are answered."""
+        self._stuck[host] = self._stuck.get(host, 0) + by
+        self.on_change()
+
+    def watches(self, host: str) -> bool:
+        """Whether changes arrive at the host."""
+        return self.from_store(host) and not self._stuck.get(host)
 
     def to_store(self, host: str) -> bool:
         """Whether the host's requests arrive."""
@@ -230,14 +240,17 @@ class Door:
 
     def mended(self) -> None:
         """The ways to the store changed; a broken watch is taken up again after a while."""
-        if self._broken and self._ways.both(self._host):
+        if self._broken and self._watches():
             self._broken = False
             self._flushing = True
             self._agenda.after(0.05 + self._random.random() * 0.5, self._resume)
 
+    def _watches(self) -> bool:
+        return self._ways.to_store(self._host) and self._ways.watches(self._host)
+
     def _flush(self) -> None:
         self._flushing = False
-        if not self._ways.from_store(self._host):
+        if not self._ways.watches(self._host):
             self._broken = True
             self._flushing = True
             return
@@ -246,7 +259,7 @@ class Door:
             self._moved(batch)
 
     def _resume(self) -> None:
-        if not self._ways.both(self._host):
+        if not self._watches():
             self._flushing = True
             self._broken = True
             return

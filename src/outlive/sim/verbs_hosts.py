@@ -169,6 +169,12 @@ def _store_mute(parts: Parts, _: Operators, host: str) -> Undo:
     return _shut_store(parts, host, False, True)
 
 
+def _watch_stuck(parts: Parts, _: Operators, host: str) -> Undo:
+    """The host's requests are answered, but it learns of no change."""
+    parts.ways.set_stuck(host)
+    return lambda: parts.ways.set_stuck(host, by=-1)
+
+
 def _store_down(parts: Parts, _: Operators) -> Undo:
     """Nobody reaches the store."""
     parts.ways.shut_all()
@@ -241,6 +247,7 @@ VERBS: dict[str, Verb] = {
     "store-away": Verb(_store_away, 1, 1, hosts=(0,)),
     "store-deaf": Verb(_store_deaf, 1, 1, hosts=(0,)),
     "store-mute": Verb(_store_mute, 1, 1, hosts=(0,)),
+    "watch-stuck": Verb(_watch_stuck, 1, 1, hosts=(0,)),
     "store-down": Verb(_store_down, 0, 0),
     "store-slow": Verb(_store_slow, 1, 1),
     "datastore-away": Verb(_datastore_away, 1, 1, hosts=(0,)),

@@ -165,10 +165,23 @@ def _cancel(parts: Parts, operators: Operators, workload: str) -> Undo:
     return None
 
 
-def _maintenance(parts: Parts, operators: Operators, host: str) -> Undo:
-    """The host gets no new workloads; undone: it does again."""
-    operators.maintenance(host, True)
-    return lambda: operators.maintenance(host, False)
+def _maintenance(parts: Parts, operators: Operators, host: str, how: str = "") -> Undo:
+    """The host is emptied; how: `force`, `back`, or both with a `+`. Undone: it may have workloads again."""
+    operators.maintenance(host, force="force" in how)
+    return lambda: operators.end_maintenance(host, back="back" in how)
+
+
+def _freeze(parts: Parts, operators: Operators) -> Undo:
+    """Nothing is done that nobody asks for; undone: the cluster acts by itself again."""
+    operators.freeze()
+    return operators.unfreeze
+
+
+def _policy(parts: Parts, operators: Operators, setting: str) -> Undo:
+    """A policy is set, as in `policy restarts_per_host=1`."""
+    key, _, value = setting.partition("=")
+    operators.set_policies({key: value})
+    return None
 
 
 def _garble(parts: Parts, operators: Operators, key: str) -> Undo:
@@ -207,7 +220,9 @@ VERBS: dict[str, Verb] = {
     "remove": Verb(_remove, 1, 1),
     "migrate": Verb(_migrate, 1, 2, hosts=(1,)),
     "failover": Verb(_failover, 1, 2, hosts=(1,)),
-    "maintenance": Verb(_maintenance, 1, 1, hosts=(0,)),
+    "maintenance": Verb(_maintenance, 1, 2, hosts=(0,)),
+    "freeze": Verb(_freeze, 0, 0),
+    "policy": Verb(_policy, 1, 1),
     "garble": Verb(_garble, 1, 1),
     "delete": Verb(_delete, 1, 1),
 }

@@ -1,0 +1,254 @@
+"""Maintenance: a host is emptied, kept empty, and given back what it had if that is wished.
+
+The wish is a record in the store, so that it outlives every agent and leader. From it alone, and from what stands
+where, each look finds what is still to be done: the most important first, a few at a time, each as a migration of its
+own (`operations`), which refuses what cannot go anywhere before it is stopped. Only where the wish says so is such a
+workload stopped. A host that dies meanwhile is no business of this file: what it had is failed over.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from . import operations, pairs, placing
+from . import records as rec
+from .commands import Act
+from .host import Capacity
+from .leader_state import Turn
+from .mirror import Entry, Mirror
+from .outlook import candidate
+from .placement import NOTHING, choose, choose_standby, usage
+from .transaction import Delete, Put, absent, unchanged
+from .upcoming import is_up
+from .workload import Kind, Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """What is to become of a workload that a host has to let go of.
+
+    how: `live`, `handed over`, `restarted`, or `standby` for one that only stands by there.
+    to: where it would go; None: nowhere, and `reason` says why.
+    """
+
+    workload: str
+    how: str
+    to: str | None
+    reason: str = ""
+
+
+def held_by(mirror: Mirror, host: str) -> tuple[str, ...]:
+    """The workloads that are on a host, the most important first."""
+    return ranked(mirror, (name for name, placed in mirror.placements.items() if placed.record.host == host))
+
+
+def followed_on(mirror: Mirror, host: str) -> tuple[str, ...]:
+    """The workloads whose standby, or whose live migration's target, a host is."""
+    followed = (
+        name for name, each in mirror.placements.items() if host in (each.record.standby, each.record.moving_to)
+    )
+    return ranked(mirror, followed)
+
+
+def ranked(mirror: Mirror, names: Iterable[str]) -> tuple[str, ...]:
+    """These workloads, the most important first."""
+
+    def rank(name: str) -> tuple[int, str]:
+        entry = mirror.workloads.get(name)
+        return (-entry.record.workload.priority if entry is not None else 0, name)
+
+    return tuple(sorted(names, key=rank))
+
+
+def plan(mirror: Mirror, host: str) -> tuple[Leaving, ...]:
+    """What emptying a host would do, by what the store says now; nothing is changed.
+
+    Each workload takes its room where it would go, so that two are never promised the same.
+    """
+    used, found = usage(mirror), []
+    for name in held_by(mirror, host):
+        wanted = mirror.workloads.get(name)
+        if wanted is not None and wanted.record.desired is rec.Desired.RUNNING:
+            found.append(_leaving(mirror, wanted.record.workload, host, used))
+    for name in followed_on(mirror, host):
+        workload, placed = mirror.workloads.get(name), mirror.placements[name].record
+        if workload is None or placed.standby != host:
+            continue
+        hosts = [candidate(mirror, each, workload.record.workload, used) for each in sorted(mirror.hosts)]
+        hosts = [replace(each, maintenance=each.maintenance or each.host.name == host) for each in hosts]
+        choice = choose_standby(workload.record.workload, hosts, placed)
+        found.append(Leaving(name, "standby", choice.host, "" if choice.host else choice.told()))
+        _take(used, choice.host, workload.record.workload)
+    return tuple(found)
+
+
+def _leaving(mirror: Mirror, workload: Workload, host: str, used: dict[str, tuple[Capacity, int]]) -> Leaving:
+    placed = mirror.placements[workload.name].record
+    if workload.is_hot and placed.paired and pairs.gone_for_good(mirror, placed) is None:
+        return Leaving(workload.name, "handed over", placed.standby)
+    report = mirror.reports.get(workload.name)
+    runs = report is not None and is_up(report.record, placed) and report.record.stage is rec.Stage.RUNNING
+    live = workload.kind is Kind.VM and runs
+    hosts = [candidate(mirror, each, workload, used) for each in sorted(mirror.hosts)]
+    # A live migration takes local disks along; a restart finds them only where they are.
+    choice = choose(workload, hosts, {host: "it is to be emptied"}, disk_hosts=() if live else placed.disk_hosts)
+    _take(used, choice.host, workload)
+    return Leaving(workload.name, "live" if live else "restarted", choice.host, "" if choice.host else choice.told())
+
+
+def _take(used: dict[str, tuple[Capacity, int]], host: str | None, workload: Workload) -> None:
+    if host is not None:
+        capacity, count = used.get(host, (NOTHING, 0))
+        used[host] = (capacity + workload.resources, count + 1)
+
+
+def advance_all(turn: Turn) -> None:
+    """Take every host's maintenance as far as it can go now."""
+    for host, entry in sorted(turn.state.mirror.maintenance.items()):
+        if turn.is_busy(rec.MAINTENANCE + host) or not _may_order(turn, host):
+            continue
+        if entry.record.phase is rec.MaintenancePhase.ON:
+            _empty(turn, entry)
+        else:
+            _bring_back(turn, entry)
+
+
+def _may_order(turn: Turn, host: str) -> bool:
+    alive = turn.state.verdicts.get(host) is rec.Verdict.ALIVE
+    return alive and turn.state.mirror.claimed(host) is not None
+
+
+def _moves(turn: Turn) -> dict[str, rec.OperationRecord]:
+    """The moves that are under way or asked for, by workload."""
+    return {
+        entry.record.workload: entry.record
+        for entry in turn.state.mirror.operations.values()
+        if entry.record.state not in rec.ENDED and entry.record.kind is not rec.OperationKind.CHECKPOINT
+    }
+
+
+def _empty(turn: Turn, entry: Entry[rec.MaintenanceRecord]) -> None:
+    mirror, host = turn.state.mirror, entry.record.host
+    there, followed = held_by(mirror, host), followed_on(mirror, host)
+    if not there and not followed:
+        _say_empty(turn, entry)
+        return
+    moves = _moves(turn)
+    going = {name for name in there if name in moves or mirror.placements[name].record.order is rec.Order.STOP}
+    going |= {name for name in followed if name in moves}
+    room = mirror.policies.record.moves_per_host - len(going)
+    for name in there:
+        if room > 0 and name not in going and _move(turn, entry, name):
+            room -= 1
+    for name in followed:
+        if room > 0 and name not in going and _follow_elsewhere(turn, entry, name):
+            room -= 1
+
+
+def _say_empty(turn: Turn, entry: Entry[rec.MaintenanceRecord]) -> None:
+    if entry.record.empty:
+        return
+    host = entry.record.host
+    cause = turn.note("host.emptied", host=host, because=entry.record.because)
+    _write(turn, entry, replace(entry.record, empty=True, because=cause), (), cause)
+
+
+def _write(
+    turn: Turn,
+    entry: Entry[rec.MaintenanceRecord],
+    record: rec.MaintenanceRecord | None,
+    more: tuple[Put, ...],
+    because: str,
+) -> None:
+    key = rec.MAINTENANCE + entry.record.host
+    itself = Put(key, rec.encode(record)) if record is not None else Delete(key)
+    compares = (unchanged(key, entry.mod_revision), *(absent(each.key) for each in more))
+    turn.write(Act.OPERATION, key, compares, (itself, *more), because)
+
+
+def _move(turn: Turn, entry: Entry[rec.MaintenanceRecord], name: str) -> bool:
+    """Have a workload leave; True when something was begun."""
+    mirror, course, host = turn.state.mirror, turn.course(name), entry.record.host
+    wanted, placed = mirror.workloads.get(name), mirror.placements[name]
+    if wanted is None or wanted.record.desired is not rec.Desired.RUNNING or turn.is_busy(rec.PLACEMENTS + name):
+        return False
+    if course.moved_at is not None and turn.state.at - course.moved_at < turn.state.timing.retry_most_s:
+        return False
+    asked = _asked(turn, "leave", name, None, entry.record.because)
+    refusal = operations.refusal(turn, asked)
+    if refusal is None:
+        key = rec.OPERATIONS + asked.id
+        turn.set_course(name, moved_at=turn.state.at, drain="")
+        stands = unchanged(rec.MAINTENANCE + host, entry.mod_revision)
+        turn.write(Act.OPERATION, key, (absent(key), stands), (Put(key, rec.encode(asked)),), asked.because)
+        return True
+    if not entry.record.force:
+        _stays(turn, entry, name, refusal)
+        return False
+    about = {"workload": name, "generation": placed.record.generation, "host": host}
+    cause = turn.note("workload.given_up", text=refusal, because=entry.record.because, **about)
+    placing.order_stop(turn, placed, f"{host} is in maintenance, and {refusal}", cause)
+    return True
+
+
+def _asked(turn: Turn, why: str, name: str, target: str | None, because: str) -> rec.OperationRecord:
+    number = f"{why}-{name}-{turn.state.mirror.revision}"
+    return rec.OperationRecord(number, rec.OperationKind.MIGRATE, name, target, because=because)
+
+
+def _stays(turn: Turn, entry: Entry[rec.MaintenanceRecord], name: str, reason: str) -> None:
+    """It cannot leave, for now: said once for each different reason."""
+    if turn.course(name).drain == reason:
+        return
+    turn.set_course(name, drain=reason)
+    turn.note("maintenance.waiting", workload=name, host=entry.record.host, text=reason, because=entry.record.because)
+
+
+def _follow_elsewhere(turn: Turn, entry: Entry[rec.MaintenanceRecord], name: str) -> bool:
+    """Have another host stand by for a machine; True when that was written."""
+    mirror, host = turn.state.mirror, entry.record.host
+    wanted, placed = mirror.workloads.get(name), mirror.placements[name]
+    record, report = placed.record, mirror.reports.get(name)
+    ready = record.standby == host and not record.hand_over and record.order is rec.Order.RUN
+    if wanted is None or not ready or turn.is_busy(rec.PLACEMENTS + name):
+        return False
+    if report is None or not is_up(report.record, record):
+        return False
+    choice = pairs.standby_for(turn, wanted.record.workload, record)
+    about = {"workload": name, "generation": record.generation}
+    if choice.host is None:
+        reason = f"no other host can be its standby: {choice.told()}"
+        if not entry.record.force:
+            _stays(turn, entry, name, reason)
+            return False
+        pairs.leave(turn, placed, host, f"{host} is in maintenance, and {reason}")
+        return True
+    text = f"{host} is in maintenance"
+    cause = turn.note("standby.replaced", host=choice.host, text=text, because=entry.record.because, **about)
+    pairs.name_standby(turn, wanted.record.workload, placed, choice.host, replace(record, because=cause))
+    return True
+
+
+def _bring_back(turn: Turn, entry: Entry[rec.MaintenanceRecord]) -> None:
+    """Ask for what was there to come back, a few at a time; what cannot or need not is left where it is."""
+    mirror, host = turn.state.mirror, entry.record.host
+    moves = _moves(turn)
+    room = mirror.policies.record.moves_per_host - sum(1 for each in moves.values() if each.target == host)
+    left, begun = list[str](), list[Put]()
+    for name in ranked(mirror, entry.record.had):
+        placed = mirror.placements.get(name)
+        if placed is None or placed.record.host in (None, host) or name not in mirror.workloads:
+            continue
+        if name in moves or room <= 0:
+            left.append(name)
+            continue
+        asked = _asked(turn, "return", name, host, entry.record.because)
+        if refusal := operations.refusal(turn, asked):
+            turn.note("maintenance.stayed", workload=name, host=host, text=refusal, because=asked.because)
+            continue
+        begun.append(Put(rec.OPERATIONS + asked.id, rec.encode(asked)))
+        room -= 1
+    if not left:
+        cause = turn.note("maintenance.returned", host=host, because=entry.record.because)
+        _write(turn, entry, None, tuple(begun), cause)
+    elif tuple(left) != entry.record.had:
+        _write(turn, entry, replace(entry.record, had=tuple(left)), tuple(begun), entry.record.because)
