@@ -1,6 +1,7 @@
 """How many hosts may be lost: what is told is true, also beside a search through every possible placement."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations, product
 from typing import Any
 
@@ -110,9 +111,12 @@ def test_what_comes_after_something_that_has_no_place_does_not_run_either() -> N
 
 
 def test_hosts_in_maintenance_offer_nothing_but_may_be_lost() -> None:
-    hosts = [host("a", 2), host("b", 2, maintenance=True)]
-    assert losable(picture(hosts, [(workload("one", 1), "a")])).hosts == 0
-    assert losable(picture([*hosts, host("c", 2)], [(workload("one", 1), "b")])).hosts == 2
+    hosts = [host("a", 2), host("b", 2)]
+    emptied: Any = Map({"b": Entry(rec.MaintenanceRecord("b"), 1, 1)})
+    first = picture(hosts, [(workload("one", 1), "a")])
+    assert losable(replace(first, maintenance=emptied)).hosts == 0
+    second = picture([*hosts, host("c", 2)], [(workload("one", 1), "b")])
+    assert losable(replace(second, maintenance=emptied)).hosts == 2
 
 
 @pytest.mark.parametrize("count", [30, 400])

@@ -258,4 +258,5 @@ def _candidate(mirror: Mirror, name: str, used: dict[str, tuple[Capacity, int]])
         flags=Flags.DATASTORE_REACHABLE,
         used=capacity,
         workloads=count,
+        maintenance=mirror.in_maintenance(name),
     )

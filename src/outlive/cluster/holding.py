@@ -6,7 +6,7 @@ alive, are placed in thought, by the very rules of placement; what they take is 
 while only: a workload that does not come to take its room does not keep others waiting for ever.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import records as rec
 from .beside import company, relations
@@ -73,7 +73,7 @@ def _hold(turn: Turn) -> tuple[Held, ...]:
 
 def _fuller(host: Candidate, workload: Workload) -> Candidate:
     used, count = host.used + workload.resources, host.workloads + 1
-    return Candidate(host.host, host.verdict, host.claimed, host.flags, used, count)
+    return replace(host, used=used, workloads=count)
 
 
 def _pending(turn: Turn) -> list[Workload]:

@@ -75,7 +75,7 @@ def _rules(workload: Workload) -> _Rules:
 def _where(workload: Workload, hosts: list[Candidate]) -> int:
     found = 0
     for number, each in enumerate(hosts):
-        if not each.host.maintenance and misfit(workload, each.host) is None:
+        if not each.maintenance and misfit(workload, each.host) is None:
             found |= 1 << number
     return found
 
