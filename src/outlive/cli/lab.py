@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from outlive.lab.lab import Lab
 
 READY_S = 30.0
+POWER_OFF = 2
 
 name_option = click.option(
     "--name", default="lab", show_default=True, envvar="OUTLIVE_LAB", metavar="NAME", help="Which lab."
@@ -150,6 +151,20 @@ _breaking("start", "Switch hosts on again; their disks are as they were.", "swit
 _breaking("isolate", "Cut each host off from every other.", "isolated")
 _breaking("cut_store", "Cut hosts off from the store alone; `heal` mends it.", "cut off from the store")
 _breaking("fill_disk", "Fill hosts' own disks to the last byte; `heal` frees them.", "its disk is full")
+
+
+@command.command()
+@click.argument("host", metavar="HOST")
+@name_option
+def power(host: str, name: str) -> int:
+    """Say whether a host has power: exit code 0 it is on, 2 it is off. It is how a lab's fence method asks."""
+    from outlive.lab.hosts import is_on
+
+    lab = _open(name)
+    lab.plan.host(host)
+    on = is_on(lab.plan, host)
+    click.echo(f"{host}: {'on' if on else 'off'}")
+    return 0 if on else POWER_OFF
 
 
 @command.command()

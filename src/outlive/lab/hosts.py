@@ -16,12 +16,13 @@ from pathlib import Path
 
 from outlive.cluster.host import Capacity
 from outlive.config.agent_file import AgentConfig, ClusterMembership, DatastoreFolder, TlsFiles, agent_document
+from outlive.config.fencing import Fencing, Method
 from outlive.config.store_address import ETCD_PORT
 from outlive.config.toml_writer import toml_text
 from outlive.errors import Failed
 from outlive.native import outlive_command
 
-from .plan import PEER_PORT, PORT, LabPlan, member_address
+from .plan import PEER_PORT, PORT, LabPlan, labs_folder, member_address
 
 GUARD, AGENT, WORKLOADS = "guard", "agent", "workloads"
 SETTLE_S = 5.0
@@ -93,7 +94,15 @@ def agent_config(lab: LabPlan, name: str) -> AgentConfig:
         capacity=CAPACITY,
         datastores=(DatastoreFolder("shared", lab.datastore),),
         tls=TlsFiles(lab.root / "tls" / "ca.pem", lab.root / "tls" / f"{name}.pem", lab.root / "tls" / f"{name}.key"),
+        fencing=Fencing(methods=(_power_switch(lab),)),
     )
+
+
+def _power_switch(lab: LabPlan) -> Method:
+    """A fence method that cuts the power of this lab's hosts, as `outlive lab kill` does."""
+    here = ("/usr/bin/env", f"OUTLIVE_LABS={labs_folder()}")
+    off, ask = (outlive_command("lab", verb, "--name", lab.name, "--", "{host}") for verb in ("kill", "power"))
+    return Method("lab-power", command=(*here, *off), status=(*here, *ask), limit_s=20.0)
 
 
 def _store(lab: LabPlan, name: str) -> str:
