@@ -30,7 +30,7 @@ class Machine:
             found = shutil.which(name)
             assert found, name
             (folder / name).symlink_to(found)
-        for name in ("curl", "qemu-system-x86_64", "qemu-img", "mmdebstrap"):
+        for name in ("curl", "qemu-system-x86_64", "qemu-img", "mmdebstrap", "spin"):
             self.stub(name, "exit 0")
         self.stub("sudo", '[ "$1" != -n ] || shift; exec "$@"')
         self.stub("systemctl", "exit 0")
