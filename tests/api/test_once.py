@@ -10,7 +10,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from outlive.api.once import KEY_HEADER, REPLAYED_HEADER
+from outlive.api import once
+from outlive.api.once import KEY_HEADER, REPLAYED_HEADER, Begun
+from outlive.cluster.records import RequestRecord
+from outlive.cluster.transaction import KeyValue
 
 from ..one_host import OneHost, workload
 
@@ -158,3 +161,10 @@ def test_a_workload_may_be_made_only_if_it_does_not_exist(one_host: OneHost, sub
 def test_what_can_be_no_revision_is_refused(one_host: OneHost, subject: str, given: str) -> None:
     refused = ask(one_host, "DELETE", f"/v1/workloads/{subject}", if_match=given)
     assert (refused.status, refused.told["id"]) == (422, "usage.invalid")
+
+
+def test_an_answer_that_cannot_be_read_is_not_taken_for_none() -> None:
+    """Somebody wrote to the store by hand: whether the request was done is not known."""
+    kept = KeyValue("requests/x", b"{", 1, 1)
+    with pytest.raises(Begun, match="cannot be read"):
+        once._again(kept, RequestRecord("x", "", "a", 0))

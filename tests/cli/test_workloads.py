@@ -77,6 +77,19 @@ def test_a_file_is_applied_and_again_and_changed(one_host: OneHost, tmp_path: Pa
     one_host.forget("filed")
 
 
+def test_a_change_may_be_for_one_revision_alone(one_host: OneHost, web: str) -> None:
+    def revision() -> int:
+        [shown] = [each for each in one_host.run("ps", "--json").json["workloads"] if each["name"] == web]
+        return int(shown["revision"])
+
+    before = revision()
+    refused = one_host.run("stop", web, "--if-revision", str(before + 1000), "--json")
+    assert (refused.code, refused.json["id"], refused.json["revision"]) == (3, "revision.changed", before)
+    assert revision() == before
+    assert one_host.run("start", web, "--if-revision", str(before), "--json").json["workloads"][0]["revision"] == before
+    assert one_host.run("rm", web, "other", "--yes", "--if-revision", "1").code == 2
+
+
 def test_a_file_with_mistakes_is_told_with_lines_before_anything_is_asked(one_host: OneHost, tmp_path: Path) -> None:
     file = tmp_path / "bad.toml"
     file.write_text('name = "bad"\nkind = "boat"\n\n[module.main]\ncommand = 7\n')

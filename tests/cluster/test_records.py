@@ -55,3 +55,11 @@ def test_a_standbys_statement_that_cannot_be_is_refused(changes: dict[str, objec
     with pytest.raises(rec.BadRecord) as caught:
         rec.decode("standbys/vm", value)
     assert caught.value.cause == problem
+
+
+def test_the_answer_to_a_request_and_how_far_events_are_pruned_are_read_back() -> None:
+    answered = rec.RequestRecord("k", "f", "a", 17, 202, {"operation": {"id": "x"}, "revision": 0})
+    assert rec.decode("requests/k", rec.encode(answered)) == answered
+    assert rec.decode("pruned", rec.encode(rec.PrunedRecord(7, "events/1-a"))) == rec.PrunedRecord(7, "events/1-a")
+    with pytest.raises(rec.BadRecord):
+        rec.decode("requests/other", rec.encode(answered))

@@ -17,7 +17,7 @@ from .answers import Problem
 from .declaring import Declared, declared_in
 
 PROBLEM = "application/problem+json"
-ALWAYS = (422, 503)
+ALWAYS = (422, 502, 503)
 """The statuses of problems that any path may answer with."""
 
 _REF = "#/components/schemas/{name}"
@@ -33,6 +33,7 @@ _SAYS = {
     409: "It was refused for safety, or somebody else changed it meanwhile.",
     410: "It is not kept any more.",
     422: "What was asked for cannot be understood, or is not valid.",
+    502: "It was tried, and what had to do it (an emulator, a storage) failed.",
     503: "The agent cannot reach the store, or the host that would know. Try again after Retry-After seconds.",
 }
 _IDEMPOTENCY = {

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from outlive.cluster.confirming import acts_for, confirmed, refusal
 from outlive.errors import RefusedForSafety, UsageInvalid
 
-from . import answers
+from . import answers, once
 from .bodies import DryRunOnly, body, decoded
 from .declaring import query, route
 from .problems import Conflict, Encoded, NotFound
@@ -72,9 +72,9 @@ class Fencing:
         by = f"{asked.by or 'somebody'} on {view.host}"
         text = f"{by} says that it is off; if it is not, these run twice: {', '.join(workloads)}"
         event = view.record("host.confirmed_dead", host=host, text=text)
-        done = await view.transact(confirmed(mirror, host, by, event.id))
+        told |= {"event": event.id, "revision": 0}
+        done = await once.transact(view, confirmed(mirror, host, by, event.id), told)
         if not done.succeeded:
             raise Conflict(f"{host} changed meanwhile.", remedy="look at `outlive status`, and try again")
         await seen(view, done.revision)
-        told |= {"event": event.id, "revision": done.revision}
-        return Encoded(told)
+        return Encoded({**told, "revision": done.revision})

@@ -152,7 +152,14 @@ async def _note(view: View, write: Put | Delete) -> None:
 
 
 def _again(kept: KeyValue, asked: rec.RequestRecord) -> Response:
-    record = rec.decode(kept.key, kept.value)
+    try:
+        record = rec.decode(kept.key, kept.value)
+    except rec.BadRecord as error:
+        raise Begun(
+            "What this request was answered cannot be read any more.",
+            cause=error.cause,
+            remedy="look whether it was done, before you ask with another key",
+        ) from error
     assert isinstance(record, rec.RequestRecord)
     if record.fingerprint != asked.fingerprint:
         raise KeyReused(

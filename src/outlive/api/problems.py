@@ -76,9 +76,9 @@ class Encoded(JSONResponse):
 
 
 def status_of(error: OutliveError) -> HTTPStatus:
-    """The status that an error is answered with."""
+    """The status that an error is answered with: one that is known is no mistake of ours, but of what was to do it."""
     found = (status for kind, status in STATUSES if isinstance(error, kind))
-    return next(found, HTTPStatus.INTERNAL_SERVER_ERROR)
+    return next(found, HTTPStatus.BAD_GATEWAY)
 
 
 async def on_outlive_error(request: Request, error: Exception) -> Response:
