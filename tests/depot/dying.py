@@ -2,7 +2,8 @@
 
 A step is a call of the system that changes what is on the disk, or starts a program. After each death another process
 looks: what must be there has to be there whole, the next try has to succeed, and has to leave just what one leaves that
-was never killed. Run as `python dying.py SCENE FOLDER`; prints how many deaths it died.
+was never killed. A kill loses nothing that was written, and a power cut does: so it also looks once that nothing gets
+its name before it is synced. Run as `python dying.py SCENE FOLDER`; prints how many deaths it died.
 """
 
 import os
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any
 
 from outlive.cluster.package import Manifest
 from outlive.depot.install import Installations
+from outlive.depot.installed import MARK
 from outlive.depot.package import package_id
 from outlive.depot.shelf import Shelf
 
@@ -121,13 +124,60 @@ def arm(step: int) -> None:
     subprocess.Popen = armed(subprocess.Popen)  # type: ignore[assignment,misc]
 
 
+def watch_syncs() -> None:
+    """From now on, fail where a file gets its name, or an installation its mark, before all of it was synced."""
+    synced: set[tuple[int, int]] = set()
+    opened, write, fsync, rename = os.open, os.write, os.fsync, os.rename
+
+    def identity(seen: os.stat_result) -> tuple[int, int]:
+        return seen.st_dev, seen.st_ino
+
+    def made(path: Path, flags: int, mode: int = 0o777, **named: Any) -> int:
+        fd = opened(path, flags, mode, **named)
+        if flags & os.O_EXCL:
+            synced.discard(identity(os.fstat(fd)))
+        return fd
+
+    def written(fd: int, raw: bytes) -> int:
+        synced.discard(identity(os.fstat(fd)))
+        return write(fd, raw)
+
+    def waited_for(fd: int) -> None:
+        fsync(fd)
+        synced.add(identity(os.fstat(fd)))
+
+    def named(source: Path, target: Path) -> None:
+        whole = [source, *(target.parent.rglob("*") if target.name == MARK else [])]
+        late = [path for path in whole if path.is_file() and identity(path.stat()) not in synced]
+        assert late == [], late
+        rename(source, target)
+
+    os.open, os.write, os.fsync, os.rename = made, written, waited_for, named  # type: ignore[assignment]
+
+
+def is_synced(act: Callable[[], object]) -> bool:
+    """Whether everything that this does is durable before it counts."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            watch_syncs()
+            act()
+            status = 0
+        finally:
+            if status:
+                traceback.print_exc()
+            os._exit(status)
+    return os.waitpid(pid, 0)[1] == 0
+
+
 def deaths(folder: Path, prepare: Callable[[World], None], act: Callable[[World], None], after: list[Manifest]) -> int:
     """Let it die at every step, each time in a new world. after: what is installed all the time."""
     prepared = World(folder / "prepared")
     shutil.copytree(folder / "origin", prepared.origin.folder)
     prepare(prepared)
     world = copied(prepared, folder / "never-killed")
-    act(world)
+    assert is_synced(lambda: act(world))
     world.check(*after)
     expected = world.content()
     for step in count(1):
