@@ -73,7 +73,7 @@ def test_a_host_that_was_just_set_up_is_well(host: AgentConfig, tmp_path: Path) 
     assert set(found) == {
         "config", "cluster-key", "cgroup-root", "certificates", "room", "store", "records", "port", "peer-port",
         "datastore.local", "datastore.local.protected", "datastore.local.sync", "clock-jumps",
-        "vm.memory",
+        "vm.memory", "watchdog",
     }  # fmt: skip
     assert all(each.found and not each.fix for each in found.values())
 

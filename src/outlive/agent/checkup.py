@@ -1,7 +1,8 @@
 """The check-up of a host, before and after it is set up: every check in order, each with its finding.
 
-What is checked of the machine is in `checkup_machine` and `checkup_vms`, of the host's own files in `checkup_cluster`.
-A check never changes anything that outlasts it, and none can keep the others from being made.
+What is checked of the machine is in `checkup_machine` and `checkup_vms`, of the host's own files in
+`checkup_cluster`, of what fences in `checkup_fencing`. A check never changes anything that outlasts it, and none can
+keep the others from being made.
 """
 
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ from typing import Any, cast
 
 from outlive.config.agent_file import AGENT_FILE, AgentConfig, AgentFileError, ClusterMembership, read_agent
 
+from . import checkup_fencing as fencing
 from . import checkup_machine as machine
 from . import checkup_vms as vms
 from .checkup_cluster import Member
@@ -71,7 +73,10 @@ async def _member(member: Member) -> AsyncIterator[Finding]:
         ("store", member.store),
         ("port", member.ports),
         ("vm.memory", lambda: vms.memory(member.config)),
+        ("watchdog", lambda: fencing.watchdog(member.config)),
     ]
+    for method in member.config.fencing.methods:
+        checks.append((f"fence.{method.name}", lambda method=method: fencing.method(member.config, method)))
     for folder in member.config.datastores:
         checks.append((f"datastore.{folder.name}", lambda folder=folder: member.datastore(folder)))
     for id, check in checks:

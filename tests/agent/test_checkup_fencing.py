@@ -1,0 +1,76 @@
+"""What fences is looked at, and never used: a device that is missing, locked in or mute is told with what to do."""
+
+import asyncio
+import os
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from outlive.agent import checkup_fencing
+from outlive.agent.finding import Result
+from outlive.config.agent_file import AgentConfig, ClusterMembership, DatastoreFolder
+from outlive.config.fencing import Fencing, Method
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> AgentConfig:
+    return AgentConfig("a", "127.0.0.1", ClusterMembership("0" * 16), run_folder=tmp_path / "run")
+
+
+@pytest.fixture
+def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A character device that nobody opens, and what the kernel tells of it."""
+    path = tmp_path / "watchdog7"
+    os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+    folder = tmp_path / "class" / "watchdog7"
+    folder.mkdir(parents=True)
+    (folder / "identity").write_text("iTCO_wdt\n")
+    (folder / "nowayout").write_text("0\n")
+    monkeypatch.setattr(checkup_fencing, "SYSFS", tmp_path / "class")
+    return path
+
+
+def found(config: AgentConfig, device: Path | None) -> tuple[Result, str]:
+    told = asyncio.run(checkup_fencing.watchdog(replace(config, fencing=Fencing(watchdog=device))))
+    return told.result, told.found
+
+
+def test_a_watchdog_that_is_there_is_named(config: AgentConfig, device: Path) -> None:
+    result, told = found(config, device)
+    assert result is Result.OK
+    assert "iTCO_wdt" in told
+
+
+def test_no_watchdog_is_no_fault(config: AgentConfig) -> None:
+    assert found(config, None)[0] is Result.OK
+
+
+def test_a_watchdog_that_cannot_be_disarmed_or_waits_too_long_is_told(config: AgentConfig, device: Path) -> None:
+    folder = checkup_fencing.SYSFS / device.name
+    (folder / "min_timeout").write_text("30\n")
+    assert found(config, device)[0] is Result.FAILED
+    (folder / "nowayout").write_text("1\n")
+    assert found(config, device)[0] is Result.WARNING
+
+
+def test_a_file_is_no_watchdog(config: AgentConfig, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert found(config, tmp_path / "file")[0] is Result.FAILED
+
+
+def status(code: int) -> Method:
+    return Method("pdu", command=("/bin/false",), status=("/bin/sh", "-c", f"echo said; exit {code}"))
+
+
+@pytest.mark.parametrize(("code", "result"), [(0, Result.OK), (2, Result.OK), (1, Result.FAILED)])
+def test_a_method_is_asked_and_not_used(config: AgentConfig, code: int, result: Result) -> None:
+    assert asyncio.run(checkup_fencing.method(config, status(code))).result is result
+
+
+def test_run_locks_need_a_datastore(config: AgentConfig) -> None:
+    locks = Method("locks", run_locks=True)
+    assert asyncio.run(checkup_fencing.method(config, locks)).result is Result.FAILED
+    shared = replace(config, datastores=(DatastoreFolder("shared", Path("/srv")),))
+    assert asyncio.run(checkup_fencing.method(shared, locks)).result is Result.OK
