@@ -27,7 +27,8 @@ from outlive.depot.shelf import Shelf
 STEPS = ("open", "mkdir", "write", "fsync", "fchmod", "chmod", "rename", "unlink", "rmdir", "ftruncate", "close")
 MADE = b"made by the install command\n"
 SETUP = b"#!/bin/sh\nprintf 'made by ' >made\nprintf 'the install command\\n' >>made\n"
-CONTENTS = {"bin/setup": SETUP, "etc/large": b"port = 80\n" * 2000, "etc/noise": bytes(range(256)) * 3}
+CONTENTS = {"bin/setup": SETUP, "etc/noise": bytes(range(256)) * 3}
+"""What all versions have; a text of its own that can be packed, and a short one that cannot, come to it."""
 
 
 class World:
@@ -41,7 +42,11 @@ class World:
 
     def package(self, version: str) -> Manifest:
         source = self.folder / version
-        for path, content in {**CONTENTS, "etc/version": version.encode()}.items():
+        for path, content in {
+            **CONTENTS,
+            "etc/version": version.encode(),
+            "etc/large": f"{version}\n".encode() * 2000,
+        }.items():
             file = source / "files" / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
