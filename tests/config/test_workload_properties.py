@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outlive.cluster.host import Capacity
+from outlive.cluster.pushed import PackageUse
 from outlive.cluster.workload import (
     Apart,
     Check,
@@ -23,6 +24,7 @@ from outlive.cluster.workload import (
     PlacementRules,
     Readiness,
     RestorePolicy,
+    UpgradePolicy,
     VirtualIP,
     Workload,
 )
@@ -70,7 +72,15 @@ def workloads(draw: st.DrawFn) -> Workload:
     virtual_ips = draw(
         st.lists(VIRTUAL_IPS, max_size=3, unique_by=lambda virtual_ip: virtual_ip.address.partition("/")[0])
     )
-    braces = ("host", "workload", "generation", *["data"] * (data_on is not None), *["address"] * bool(virtual_ips))
+    package = draw(st.none() | st.builds(PackageUse, NAMES, st.sampled_from(["", "1.2.3", "^1.2", ">=1.2, <2", "1.*"])))
+    braces = (
+        "host",
+        "workload",
+        "generation",
+        *["data"] * (data_on is not None),
+        *["address"] * bool(virtual_ips),
+        *["package"] * (package is not None),
+    )
     names = draw(st.lists(NAMES, min_size=1, max_size=4, unique=True))
     name = draw(NAMES)
     sites = draw(st.lists(NAMES, max_size=3, unique=True))
@@ -102,6 +112,8 @@ def workloads(draw: st.DrawFn) -> Workload:
         ),
         virtual_ips=tuple(virtual_ips),
         data_on=data_on,
+        package=package,
+        upgrade=draw(st.builds(UpgradePolicy, SECONDS, st.floats(0, 3600))) if package else UpgradePolicy(),
     )
 
 
@@ -109,7 +121,9 @@ def workloads(draw: st.DrawFn) -> Workload:
 def modules(
     draw: st.DrawFn, name: str, earlier: list[str], word: st.SearchStrategy[str], braces: tuple[str, ...]
 ) -> Module:
-    program = st.sampled_from(["/usr/bin/x", "x", *["{data}/bin/x"] * ("data" in braces)])
+    program = st.sampled_from(
+        ["/usr/bin/x", "x", *["{data}/bin/x"] * ("data" in braces), *["{package}/x"] * ("package" in braces)]
+    )
     command = st.tuples(program, st.lists(word, max_size=3)).map(lambda parts: (parts[0], *parts[1]))
     times = {"interval_s": SECONDS, "timeout_s": SECONDS, "failures": COUNTS, "grace_s": st.floats(0, 86400)}
     address = st.sampled_from(["127.0.0.1", "::1", *["{address}"] * ("address" in braces)])
@@ -129,7 +143,7 @@ def modules(
     )
     return Module(
         name=name,
-        command=draw(command),
+        command=draw(command | st.just(()) if "package" in braces else command),
         environment=draw(
             st.dictionaries(st.from_regex("[A-Za-z_][A-Za-z0-9_]{0,4}", fullmatch=True), word, max_size=2)
         ),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from outlive.errors import UsageInvalid
 
 from .host import NAME, checked_name
+from .package import PackageCommand
 from .versions import LONGEST_RANGE, parse_version
 
 ID = re.compile("[0-9a-f]{64}")
@@ -63,7 +64,7 @@ class PackageRecord:
     """A version of a package that was pushed. id: the hash of its manifest.
 
     requires: its dependencies, each with the range of versions that it may be.
-    start, check: its commands, for workloads whose modules name none.
+    start: what starts a module that names no command of its own.
     copies: how many hosts shall keep it; 0: as the size of the cluster says (`copies_of`).
     hosts: those that shall keep it, as the leader chose.
     trial: the workload that is being brought to it, so that there is never a second one.
@@ -76,8 +77,7 @@ class PackageRecord:
     id: str
     requires: dict[str, str] = field(default_factory=dict)
     size_bytes: int = 0
-    start: tuple[str, ...] = ()
-    check: tuple[str, ...] = ()
+    start: PackageCommand | None = None
     copies: int = 0
     hosts: tuple[str, ...] = ()
     trial: str = ""

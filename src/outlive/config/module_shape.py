@@ -29,7 +29,7 @@ SIGNALS = ("TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "WINCH", "KILL")
 
 
 def _program(text: str) -> str:
-    if "/" in text and not text.startswith(("/", "{data}")):
+    if "/" in text and not text.startswith(("/", "{data}", "{package}")):
         raise Wrong("is a relative path", "Write the program's absolute path, or its bare name to find it on PATH.")
     return text
 
@@ -64,8 +64,8 @@ PROGRAM = Text("the name or absolute path of a program", r"[^\x00]+", "Name a pr
 COMMAND = ListOf(WORD, "words", least=1, most=MOST_WORDS, first=PROGRAM, fix="Name a program.", from_text=as_words)
 FOLDER = Text(
     "the absolute path of a folder",
-    r"(/|\{data\})[^\x00]*",
-    "Write it from the root on, or begin it with {data}.",
+    r"(/|\{data\}|\{package\})[^\x00]*",
+    "Write it from the root on, or begin it with {data} or {package}.",
     least=1,
     most=4000,
 )
@@ -239,8 +239,8 @@ MODULE = Table(
             "command",
             COMMAND,
             "The program and its arguments, as the kernel gets them: no shell reads them. The "
-            "program is an absolute path, or a name that is found on PATH. It must stay in the foreground.",
-            required=True,
+            "program is an absolute path, or a name that is found on PATH. It must stay in the foreground. "
+            "Without it, what the workload's package says that starts it.",
             also=("cmd", "exec", "exec_start", "args", "run"),
         ),
         key_of(

@@ -12,6 +12,7 @@ KNOWN: Mapping[str, str] = {
     "address": "the workload's first virtual IP, without prefix length",
     "host": "the name of the host that it runs on",
     "workload": "the workload's name",
+    "package": "the folder where its package is installed",
     "generation": "the number of its present reign, which only grows",
 }
 

@@ -7,6 +7,8 @@ import re
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from outlive.cluster.host import NAME
+from outlive.cluster.versions import LONGEST_RANGE, RANGE_FIX, parse_range
+from outlive.errors import UsageInvalid
 
 from .shapes import Text, Wrong
 
@@ -28,6 +30,26 @@ def absolute_path(what: str, *, most: int = LONGEST_PATH) -> Text:
     return Text(f"the absolute path of {what}", r"/[^\x00]*", "Write it from the root on: /….", least=1, most=most)
 
 
+def _package(text: str) -> str:
+    name, at, versions = text.partition("@")
+    if not NAME.fullmatch(name):
+        raise Wrong("does not begin with the name of a package", _NAME_FIX)
+    if at:
+        try:
+            parse_range(versions)
+        except UsageInvalid:
+            raise Wrong(f"asks for {versions!r}, which is no range of versions", RANGE_FIX) from None
+    return text
+
+
+PACKAGE = Text(
+    "a package as NAME, or NAME@VERSIONS",
+    r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(@[^\x00-\x1f]*)?",
+    "Write its name, and the versions that will do after an @, such as web@^1.2.",
+    least=1,
+    most=64 + LONGEST_RANGE,
+    made=_package,
+)
 LABEL_NAME = Text(
     "the name of a label",
     "[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from outlive.cluster.host import Capacity
+from outlive.cluster.pushed import PackageUse
 from outlive.cluster.workload import (
     Check,
     Kind,
@@ -18,6 +19,7 @@ from outlive.cluster.workload import (
     Protection,
     Readiness,
     RestorePolicy,
+    UpgradePolicy,
     VirtualIP,
     Workload,
 )
@@ -91,6 +93,10 @@ def to_document(workload: Workload) -> dict[str, Any]:
     needed = needs_document(workload, machine) if machine else given(workload.resources)
     document |= part("resources", needed)
     document |= part("placement", given(workload.placement))
+    if workload.package is not None:
+        wanted = f"@{workload.package.wanted}" if workload.package.wanted else ""
+        document["package"] = workload.package.name + wanted
+        document |= part("upgrade", given(workload.upgrade))
     if machine is not None:
         return document | machine_document(workload, machine)
     document |= part("virtual_ip", [given(virtual_ip) for virtual_ip in workload.virtual_ips])
@@ -98,7 +104,15 @@ def to_document(workload: Workload) -> dict[str, Any]:
 
 
 def _module_document(module: Module) -> dict[str, Any]:
-    own = ("command", "environment", "working_folder", "user", "after", "stop_signal", "stop_grace_s")
+    own = (
+        *("command",) * bool(module.command),
+        "environment",
+        "working_folder",
+        "user",
+        "after",
+        "stop_signal",
+        "stop_grace_s",
+    )
     return {
         **given(module, *own),
         **part("limits", given(module.limits)),
@@ -125,6 +139,11 @@ def _workload(values: dict[str, Any]) -> Workload:
     modules = tuple(_module(name, module) for name, module in parts.pop("module").items())
     resources = Capacity(**parts.pop("resources", {}))
     virtual_ips = tuple(VirtualIP(**virtual_ip) for virtual_ip in parts.pop("virtual_ip", ()))
+    if "package" in parts:
+        name, _, wanted = parts["package"].partition("@")
+        parts["package"] = PackageUse(name, wanted)
+    if "upgrade" in parts:
+        parts["upgrade"] = UpgradePolicy(**parts["upgrade"])
     return Workload(modules=modules, resources=resources, placement=placement, virtual_ips=virtual_ips, **parts)
 
 
@@ -136,6 +155,7 @@ def _module(name: str, values: dict[str, Any]) -> Module:
     checks = tuple(Check(**check) for check in parts.pop("check", ()))
     return Module(
         name=name,
+        command=parts.pop("command", ()),
         limits=limits,
         restore=restore,
         readiness=Readiness(**readiness) if readiness else None,

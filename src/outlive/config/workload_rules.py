@@ -9,6 +9,7 @@ from typing import Any
 
 from outlive.cluster.workload import RestorePolicy
 
+from .module_shape import COMMAND
 from .placeholders import KNOWN, used
 from .problems import Path, Problems, shown
 from .shapes import nearest
@@ -36,6 +37,9 @@ def check_workload(values: dict[str, Any], given: Values, problems: Problems) ->
         for where, text in _texts_with_placeholders(module, at):
             _placeholders_are_known(text, where, given, problems)
         _backoff_can_grow(module.get("restore", {}), at, problems)
+        _something_starts_it(name, given, problems)
+    if "upgrade" in given and "package" not in given:
+        problems.add(("upgrade",), "is for a workload with a package, and this has none", 'Write package = "NAME".')
     check_vm(values, given, problems)
 
 
@@ -56,6 +60,14 @@ def _company_is_possible(name: object, placement: object, problems: Problems) ->
                     f"names {shown(other)}, which stands in {together} too",
                     "Remove it from one of the two.",
                 )
+
+
+def _something_starts_it(name: str, given: Values, problems: Problems) -> None:
+    """A module has a command of its own, unless the workload's package brings one."""
+    modules = given.get("module")
+    written = modules.get(name) if isinstance(modules, Mapping) else None
+    if isinstance(written, Mapping) and "command" not in written and "package" not in given and problems.whole:
+        problems.add(("module", name, "command"), "is missing", f"Write command = …: {COMMAND.must_be}.")
 
 
 def _virtual_ips_are_unique(virtual_ips: tuple[Values, ...], problems: Problems) -> None:
@@ -151,6 +163,12 @@ def _placeholders_are_known(text: object, at: Path, given: Values, problems: Pro
                 at,
                 "has {data}, but the workload has no data folder",
                 'Write data_on = "DATASTORE" at the file\'s top, above all tables.',
+            )
+        elif word == "package" and "package" not in given:
+            problems.add(
+                at,
+                "has {package}, but the workload names no package",
+                'Write package = "NAME" at the file\'s top, above all tables.',
             )
         elif word == "address" and not given.get("virtual_ip"):
             problems.add(

@@ -13,6 +13,7 @@ from outlive.cluster.workload import (
     OnIsolation,
     PlacementRules,
     Protection,
+    UpgradePolicy,
     VirtualIP,
     Workload,
 )
@@ -22,7 +23,7 @@ from .machine_shape import MACHINE
 from .module_shape import MODULE, MOST_CPUS, MOST_MEMORY_MIB, MOST_MODULES
 from .shapes import Choice, Number
 from .tables import Key, ListOf, Table, TableOf, key_of
-from .texts import INTERFACE, LABEL_NAME, LABEL_VALUE, VIRTUAL_IP, name_of
+from .texts import INTERFACE, LABEL_NAME, LABEL_VALUE, PACKAGE, VIRTUAL_IP, name_of
 
 MOST_VIRTUAL_IPS = 16
 
@@ -135,6 +136,25 @@ VIRTUAL_IPS = Table(
     )
 )
 
+UPGRADE = Table(
+    (
+        key_of(
+            UpgradePolicy,
+            "healthy_within_s",
+            Number(0, 3600, above=True),
+            "Seconds that it may take from its start until all its modules run.",
+            also=("healthy_within", "timeout", "deadline"),
+        ),
+        key_of(
+            UpgradePolicy,
+            "watch_s",
+            Number(0, 3600),
+            "Seconds for which they must then run without a failure.",
+            also=("watch", "monitor", "soak"),
+        ),
+    )
+)
+
 WORKLOAD = Table(
     (
         key_of(
@@ -202,6 +222,22 @@ WORKLOAD = Table(
             "The datastore with its data folder, `{data}`; the run lock that keeps a second copy from starting is "
             "there too. Without it a service has neither, and a vm has its lock with its first disk on a datastore.",
             also=("datastore", "data", "storage", "volume"),
+        ),
+        Key(
+            "package",
+            PACKAGE,
+            "The configuration package that is installed where it runs, before it starts: NAME, or NAME@VERSIONS with "
+            "the versions that will do, as in `web@^1.2`. Its folder is `{package}`. The newest that will do is taken "
+            "when the file is applied first; it stays until the file is applied with `--upgrade`, or forbids it.",
+            only=(Kind.SERVICE,),
+            also=("packages", "pkg", "bundle", "artifact"),
+        ),
+        Key(
+            "upgrade",
+            UPGRADE,
+            "When another version of its package counts as good; one that does not is given up for the one before.",
+            only=(Kind.SERVICE,),
+            also=("rollout", "update", "rollback"),
         ),
         Key(
             "resources",
