@@ -86,7 +86,7 @@ class Scene:
         premises = Premises(tree, self.folder / "states", self.folder / "logs")
         floor = Floor("c", "a", "10.0.0.1", self.folder, self.folder, self.folder, Wires(), FACTS)
         anything: Any = SimpleNamespace(deadline_at=AT + 1)
-        ground = Ground("a", premises, floor, anything, {}, anything, lambda: AT, self.tasks, Mirror)
+        ground = Ground("a", premises, floor, anything, {}, anything, lambda: AT, self.tasks, Mirror, anything)
         where = Whereabouts("a", "web", 7, None, ())
         made = MachineRuntime(workload, where, role, pairing, data or {}, ground, lambda *_: None, self.told.append)
         processes = made._processes

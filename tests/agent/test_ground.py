@@ -19,7 +19,9 @@ def ground(
 
     mirror = Mirror(placements=entries([placement]), reports=entries([report]))
     nothing: Any = SimpleNamespace(deadline_at=until)
-    return Ground("a", nothing, nothing, nothing, {"shared": nothing}, nothing, lambda: at, nothing, lambda: mirror)
+    return Ground(
+        "a", nothing, nothing, nothing, {"shared": nothing}, nothing, lambda: at, nothing, lambda: mirror, nothing
+    )
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,8 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
             premises = Premises(tree, tmp_path / "states", tmp_path / "logs")
             folders = (tmp_path / "vms", tmp_path / "ram", tmp_path / "v")
             floor = Floor("c", "a", "127.0.0.1", *folders, NoCards())
-            ground = Ground("a", premises, floor, guard, {}, street, boot_time_s, tasks, Mirror)  # type: ignore[arg-type]
+            packages: Any = None
+            ground = Ground("a", premises, floor, guard, {}, street, boot_time_s, tasks, Mirror, packages)  # type: ignore[arg-type]
             holdings = Holdings(ground, journal, told.append)
             yield Scene(holdings, guard, street, journal, tree, tmp_path, told)
             holdings.begin(do.TearDown("web", 1 << 40, "the end"), 0)

@@ -45,7 +45,9 @@ from .holdings import Holdings
 from .machine_view import LocalMachines
 from .neighbours import Neighbours
 from .observe import Ticker
+from .packages import Packages
 from .parts import Parts
+from .peers import Others
 from .perform import Means, Performer
 from .record import prune
 from .storage import Storage
@@ -90,9 +92,13 @@ class Agent:
         self._neighbours = Neighbours(parts.identity, parts.seal, parts.sequences, self.tell, boot_time_s)
         self._storage = Storage(parts.datastores, timing.slot_s, boot_time_s, self._neighbours.numbered)
         self._journal = JournalKeeper(parts.config.data_folder)
+        self._others = Others(parts.config.tls, lambda: parts.watcher.mirror)
+        self._packages = Packages(
+            parts.config.data_folder, host.name, self._others.ask, self.tell, lambda: parts.watcher.mirror, boot_time_s
+        )
         ground = Ground(
             host.name, parts.premises, parts.floor, parts.guard, parts.datastores, parts.addresses, boot_time_s, tasks,
-            lambda: parts.watcher.mirror,
+            lambda: parts.watcher.mirror, self._packages,
         )  # fmt: skip
         self._holdings = Holdings(ground, self._journal, self.tell)
         self._ticker = Ticker(timing.tick_s, boot_time_s, lambda: self._neighbours.sequence)
@@ -100,7 +106,14 @@ class Agent:
             host.name, parts.config.fencing.methods, parts.datastores, boot_time_s, tasks, lambda: parts.watcher.mirror
         )
         means = Means(
-            parts.store, self._neighbours, self._storage, self._holdings, self._journal, parts.recorder, self._fencers
+            parts.store,
+            self._neighbours,
+            self._storage,
+            self._holdings,
+            self._journal,
+            parts.recorder,
+            self._fencers,
+            self._packages,
         )
         self._performer = Performer(host.name, timing, means, boot_time_s, tasks, lambda: parts.watcher.mirror)
         self._name_taken_told = False
@@ -200,6 +213,7 @@ class Agent:
                 self._storage.run(self.tell),
                 self._holdings.keep_addresses(),
                 parts.wiring.run(),
+                self._packages.run(),
                 self._watch_links(),
                 self._keep_in_order(),
                 answer(parts.config, view),
@@ -323,9 +337,10 @@ class Agent:
             parts.store,
             parts.premises.logs,
             boot_time_s,
-            parts.config.tls,
+            self._others,
             LocalMachines(self._holdings, parts.datastores, parts.floor),
             self._figures,
+            self._packages,
         )
 
     def _figures(self) -> Figures:

@@ -12,6 +12,7 @@ from outlive.runtime.service import Premises
 
 from .guarding import GuardKeeper
 from .observe import Clock
+from .packages import Packages
 from .seating import Floor
 
 
@@ -28,6 +29,7 @@ class Ground:
     clock: Clock
     tasks: asyncio.TaskGroup
     picture: Callable[[], Mirror]
+    packages: Packages
 
     def may_act(self) -> bool:
         """Whether the claim is in force, by what the guard is known to hold."""

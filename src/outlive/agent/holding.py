@@ -9,11 +9,13 @@ decided elsewhere.
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import structlog
 
+from outlive.cluster import events as ev
 from outlive.cluster.commands import Held, Role
 from outlive.cluster.heartbeat import ModuleStatus
 from outlive.cluster.machine_rules import datastores_of
@@ -35,6 +37,7 @@ from .ground import Ground
 from .machine import MachineRuntime
 from .note import Note, read_note, write_note
 from .observe import Tell
+from .packages import Ready
 from .seating import is_followed, lock_path
 
 PATIENCE_S = 3.0
@@ -45,7 +48,7 @@ log = structlog.get_logger()
 
 
 class PreparationFailed(Exception):
-    """A workload could not be made ready. step: guard, lock, data, address…"""
+    """A workload could not be made ready. step: package, guard, lock, data, address…"""
 
     def __init__(self, step: str, reason: str) -> None:
         super().__init__(step, reason)
@@ -85,6 +88,7 @@ class Holding:
         self._told = told
         self._tell = tell
         self._data: dict[str, Path] = {}
+        self._package: Ready | None = None
         self._lock_watch: asyncio.Task[None] | None = None
         self._guarded = generation
 
@@ -114,6 +118,9 @@ class Holding:
     async def make_ready(self) -> None:
         """Take all that it needs to act, or to stand by. Raises PreparationFailed; then `let_go` is due."""
         tree, name = self._ground.premises.tree, self.name
+        if self.workload.package is not None:
+            with _step("package"):
+                self._package = await self._ground.packages.ready(self.name, self.workload.package, self._say_step)
         with _step("cgroup"):
             followed = [comm.MODULE] if is_followed(self.workload) else []
             tree.make(name, [module.name for module in self.workload.modules] + followed)
@@ -135,12 +142,17 @@ class Holding:
                     raise outcome
         self._stand()
 
+    def _say_step(self, package: str, step: str, text: str) -> None:
+        self._tell(ev.PackageStep(self._ground.clock(), self.name, self.generation, package, step, text))
+
     def _stand(self) -> None:
         """Everything is taken: modules may be started."""
         ground = self._ground
         addresses = tuple(str(address.ip) for address in self.addresses)
         data = self._data.get(self.workload.data_on) if self.workload.data_on is not None else None
         where = Whereabouts(ground.host, self.name, self.generation, data, addresses)
+        if self._package is not None:
+            where = replace(where, package=self._package.folder, variables=self._package.variables)
         if self.workload.kind is Kind.VM:
             self.runtime = MachineRuntime(
                 self.workload, where, self.role, self.pairing, self._data, ground, self._told, self._tell
@@ -172,6 +184,8 @@ class Holding:
     async def _write_note(self, addresses: tuple[str, ...]) -> None:
         data = {name: str(path) for name, path in self._data.items()}
         note = Note(self.generation, data, addresses, self.role, self.pairing)
+        if self._package is not None:
+            note = replace(note, package=str(self._package.folder), variables=self._package.variables)
         await asyncio.to_thread(write_note, self._states, note)
 
     async def _take_data(self) -> None:
@@ -258,6 +272,10 @@ class Holding:
         self._data = {name: Path(path) for name, path in note.data.items()}
         if self._data.keys() != set(datastores_of(self.workload)):
             return {}
+        if note.package:
+            self._package = Ready(Path(note.package), note.variables)
+            if self.workload.package is not None:
+                self._ground.packages.uses(self.name, self.workload.package)
         if self._data and self.role is Role.PRIMARY:
             self.lock = await locks.adopt(self._states / "lock", Record(self._ground.host, self.generation))
             if self.lock is None:
@@ -286,6 +304,8 @@ class Holding:
         if self.lock is not None:
             self.lock.close()
             self.lock = None
+        if self.workload.package is not None:
+            self._ground.packages.done_with(self.name)
 
     def leave(self) -> None:
         """Let go of nothing but the watching: the next agent adopts it."""

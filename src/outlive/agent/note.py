@@ -3,7 +3,7 @@
 It lies with what ends at a reboot, as the workload does. Whether it may go on is not written here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -13,13 +13,18 @@ from outlive.cluster.commands import Role
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """data: its data folder in each datastore.  addresses: as they were taken.  pairing: a standby's."""
+    """data: its data folder in each datastore.  addresses: as they were taken.  pairing: a standby's.
+
+    package: where its package is installed, '' without; variables: what its programs are told of that.
+    """
 
     generation: int
     data: dict[str, str]
     addresses: tuple[str, ...]
     role: Role = Role.PRIMARY
     pairing: int = 0
+    package: str = ""
+    variables: dict[str, str] = field(default_factory=dict)
 
 
 def write_note(folder: Path, note: Note) -> None:

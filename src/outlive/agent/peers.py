@@ -9,11 +9,12 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from outlive.cluster.mirror import Mirror
 from outlive.errors import ClusterUnreachable
 
 CONNECT_S = 3.0
@@ -100,6 +101,35 @@ class Answer:
     def close(self) -> None:
         """Be done with it, read or not."""
         self.writer.transport.abort()
+
+
+class Others:
+    """The agents of all other hosts, asked by the names that the store knows them by. tls None: none can be asked."""
+
+    def __init__(self, tls: Credentials | None, picture: Callable[[], Mirror]) -> None:
+        self._tls = tls
+        self._picture = picture
+        self._context: ssl.SSLContext | None = None
+
+    async def ask(self, host: str, request: Request) -> Answer:
+        """Ask a host's agent; its answer is closed by whoever has it. Raises ClusterUnreachable."""
+        return await ask(*await self._way(host), request)
+
+    async def lines(self, host: str, path: str) -> AsyncIterator[bytes]:
+        """The lines that a host answers a GET with, as `lines` has them. Raises ClusterUnreachable."""
+        return lines(*await self._way(host), path)
+
+    async def _way(self, host: str) -> tuple[ssl.SSLContext, Peer]:
+        member = self._picture().hosts.get(host)
+        if self._tls is None or member is None:
+            raise ClusterUnreachable(
+                f"The agent of {host} cannot be asked.",
+                cause="this agent has no [tls] in its file" if member else f"there is no host {host}",
+                remedy="give every host its certificate, or ask on that host itself",
+            )
+        if self._context is None:
+            self._context = await asyncio.to_thread(trusting, self._tls)
+        return self._context, Peer(host, member.record.address, member.record.peer_port)
 
 
 def trusting(credentials: Credentials) -> ssl.SSLContext:

@@ -22,6 +22,7 @@ from .fencing import Fencers
 from .holdings import Holdings
 from .neighbours import Neighbours
 from .observe import Clock
+from .packages import Packages
 from .record import Recorder
 from .storage import Storage, listed
 
@@ -42,6 +43,7 @@ class Means:
     journal: JournalKeeper
     recorder: Recorder
     fencers: Fencers
+    packages: Packages
 
 
 class Performer:
@@ -86,7 +88,7 @@ class Performer:
             case do.WriteProtected(workloads=workloads):
                 means.storage.write_protected(listed(self._host, self._mirror().revision, workloads))
             case do.KeepPackages():
-                pass  # nothing names packages to keep yet
+                means.packages.keep(command)
             case do.SetDeadline(deadline_at=deadline_at):
                 means.holdings.set_deadline(deadline_at)
             case do.GrantLease(ttl_s=ttl_s):

@@ -4,8 +4,6 @@ Everything here is read or handed on; nothing is decided and no state is kept bu
 was recorded for an operator.
 """
 
-import asyncio
-import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -15,12 +13,12 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from outlive.api.figures import Figures
+from outlive.api.view import LocalPackages
 from outlive.cluster.leader_state import LeaderState
 from outlive.cluster.mirror import Mirror
 from outlive.cluster.node_state import NodeState
 from outlive.cluster.records import EventRecord
 from outlive.cluster.transaction import KeyValue, Transaction, TransactionResult
-from outlive.errors import ClusterUnreachable
 from outlive.runtime import logs
 from outlive.store.base import Store
 
@@ -54,12 +52,14 @@ class AgentView:
         store: Store,
         logs_folder: Path,
         clock: Clock,
-        tls: peers.Credentials | None,
+        others: peers.Others,
         local: LocalMachines,
         figures: Callable[[], Figures],
+        packages: LocalPackages,
     ) -> None:
         self.host = host
         self.local = local
+        self.packages = packages
         self.book = book
         self._figures = figures
         self._run = run
@@ -69,8 +69,7 @@ class AgentView:
         self._store = store
         self._logs_folder = logs_folder
         self._clock = clock
-        self._tls = tls
-        self._context: ssl.SSLContext | None = None
+        self._others = others
         self._issued = count(1)
 
     @property
@@ -142,25 +141,11 @@ class AgentView:
         self, host: str, workload: str, modules: Sequence[str], lines: int, follow: bool
     ) -> AsyncIterator[bytes]:
         """The same of another host, asked over TLS. Raises ClusterUnreachable when it cannot be asked."""
-        context, peer = await self._peer(host)
         options = urlencode({"modules": ",".join(modules), "lines": lines, "follow": int(follow)})
-        return peers.lines(context, peer, f"/v1/hosts/{quote(host)}/logs/{quote(workload)}?{options}")
+        return await self._others.lines(host, f"/v1/hosts/{quote(host)}/logs/{quote(workload)}?{options}")
 
     async def ask_peer(
         self, host: str, method: str, path: str, body: bytes = b"", *, answer_s: float = peers.ANSWER_S
     ) -> peers.Answer:
         """Ask another host's agent; its answer is closed by whoever has it. Raises ClusterUnreachable."""
-        context, peer = await self._peer(host)
-        return await peers.ask(context, peer, peers.Request(method, path, body, answer_s))
-
-    async def _peer(self, host: str) -> tuple[ssl.SSLContext, peers.Peer]:
-        member = self.mirror.hosts.get(host)
-        if self._tls is None or member is None:
-            raise ClusterUnreachable(
-                f"The agent of {host} cannot be asked.",
-                cause="this agent has no [tls] in its file" if member else f"there is no host {host}",
-                remedy="give every host its certificate, or ask on that host itself",
-            )
-        if self._context is None:
-            self._context = await asyncio.to_thread(peers.trusting, self._tls)
-        return self._context, peers.Peer(host, member.record.address, member.record.peer_port)
+        return await self._others.ask(host, peers.Request(method, path, body, answer_s))

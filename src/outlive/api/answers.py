@@ -11,6 +11,7 @@ from outlive.cluster.draining import Leaving
 from outlive.cluster.fence import EndProof
 from outlive.cluster.outlook import HostOutlook, Outlook, WorkloadOutlook
 from outlive.cluster.overlay import Network, Outside
+from outlive.cluster.package import PackageCommand
 from outlive.cluster.policies import Policies
 from outlive.cluster.records import FenceRecord
 
@@ -146,6 +147,60 @@ class NetworkChanged(TypedDict):
 
     network: Network
     changed: bool
+    commands: NotRequired[list[dict[str, Any]]]
+
+
+class Package(TypedDict):
+    """A version of a package.
+
+    hosts: those that shall keep it; held_by: those that say they have it; troubles: why others do not have it.
+    used_by: what would not run without it; failed: with which workloads it was given up, and why.
+    """
+
+    name: str
+    version: str
+    id: str
+    requires: dict[str, str]
+    size_bytes: int
+    copies: int
+    hosts: list[str]
+    held_by: list[str]
+    troubles: dict[str, str]
+    used_by: list[str]
+    failed: dict[str, str]
+    removing: bool
+    pushed_by: str
+
+
+class PackageShown(Package):
+    """The same with what starts and checks a module, and with its manifest where this host has it."""
+
+    start: PackageCommand | None
+    check: PackageCommand | None
+    manifest: dict[str, Any] | None
+
+
+class Packages(TypedDict):
+    """Packages in the order of their names."""
+
+    packages: list[Package]
+    next: str | None
+
+
+class PackagePushed(TypedDict):
+    """A package as it is kept now."""
+
+    package: Package
+    changed: bool
+    event: NotRequired[str]
+
+
+class PackageRemoved(TypedDict):
+    """A version of a package that is to go."""
+
+    package: str
+    changed: bool
+    event: NotRequired[str]
     commands: NotRequired[list[dict[str, Any]]]
 
 

@@ -26,6 +26,7 @@ from .machines import Machines
 from .maintenance import MaintenanceApi
 from .networks import Networks
 from .operations import Operations
+from .packages import PackagesApi
 from .policies import PoliciesApi
 from .problems import Encoded, on_http_exception, on_mistake, on_outlive_error, status_of
 from .view import View
@@ -42,8 +43,8 @@ class Described:
 
 
 GROUPS: tuple[type, ...] = (
-    Described, Decisions, Hosts, Workloads, Operations, Events, Networks, PoliciesApi, MaintenanceApi, Fencing,
-    Machines, Checkpoints,
+    Described, Decisions, Hosts, Workloads, Operations, Events, Networks, PackagesApi, PoliciesApi, MaintenanceApi,
+    Fencing, Machines, Checkpoints,
 )  # fmt: skip
 """All classes of handlers."""
 
@@ -59,6 +60,7 @@ def application(view: View, *, peers_only: bool = False) -> Starlette:
         Operations(view, checkpoints),
         Events(view),
         Networks(view),
+        PackagesApi(view),
         PoliciesApi(view),
         MaintenanceApi(view),
         Fencing(view),

@@ -29,7 +29,7 @@ from .view import View
 
 DECIDED_S = 5.0
 MOST_BYTES = 8 * 1024 * 1024
-SUPPOSABLE = (rec.WORKLOADS, rec.OPERATIONS, rec.NETWORKS, rec.MAINTENANCE, rec.POLICIES)
+SUPPOSABLE = (rec.WORKLOADS, rec.OPERATIONS, rec.NETWORKS, rec.MAINTENANCE, rec.POLICIES, rec.PACKAGES)
 """The records that operators' wishes are written in."""
 
 

@@ -50,6 +50,7 @@ class Declared:
     matches:   If-Match is heeded.  headers: those of a good answer, with what each tells.
     asks:      it changes nothing, whatever its method.
     acts:      what it does is no change of the store, so that it can be half done.
+    large:     its body is too large to be looked at twice; doing it again changes nothing, so that it needs no key.
     """
 
     method: str
@@ -66,6 +67,7 @@ class Declared:
     matches: bool = False
     asks: bool = False
     acts: bool = False
+    large: bool = False
     headers: tuple[tuple[str, str], ...] = ()
 
     @property

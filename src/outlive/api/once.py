@@ -94,7 +94,7 @@ async def transact(
 async def answered(view: View, declared: Declared, handler: Handler, request: Request) -> Response:
     """Answer a request, or answer it again if one with its key was done. Raises KeyReused, Begun and UsageInvalid."""
     given = request.headers.get(KEY_HEADER)
-    if given is None or not declared.writes:
+    if given is None or not declared.writes or declared.large:
         return await handler(request)
     if not _KEY.fullmatch(given):
         raise UsageInvalid(f"{given[:80]!r} cannot be an {KEY_HEADER}.", cause="it has 1 to 200 printable characters")

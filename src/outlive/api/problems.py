@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from outlive.depot.errors import ComponentMissing, DependencyConflict, DependencyCycle, DepotFailed, PackageMissing
 from outlive.errors import ClusterUnreachable, Failed, OutliveError, RefusedForSafety, UsageInvalid
 
 RETRY_AFTER_S = "2"
@@ -60,6 +61,11 @@ class Gone(Failed):
 
 STATUSES: tuple[tuple[type[OutliveError], HTTPStatus], ...] = (
     (NotFound, HTTPStatus.NOT_FOUND),
+    (PackageMissing, HTTPStatus.NOT_FOUND),
+    (ComponentMissing, HTTPStatus.NOT_FOUND),
+    (DepotFailed, HTTPStatus.SERVICE_UNAVAILABLE),
+    (DependencyConflict, HTTPStatus.CONFLICT),
+    (DependencyCycle, HTTPStatus.CONFLICT),
     (Gone, HTTPStatus.GONE),
     (NotRunning, HTTPStatus.CONFLICT),
     (ClusterUnreachable, HTTPStatus.SERVICE_UNAVAILABLE),

@@ -10,6 +10,7 @@ from outlive.cluster.leader_state import LeaderState
 from outlive.cluster.machine import MachineType
 from outlive.cluster.mirror import Mirror
 from outlive.cluster.node_state import NodeState
+from outlive.cluster.package import Component, Manifest
 from outlive.cluster.records import EventRecord
 from outlive.cluster.transaction import KeyValue, Transaction, TransactionResult
 
@@ -98,6 +99,30 @@ class LocalMachines(Protocol):
         ...
 
 
+class LocalPackages(Protocol):
+    """The packages of this host."""
+
+    async def take_in(self, pieces: AsyncIterator[bytes]) -> tuple[str, Manifest]:
+        """Take in an archive as it arrives; its package's id and manifest. Raises an OutliveError."""
+        ...
+
+    async def announce(self) -> None:
+        """Tell the cluster what is here, since that has changed."""
+        ...
+
+    async def forget(self, id: str) -> None:
+        """A package that was taken in is not to be one after all."""
+        ...
+
+    async def manifest(self, id: str) -> bytes:
+        """A manifest, as it is. Raises PackageMissing."""
+        ...
+
+    def content(self, id: str, components: Sequence[Component], offset: int) -> AsyncGenerator[bytes, None]:
+        """The bytes of components, one after the other, the first from an offset on. Raises an OutliveError."""
+        ...
+
+
 class PeerAnswer(Protocol):
     """What another agent answers. headers: by their names in lower case. Whoever has it closes it."""
 
@@ -126,6 +151,8 @@ class View(Protocol):
     def host(self) -> str: ...
     @property
     def local(self) -> LocalMachines: ...
+    @property
+    def packages(self) -> LocalPackages: ...
     @property
     def mirror(self) -> Mirror: ...
     @property

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from outlive.cluster import records as rec
+from outlive.cluster import rollout
 from outlive.cluster.mirror import Mirror
 from outlive.cluster.transaction import Compare, Put, Transaction, absent, unchanged
 from outlive.cluster.workload import Workload
 from outlive.errors import UsageInvalid
 
-from . import once
+from . import choosing, once
 from .admitting import weigh
 from .answers import Asked, Changed
 from .boards import common_board
@@ -35,11 +36,18 @@ Change = Callable[[rec.WorkloadRecord | None], rec.WorkloadRecord | None]
 
 
 async def apply(
-    view: View, workload: Workload, *, dry_run: bool, if_revision: int | None = None, force: bool = False
+    view: View,
+    workload: Workload,
+    *,
+    dry_run: bool,
+    if_revision: int | None = None,
+    force: bool = False,
+    packages: choosing.Wishes = choosing.AS_IS,
 ) -> Changed:
     """Have the cluster keep `workload` as given, if it is still at that revision; returns what changed.
 
     force: also when fewer hosts could be lost then than the policy asks for.
+    packages: how the versions of its packages are chosen.
     """
     machine, board = workload.machine, None
     if machine is not None and machine.version is None:
@@ -47,18 +55,15 @@ async def apply(
 
     def change(stands: rec.WorkloadRecord | None) -> rec.WorkloadRecord | None:
         wanted = completed(view.mirror, workload, stands.workload if stands is not None else None, board)
-        if stands is None:
-            return rec.WorkloadRecord(wanted)
-        if stands.desired is rec.Desired.REMOVED:
+        wanted = choosing.chosen(view.mirror, wanted, rollout.newest(stands), packages)
+        if stands is not None and stands.desired is rec.Desired.REMOVED:
             raise Conflict(f"{wanted.name} is being removed.", remedy="apply it again once it is gone")
-        if stands.workload == wanted and stands.desired is rec.Desired.RUNNING:
-            return None
-        version = stands.version + (stands.workload != wanted)
-        return replace(stands, workload=wanted, desired=rec.Desired.RUNNING, version=version)
+        return rollout.applied(stands, wanted)
 
     check_addresses(view.mirror, workload)
     check_machine(view.mirror, workload)
-    return await _change(view, workload.name, "workload.applied", change, dry_run, if_revision, force)
+    retry = packages.retry
+    return await _change(view, workload.name, "workload.applied", change, dry_run, if_revision, force, retry)
 
 
 def check_addresses(picture: Mirror, workload: Workload) -> None:
@@ -98,7 +103,14 @@ async def desire(
 
 
 async def _change(
-    view: View, name: str, kind: str, change: Change, dry_run: bool, if_revision: int | None, force: bool
+    view: View,
+    name: str,
+    kind: str,
+    change: Change,
+    dry_run: bool,
+    if_revision: int | None,
+    force: bool,
+    retry: bool = False,
 ) -> Changed:
     key = rec.WORKLOADS + name
     if if_revision is not None:
@@ -112,20 +124,22 @@ async def _change(
         wanted = change(known)
         if wanted is None:
             return {"workload": name, "changed": False, "revision": stands}
-        picture = view.mirror
-        checked = _checked(picture, known, wanted.workload)
-        notes = await weigh(view, known, wanted, force=force)
-        if known is None or known.workload != wanted.workload:
-            notes += strangers(picture, wanted.workload)
+        picture, asked = view.mirror, rollout.as_asked(wanted)
+        checked = _checked(picture, known, asked.workload)
+        notes = await weigh(view, known, asked, force=force)
+        if known is None or known.workload != asked.workload:
+            notes += strangers(picture, asked.workload)
         if dry_run:
             commands = await commands_for(view, key, rec.encode(wanted))
             tried: Changed = {"workload": name, "changed": True, "commands": commands}
             return _noted(tried, notes)
         cause = view.record(kind, workload=name)
-        value = rec.encode(replace(wanted, because=cause.id))
+        value = rec.encode(rollout.caused(wanted, cause.id))
         compare = unchanged(key, _revision(picture, key, stands))
         told = _noted({"workload": name, "changed": True, "event": cause.id, "revision": 0}, notes)
-        done = await once.transact(view, Transaction((compare, *checked), (Put(key, value),)), told)
+        uses, forgiven = choosing.using(picture, wanted, retry=retry)
+        writes = (Put(key, value), *forgiven)
+        done = await once.transact(view, Transaction((compare, *checked, *uses), writes), told)
         if done.succeeded:
             await seen(view, done.revision)
             return {**told, "revision": done.revision}

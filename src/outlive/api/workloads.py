@@ -17,6 +17,7 @@ from outlive.errors import UsageInvalid
 
 from . import answers, wishes
 from .bodies import DryRun, DryRunOnly, body, decoded, etag, if_revision
+from .choosing import Wishes
 from .declaring import NDJSON, TOML, query, route
 from .following import Following
 from .logs import LogOptions, logs
@@ -33,6 +34,12 @@ class Apply(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     dry_run: DryRun = False
     force: Force = False
     source: Annotated[str, msgspec.Meta(description="What the file is called in its mistakes.")] = "request"
+    upgrade: Annotated[
+        bool, msgspec.Meta(description="Take the newest versions of its packages that the file allows.")
+    ] = False
+    retry_failed: Annotated[
+        bool, msgspec.Meta(description="Try a version of its package again that was given up before.")
+    ] = False
 
 
 class Start(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -82,17 +89,31 @@ class Workloads:
         }
         return Encoded({**told, **await self._following.of(name)}, headers=etag(stands.revision))
 
-    @route("PUT", "/v1/workloads/{name}", answers.Changed, query=Apply, body=bytes, takes=TOML, matches=True)
+    @route(
+        "PUT",
+        "/v1/workloads/{name}",
+        answers.Changed,
+        query=Apply,
+        body=bytes,
+        takes=TOML,
+        problems=(404,),
+        matches=True,
+    )
     async def apply(self, request: Request) -> Response:
         """Take a workload file (TOML, as it is on disk) and have the cluster keep what it says."""
         asked = query(request, Apply)
         workload = parse_workload(await body(request), asked.source)
         if workload.name != request.path_params["name"]:
             raise UsageInvalid(f"{asked.source} describes {workload.name}, not {request.path_params['name'][:80]}.")
-        at = if_revision(request)
-        return self._changed(
-            await wishes.apply(self.view, workload, dry_run=asked.dry_run, if_revision=at, force=asked.force)
+        changed = await wishes.apply(
+            self.view,
+            workload,
+            dry_run=asked.dry_run,
+            if_revision=if_revision(request),
+            force=asked.force,
+            packages=Wishes(asked.upgrade or asked.retry_failed, asked.retry_failed),
         )
+        return self._changed(changed)
 
     @route("DELETE", "/v1/workloads/{name}", answers.Changed, query=DryRunOnly, problems=(404,), matches=True)
     async def remove(self, request: Request) -> Response:

@@ -33,11 +33,13 @@ def table(workloads: list[dict[str, Any]]) -> "Table":
     from rich.markup import escape
     from rich.table import Table
 
-    shown = Table("WORKLOAD", "STATE", "HOST", "GENERATION", "STANDING", "WHY", box=box.SIMPLE_HEAD, pad_edge=False)
+    packaged = any(each.get("package") for each in workloads)
+    titles = ["WORKLOAD", "STATE", "HOST", "GENERATION", *["PACKAGE"] * packaged, "STANDING", "WHY"]
+    shown = Table(*titles, box=box.SIMPLE_HEAD, pad_edge=False)
     for each in workloads:
         colour = COLOURS.get(each["standing"], "")
         standing = f"[{colour}]{each['standing']}[/]" if colour else each["standing"]
-        shown.add_row(
-            each["name"], each["state"], each["host"] or "-", str(each["generation"]), standing, escape(each["reason"])
-        )
+        package = [each.get("package") or "-"] * packaged
+        place = [each["host"] or "-", str(each["generation"])]
+        shown.add_row(each["name"], each["state"], *place, *package, standing, escape(each["reason"]))
     return shown

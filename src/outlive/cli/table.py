@@ -57,6 +57,9 @@ _SECTIONS: Mapping[str, Mapping[str, str]] = {
         "verify": "Read a machine's checkpoints and tell which are whole.",
         "network": "Make the virtual networks that machines are on.",
     },
+    "Packages": {
+        "package": "Push, list and remove configuration packages.",
+    },
     "The cluster": {
         "maintenance": "Empty a host for work on it, and give it back.",
         "drain": "Empty a host: the same as `maintenance on`.",

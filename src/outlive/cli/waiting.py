@@ -22,6 +22,48 @@ class NotInTime(Failed):
     id = "wait.over"
 
 
+class NotBrought(Failed):
+    """A workload was to come to another version of its package, and did not."""
+
+    id = "rollout.failed"
+
+
+def until_brought(client: "Client", workload: str, wait_s: float) -> float:
+    """Wait until a workload's change of its package has ended, if there is one; the seconds that are left.
+
+    Raises NotBrought when it was given up, NotInTime.
+    """
+    deadline = time.monotonic() + wait_s
+    told, changing = "", False
+    try:
+        while True:
+            answer: dict[str, Any] = client.get(f"/v1/workloads/{workload}")
+            rollout, now = answer["record"]["rollout"], answer["outlook"]["rollout"]
+            state = rollout["state"] if rollout else ""
+            if state not in ("waiting", "trial"):
+                break
+            changing = True
+            if now != told:
+                say(f"{workload}: {now}")
+                told = now
+            if time.monotonic() > deadline:
+                raise NotInTime(
+                    f"{workload} is not at its new version after {wait_s:g} s: {now}.",
+                    remedy=f"it goes on by itself; see `outlive ps` and `outlive why {workload}`",
+                )
+            time.sleep(POLL_S)
+    except KeyboardInterrupt:
+        say(f"Detached. {workload} goes on by itself; see `outlive ps`.")
+        raise
+    if changing and state in ("back", "halted"):
+        raise NotBrought(
+            f"{workload} is {'back at' if state == 'back' else 'still at'} {answer['outlook']['package']}.",
+            cause=rollout["reason"],
+            remedy=f"see `outlive logs {workload}` and `outlive why {workload}`, and push a mended version",
+        )
+    return max(0.1, deadline - time.monotonic()) if changing else wait_s
+
+
 def until_state(client: "Client", workload: str, state: str, wait_s: float) -> dict[str, Any]:
     """Wait until a workload is in a state as `ps` shows it. Raises NotInTime with the reason it is where it is."""
     deadline = time.monotonic() + wait_s

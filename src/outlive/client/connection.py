@@ -25,6 +25,8 @@ REQUEST_S = 40.0
 AGAIN_S = 20.0
 """How long a wish is repeated whose outcome is not known."""
 AGAIN_PAUSE_S = 0.3
+UPLOAD_S = 600.0
+RAW = "application/octet-stream"
 PIECE_BYTES = 64 * 1024
 
 KEY_HEADER = "Idempotency-Key"
@@ -152,6 +154,24 @@ class Client:
     def post_bytes(self, path: str, content: bytes) -> Any:
         """POST bytes as they are, decoded answer. They go without a key: typed keys are many, and lost ones few."""
         return self._request("POST", path, content)
+
+    def upload(self, path: str, pieces: Iterable[bytes]) -> Any:
+        """POST bytes as they come, decoded answer. Raises ClusterUnreachable, or what the agent answered."""
+        connection = _UnixConnection(self.path, UPLOAD_S)
+        try:
+            connection.connect()
+            # Who refuses what comes may hang up before all of it is sent; the answer is there all the same.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.request("POST", path, iter(pieces), {"Content-Type": RAW}, encode_chunked=True)
+            response = connection.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise self._unreachable(error) from error
+        finally:
+            connection.close()
+        if response.status >= 400:
+            raise Answered(_problem(content))
+        return json.loads(content)
 
     def content(self, path: str, most_bytes: int) -> bytes:
         """GET an answer that is no JSON. Raises ClusterUnreachable also when it is larger than that, or breaks off."""

@@ -162,7 +162,7 @@ def kept_on(mirror: Mirror, host: str) -> KeepPackages:
     depot = mirror.depots.get(host)
     here = depot.record.holds if depot is not None else {}
     free = frozenset(id for id, key in here.items() if id not in wanted and _may_go(mirror, id, key))
-    kept = tuple(KeptPackage(each, _holders(mirror, each.id, host)) for _, each in sorted(wanted.items()))
+    kept = tuple(KeptPackage(each, holders_of(mirror, each.id, host)) for _, each in sorted(wanted.items()))
     return KeepPackages(kept, free)
 
 
@@ -182,7 +182,7 @@ def _may_go(mirror: Mirror, id: str, key: str) -> bool:
     return bool(hosts) and all(host in mirror.depots and id in mirror.depots[host].record.holds for host in hosts)
 
 
-def _holders(mirror: Mirror, id: str, host: str) -> tuple[str, ...]:
+def holders_of(mirror: Mirror, id: str, host: str) -> tuple[str, ...]:
     """The other hosts that have it: the living first, of those the ones in the same site."""
     own = mirror.hosts.get(host)
     site = own.record.site if own is not None else ""

@@ -18,6 +18,7 @@ from .mirror import Mirror
 from .pairs import gone_for_good
 from .placement import NOTHING, Candidate, choose, choose_standby, usage
 from .policies import AdmissionMode, Freeze
+from .rollout import runs_from, told, why_changed
 from .timing import Timing
 from .workload import Workload
 
@@ -35,7 +36,10 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WorkloadOutlook:
-    """One workload: its state in a word, where it is, and how it stands. revision: of what was asked of it."""
+    """One workload: its state in a word, where it is, and how it stands. revision: of what was asked of it.
+
+    package: the version of its package that it runs from; rollout: how a change of that stands, in words.
+    """
 
     name: str
     state: str
@@ -46,6 +50,8 @@ class WorkloadOutlook:
     remedy: str
     could_go_to: tuple[str, ...]
     revision: int = 0
+    package: str = ""
+    rollout: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,18 +171,31 @@ def _workload(mirror: Mirror, name: str) -> WorkloadOutlook:
         elif verdict is not None and verdict.record.verdict is not rec.Verdict.ALIVE:
             state = f"{state}, {host} {verdict.record.verdict}"
         elif placed.record.version != wanted.version:
-            state, why = "changing", "its file changed, so it is started anew"
+            state, why = "changing", f"{why_changed(wanted)}, so it is started anew"
     others = tuple(sorted(set(eligible(mirror, wanted.workload)) - {host}))
     if wanted.desired is not rec.Desired.RUNNING:
         if host is None:
             state = "stopped" if wanted.desired is rec.Desired.STOPPED else "removed"
-        return WorkloadOutlook(name, state, host, generation, Standing.STOPPED, why, "", others)
+        stopped = WorkloadOutlook(name, state, host, generation, Standing.STOPPED, why, "", others)
+        return replace(stopped, package=runs_from(wanted, placed.record if placed else None))
     standing, reason, remedy = _stands(state, host, why, others)
     if wanted.workload.is_hot and placed is not None and host is not None and state == rec.Stage.RUNNING:
         standing, reason, remedy = _stands_hot(mirror, wanted.workload, placed.record)
     if host is not None and state == FAILING_OVER and needs_fence(mirror) and needs_word(mirror, host, claim):
         remedy = f"make sure that {host} is off, then `{confirm(host)}`"
-    return WorkloadOutlook(name, state, host, generation, standing, reason, remedy, others)
+    change = told(wanted)
+    return WorkloadOutlook(
+        name,
+        state,
+        host,
+        generation,
+        standing,
+        reason or change,
+        remedy,
+        others,
+        package=runs_from(wanted, placed.record if placed else None),
+        rollout=change,
+    )
 
 
 def _dead(mirror: Mirror, placed: rec.PlacementRecord, host: str) -> str:

@@ -64,7 +64,7 @@ class PackageRecord:
     """A version of a package that was pushed. id: the hash of its manifest.
 
     requires: its dependencies, each with the range of versions that it may be.
-    start: what starts a module that names no command of its own.
+    start: what starts a module that names no command of its own; check: what then tells whether it works.
     copies: how many hosts shall keep it; 0: as the size of the cluster says (`copies_of`).
     hosts: those that shall keep it, as the leader chose.
     trial: the workload that is being brought to it, so that there is never a second one.
@@ -78,6 +78,7 @@ class PackageRecord:
     requires: dict[str, str] = field(default_factory=dict)
     size_bytes: int = 0
     start: PackageCommand | None = None
+    check: PackageCommand | None = None
     copies: int = 0
     hosts: tuple[str, ...] = ()
     trial: str = ""

@@ -49,6 +49,28 @@ def applied(stands: rec.WorkloadRecord | None, wanted: Workload, because: str = 
     return replace(record, workload=wanted, version=version, rollout=rollout)
 
 
+def newest(record: rec.WorkloadRecord | None) -> Workload | None:
+    """The workload as it was asked for last: what waits for its turn, else what holds."""
+    if record is None:
+        return None
+    waiting = record.rollout is not None and record.rollout.state is rec.RolloutState.WAITING
+    return record.rollout.other if waiting and record.rollout is not None else record.workload
+
+
+def as_asked(record: rec.WorkloadRecord) -> rec.WorkloadRecord:
+    """The record as it will be once its change is done: what is checked before that is begun."""
+    return replace(record, workload=newest(record) or record.workload, rollout=None)
+
+
+def caused(record: rec.WorkloadRecord, because: str) -> rec.WorkloadRecord:
+    """The record with the event of the wish that led to it."""
+    rollout = record.rollout
+    waiting = rollout is not None and rollout.state is rec.RolloutState.WAITING
+    if rollout is not None and waiting:
+        rollout = replace(rollout, because=because)
+    return replace(record, because=because, rollout=rollout)
+
+
 def _on_trial(record: rec.WorkloadRecord) -> bool:
     return record.rollout is not None and record.rollout.state is rec.RolloutState.TRIAL
 
@@ -68,6 +90,34 @@ def target(record: rec.WorkloadRecord) -> str:
     state = rec.RolloutState
     workload = rollout.other if rollout.state in (state.WAITING, state.HALTED, state.BACK) else record.workload
     return workload.package.key if workload.package is not None else ""
+
+
+def runs_from(record: rec.WorkloadRecord, placed: rec.PlacementRecord | None) -> str:
+    """NAME@VERSION of the package that a workload runs from now, or is to where it runs nowhere; '' for none."""
+    rollout, workload = record.rollout, record.workload
+    moved = rollout is not None and rollout.state in (rec.RolloutState.TRIAL, rec.RolloutState.BACK)
+    older = placed is not None and placed.host is not None and placed.version != record.version
+    if rollout is not None and moved and older:
+        workload = rollout.other
+    return workload.package.key if workload.package is not None else ""
+
+
+def told(record: rec.WorkloadRecord) -> str:
+    """How a change of its package stands, for people; '' when there is nothing to tell."""
+    rollout, key = record.rollout, target(record)
+    if rollout is None:
+        return ""
+    match rollout.state:
+        case rec.RolloutState.WAITING:
+            return f"it waits to be brought to {key}"
+        case rec.RolloutState.TRIAL:
+            return f"it is being brought to {key}"
+        case rec.RolloutState.BACK:
+            return f"{key} was given up: {rollout.reason}"
+        case rec.RolloutState.HALTED:
+            return f"it was not brought to {key}: {rollout.reason}"
+        case _:
+            return ""
 
 
 def was_given_up(wanted: rec.WorkloadRecord, placed: rec.PlacementRecord) -> bool:

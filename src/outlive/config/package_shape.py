@@ -188,7 +188,7 @@ PACKAGE = Table(
                 CHECK_TIMEOUT_S,
                 "How long it may take, in seconds.",
             ),
-            "What is asked of a module that names no check of its own.",
+            "What is asked of a module that the package starts, and that names no check of its own.",
             also=("health", "healthcheck", "test"),
         ),
     )

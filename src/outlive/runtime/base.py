@@ -6,7 +6,7 @@ started while anything of the same module may still run, and `stop` returns only
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -29,6 +29,7 @@ class Whereabouts:
 
     data:      its data folder; None without one.
     addresses: its virtual IPs without prefix; the first is {address}.
+    package:   where its package is installed; None without one.  variables: what is told of that besides.
     """
 
     host: str
@@ -36,6 +37,8 @@ class Whereabouts:
     generation: int
     data: Path | None = None
     addresses: tuple[str, ...] = ()
+    package: Path | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     def _values(self) -> dict[str, str]:
         return {
@@ -44,6 +47,7 @@ class Whereabouts:
             "generation": str(self.generation),
             "data": str(self.data) if self.data is not None else "",
             "address": self.addresses[0] if self.addresses else "",
+            "package": str(self.package) if self.package is not None else "",
         }
 
     def filled(self, text: str) -> str:
@@ -53,7 +57,12 @@ class Whereabouts:
     def environment(self, own: Mapping[str, str]) -> dict[str, str]:
         """Return a program's whole environment: the base, where it runs, and then its own."""
         about = {f"OUTLIVE_{name.upper()}": value for name, value in self._values().items() if value}
-        return {**BASE_ENVIRONMENT, **about, **{name: self.filled(value) for name, value in own.items()}}
+        return {
+            **BASE_ENVIRONMENT,
+            **self.variables,
+            **about,
+            **{name: self.filled(value) for name, value in own.items()},
+        }
 
 
 class Runtime(Protocol):

@@ -1,0 +1,179 @@
+"""Getting a package from another host's agent, which is not trusted: what comes is what its hash says, or is not kept.
+
+The manifest comes first and is the package's id; each file's content is asked for by its hash and taken in as it
+comes, so that what was brought stays when the way breaks off, and another holder goes on from there. Nothing of it
+blocks the loop; memory is bounded by one piece.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from urllib.parse import quote
+
+import msgspec
+import structlog
+
+from outlive.cluster.package import Component, Manifest
+from outlive.cluster.pushed import Pinned
+from outlive.depot.package import MOST_MANIFEST_BYTES, read_manifest
+from outlive.depot.shelf import Reception, Shelf
+from outlive.errors import Failed, OutliveError
+
+from .peers import Answer, Request
+
+WHOLE_S = 900.0
+STALL_S = 15.0
+MANIFEST_S = 30.0
+AT_ONCE = 256
+AT_ONCE_BYTES = 16 << 20
+GATHERED_BYTES = 1 << 20
+ROUNDS = 2
+
+Ask = Callable[[str, Request], Awaitable[Answer]]
+"""Asks the agent of a host. Raises ClusterUnreachable."""
+
+log = structlog.get_logger()
+
+
+class NotFetched(Failed):
+    """A package could not be brought from any host that says it has it."""
+
+    id = "package.not-fetched"
+
+
+async def fetch(shelf: Shelf, ask: Ask, pinned: Pinned, holders: Sequence[str]) -> str:
+    """Put a package on the shelf; the host that it was brought from, '' when it was here.
+
+    Raises NotFetched, with what went wrong at each of the holders.
+    """
+    if pinned.id in await asyncio.to_thread(shelf.ids):
+        return ""
+    failures: dict[str, str] = {}
+    try:
+        async with asyncio.timeout(WHOLE_S):
+            for _ in range(ROUNDS):
+                for holder in holders:
+                    try:
+                        await _fetch_from(shelf, ask, pinned, holder)
+                        return holder
+                    except (OutliveError, OSError, TimeoutError) as error:
+                        failures[holder] = _told(error)
+                        log.warning("package.not_fetched", package=pinned.key, holder=holder, reason=failures[holder])
+    except TimeoutError:
+        failures["in all"] = f"not whole within {WHOLE_S:g} s"
+    why = "; ".join(f"{holder}: {reason}" for holder, reason in failures.items())
+    raise NotFetched(
+        f"The package {pinned.key} could not be fetched.",
+        cause=why or "no other host has it",
+        remedy=f"see who has it: outlive package show {pinned.key}",
+    )
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, OutliveError) and error.cause:
+        return error.cause
+    return str(error) or f"it sent nothing for {STALL_S:g} s"
+
+
+async def _fetch_from(shelf: Shelf, ask: Ask, pinned: Pinned, holder: str) -> None:
+    manifest = await _manifest(ask, pinned, holder)
+    reception = await asyncio.to_thread(shelf.receive, manifest)
+    try:
+        while missing := await asyncio.to_thread(reception.missing):
+            for batch in _batches(missing):
+                await _bring(reception, ask, holder, batch)
+        await asyncio.to_thread(reception.finish)
+    finally:
+        await asyncio.to_thread(reception.__exit__, None, None, None)
+
+
+async def _manifest(ask: Ask, pinned: Pinned, holder: str) -> Manifest:
+    answer = await ask(holder, Request("GET", _path(holder, pinned.id, "manifest")))
+    try:
+        _check(answer, pinned)
+        raw = await answer.whole(MOST_MANIFEST_BYTES, MANIFEST_S)
+    finally:
+        answer.close()
+    manifest = await asyncio.to_thread(read_manifest, raw, id=pinned.id)
+    if (manifest.name, manifest.version) != (pinned.name, pinned.version):
+        raise NotFetched(f"The package {pinned.key} is another.", cause=f"its content is that of {manifest}")
+    return manifest
+
+
+def _path(host: str, id: str, what: str) -> str:
+    return f"/v1/hosts/{quote(host)}/packages/{id}/{what}"
+
+
+def _check(answer: Answer, pinned: Pinned) -> None:
+    if answer.status != 200:
+        raise NotFetched(
+            f"The package {pinned.key} was not given.", cause=f"{answer.host} answered with status {answer.status}"
+        )
+
+
+def _batches(missing: Sequence[Component]) -> Iterator[list[Component]]:
+    """Small components together, each large one by itself, so that it goes on where it broke off."""
+    batch: list[Component] = []
+    for component in missing:
+        if batch and (len(batch) >= AT_ONCE or sum(each.bytes for each in batch) + component.bytes > AT_ONCE_BYTES):
+            yield batch
+            batch = []
+        batch.append(component)
+    if batch:
+        yield batch
+
+
+async def _bring(reception: Reception, ask: Ask, holder: str, batch: list[Component]) -> None:
+    """Bring some components in one answer, which has one after the other and nothing between them."""
+    offset = 0
+    if len(batch) == 1:
+        incoming = await asyncio.to_thread(reception.receive, batch[0])
+        offset = incoming.offset
+        await asyncio.to_thread(incoming.close)
+    wish = {"components": [[each.digest, each.bytes] for each in batch], "offset": offset}
+    request = Request("POST", _path(holder, reception.id, "content"), msgspec.json.encode(wish))
+    answer = await ask(holder, request)
+    pieces = _Pieces(answer)
+    try:
+        if answer.status != 200:
+            raise NotFetched("Content of a package was not given.", cause=f"{holder} answered {answer.status}")
+        for component in batch:
+            await _take_in(reception, component, offset, pieces)
+    finally:
+        answer.close()
+
+
+async def _take_in(reception: Reception, component: Component, offset: int, pieces: "_Pieces") -> None:
+    incoming = await asyncio.to_thread(reception.receive, component)
+    try:
+        at = offset
+        if incoming.offset < at:
+            raise NotFetched("What was brought before is gone.", cause=f"of component {component.digest}")
+        while at < component.bytes:
+            raw = await pieces.some(min(GATHERED_BYTES, component.bytes - at))
+            fresh = raw[max(0, incoming.offset - at) :]
+            at += len(raw)
+            if fresh:
+                await asyncio.to_thread(incoming.append, fresh)
+        await asyncio.to_thread(incoming.finish)
+    finally:
+        await asyncio.to_thread(incoming.close)
+
+
+class _Pieces:
+    """What an answer holds, in pieces of the size that is asked for."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._rest = bytearray()
+
+    async def some(self, most_bytes: int) -> bytes:
+        """So many bytes. Raises ClusterUnreachable, TimeoutError."""
+        while len(self._rest) < most_bytes:
+            async with asyncio.timeout(STALL_S):
+                piece = await self._answer.piece()
+            if not piece:
+                raise NotFetched("Content of a package broke off.", cause=f"{self._answer.host} ended its answer early")
+            self._rest += piece
+        taken = bytes(self._rest[:most_bytes])
+        del self._rest[:most_bytes]
+        return taken
