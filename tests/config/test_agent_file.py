@@ -1,6 +1,7 @@
 """An agent's file becomes the configuration that it says, or one error with every mistake, its line and its fix."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -285,6 +286,15 @@ LINES = st.sampled_from(
         *("[timing]", "tick_s = inf", "claim_ttl_s = 2.0", "claim_ttl_s = 1e300", "witnesses = -1", "timing = 1"),
         *("[[datastore]]", "[datastore]", "name = 's'", "name = 1", "path = '/x'", "datastore = [1, {}]", '"""', "]"),
         *("port = 0xffff", "labels.x = 1", "[labels]", "'' = ''", "[capacity]", "cpus = nan", "store = 'sqlite:///'"),
+        *(
+            "[fencing]",
+            "watchdog = '/dev/watchdog'",
+            "watchdog_timeout_s = 60",
+            "[[fencing.method]]",
+            "agent = 'fence_x'",
+        ),
+        *("[fencing.method]", "command = ['/x', '{nobody}']", "status = [1]", "run_locks = true", "options = 3"),
+        *("[fencing.method.host.a]", "[fencing.method.options]", "password = 'x'", "action = 'on'", "host = {a = 1}"),
     ]
 )
 
@@ -296,3 +306,43 @@ def test_any_text_or_bytes_are_read_or_told(raw: str | bytes) -> None:
     if refused is not None:
         assert refused.problems
         assert all(problem.sentence and problem.fix for problem in refused.problems)
+
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "fencing.md"
+
+
+def test_the_examples_of_fencing_are_valid() -> None:
+    head = 'host = "a"\naddress = "10.77.0.1"\n[cluster]\nid = "5f0c3f9ad1b2e47c"\n'
+    blocks = re.findall(r"```toml\n(.*?)```", EXAMPLES.read_text(), re.DOTALL)
+    fencing = parse_agent(head + "".join(blocks)).fencing
+    assert fencing.watchdog == Path("/dev/watchdog")
+    assert [method.name for method in fencing.methods] == ["ipmi", "pdu"]
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("[fencing]\nwatchdog = '/dev/watchdog'\nwatchdog_timeout_s = 3", "fencing.watchdog_timeout_s"),
+        ("[[fencing.method]]\nname = 'x'", "fencing.method[0]"),
+        ("[[fencing.method]]\nname = 'x'\nagent = 'fence_x'\nrun_locks = true", "fencing.method[0]"),
+        ("[[fencing.method]]\nname = 'x'\ncommand = ['/x']", "fencing.method[0].status"),
+        (
+            "[[fencing.method]]\nname = 'x'\nagent = 'fence_x'\noptions.password = 'y'",
+            "fencing.method[0].options.password",
+        ),
+        (
+            "[[fencing.method]]\nname = 'x'\nagent = 'fence_x'\noptions.action = 'on'",
+            "fencing.method[0].options.action",
+        ),
+        (
+            "[[fencing.method]]\nname = 'x'\ncommand = ['/x', '{plug}']\nstatus = ['/x']",
+            "fencing.method[0].command[1]",
+        ),
+        ("[[fencing.method]]\nname = 'x'\nrun_locks = true\n" * 2, "fencing.method[1].name"),
+    ],
+)
+def test_a_way_to_fence_that_proves_nothing_or_tells_secrets_is_refused(text: str, path: str) -> None:
+    head = 'host = "a"\naddress = "10.77.0.1"\n[cluster]\nid = "5f0c3f9ad1b2e47c"\n'
+    refused = refusal(lambda: parse_agent(head + text))
+    assert refused is not None
+    assert path in [problem.path for problem in refused.problems]
