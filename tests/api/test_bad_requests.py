@@ -170,6 +170,11 @@ def test_deeply_nested_bodies_are_problems(one_host: OneHost) -> None:
         assert is_problem(*ask(one_host, *form, b'{"kind":' * 50_000))
 
 
+def test_keys_that_are_no_text_are_problems(one_host: OneHost) -> None:
+    for form in FORMS:
+        assert is_problem(*ask(one_host, *form, b'{"\x80":1}'))
+
+
 def test_a_huge_body_is_refused_by_our_client_too(one_host: OneHost) -> None:
     for size in (MOST_BODY_BYTES + 1, 8 * MOST_BODY_BYTES):
         with pytest.raises(Answered) as caught:

@@ -46,7 +46,7 @@ def decoded(text: bytes, kind: type[T]) -> T:
     """Read a JSON body. Raises UsageInvalid."""
     try:
         return msgspec.json.decode(text, type=kind)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise UsageInvalid("The request's body is not what was expected.", cause=str(error)) from error
 
 
