@@ -14,6 +14,7 @@ from outlive.cluster.overlay import Network, Outside
 from outlive.cluster.package import PackageCommand
 from outlive.cluster.policies import Policies
 from outlive.cluster.records import FenceRecord
+from outlive.cluster.what_if import Decision, Unplaced
 
 
 class Problem(TypedDict):
@@ -298,6 +299,22 @@ class OwnCheckpoints(TypedDict):
     workload: str
     on: str
     checkpoints: list[dict[str, Any]]
+
+
+class WhatIf(TypedDict):
+    """What would be decided if hosts died. leader: who would decide; by: who tells it.
+
+    decisions: in their order.  without: what would have no place, the more important first.
+    whole: all was decided; otherwise the time was over before.  commands: the very ones that were decided.
+    """
+
+    lost: list[str]
+    leader: str | None
+    by: str
+    decisions: list[Decision]
+    without: list[Unplaced]
+    whole: bool
+    commands: list[dict[str, Any]]
 
 
 class Decided(TypedDict):

@@ -30,6 +30,7 @@ from .packages import PackagesApi
 from .policies import PoliciesApi
 from .problems import Encoded, on_http_exception, on_mistake, on_outlive_error, status_of
 from .view import View
+from .what_if import WhatIf
 from .workloads import Workloads
 
 
@@ -44,7 +45,7 @@ class Described:
 
 GROUPS: tuple[type, ...] = (
     Described, Decisions, Hosts, Workloads, Operations, Events, Networks, PackagesApi, PoliciesApi, MaintenanceApi,
-    Fencing, Machines, Checkpoints,
+    Fencing, WhatIf, Machines, Checkpoints,
 )  # fmt: skip
 """All classes of handlers."""
 
@@ -64,6 +65,7 @@ def application(view: View, *, peers_only: bool = False) -> Starlette:
         PoliciesApi(view),
         MaintenanceApi(view),
         Fencing(view),
+        WhatIf(view),
         Machines(view),
         checkpoints,
     )

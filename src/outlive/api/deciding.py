@@ -60,8 +60,8 @@ class Decisions:
         if host != self.view.host:
             raise NotFound(f"This is {self.view.host}, not {host[:80]}.")
         _check(asked)
-        told: answers.Decided = {"commands": own_commands(self.view, asked.key, asked.value)}
-        return Encoded(told)
+        decided: answers.Decided = {"commands": own_commands(self.view, asked.key, asked.value)}
+        return Encoded(decided)
 
 
 async def commands_for(view: View, key: str, value: bytes | None) -> list[dict[str, Any]]:
@@ -82,12 +82,12 @@ async def commands_for(view: View, key: str, value: bytes | None) -> list[dict[s
     wish = msgspec.json.encode(Supposed(key, value))
     answer = await relaying.whole(view, host, "POST", path, wish, most_bytes=MOST_BYTES, within_s=DECIDED_S)
     try:
-        told = msgspec.json.decode(bytes(answer.body), type=dict[str, Any])
+        said = msgspec.json.decode(bytes(answer.body), type=dict[str, Any])
     except msgspec.MsgspecError:
-        told = {}
+        said = {}
     if answer.status_code != 200:
-        raise from_problem(told)
-    commands: list[dict[str, Any]] = told["commands"]
+        raise from_problem(said)
+    commands: list[dict[str, Any]] = said["commands"]
     return commands
 
 
@@ -112,18 +112,20 @@ def own_commands(view: View, key: str, value: bytes | None) -> list[dict[str, An
     led = replace(supposed, leader=replace(supposed.leader, record=rec.LeaderRecord(view.host)))  # type: ignore[type-var]
     state, first = leader.step(state, StoreMoved(view.now(), led, frozenset({key})))
     _, second = leader.step(state, Tick(view.now()))
-    return [_told(command) for command in (*first, *second) if _is_decision(command)]
+    return [told(command) for command in (*first, *second) if is_decision(command)]
 
 
-def _is_decision(command: Command) -> bool:
+def is_decision(command: Command) -> bool:
+    """Whether a command is told to people: verdicts are written again and again, and are no decision."""
     return isinstance(command, RecordEvent) or (isinstance(command, Transact) and command.purpose.act != "verdict")
 
 
-def _told(command: Command) -> dict[str, Any]:
+def told(command: Command) -> dict[str, Any]:
+    """A command as people and programs are told of it."""
     if isinstance(command, RecordEvent):
         event = command.event
         about = {"workload": event.workload, "host": event.host, "module": event.module, "text": event.text}
-        return {"command": "record", "kind": event.kind, **{word: told for word, told in about.items() if told}}
+        return {"command": "record", "kind": event.kind, **{word: said for word, said in about.items() if said}}
     assert isinstance(command, Transact)
     writes = [
         {"put": write.key, "value": rec.decode(write.key, write.value)}

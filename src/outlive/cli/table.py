@@ -70,6 +70,7 @@ _SECTIONS: Mapping[str, Mapping[str, str]] = {
     },
     "Looking": {
         "status": "Say whether everything is protected, and what to do if not.",
+        "what-if": "Tell what would be decided if hosts died now.",
         "ps": "List workloads and where they run.",
         "logs": "Show what a workload's modules wrote, wherever they ran.",
         "events": "List what happened, in order.",
