@@ -6,7 +6,9 @@ import msgspec
 import pytest
 
 from outlive.cluster.package import Component
+from outlive.depot.components import digest_of
 from outlive.depot.errors import ComponentMissing, PackageInvalid, PackageMissing
+from outlive.depot.package import manifest_bytes
 from outlive.depot.shelf import Damage, Shelf
 
 from .package_scene import FILES, bring, component, files_in, on_shelf
@@ -133,14 +135,30 @@ def test_damage_is_found_and_mended_by_bringing_it_anew(shelf: Shelf, other: She
     assert other.verify(id) is None
 
 
-def test_a_damaged_manifest_stops_collections_until_it_is_mended(shelf: Shelf) -> None:
+def test_a_damaged_manifest_is_none_and_the_package_can_come_again(shelf: Shelf) -> None:
     id = on_shelf(shelf)
     path = shelf.folder / "packages" / id
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(PackageInvalid):
+    with pytest.raises(PackageMissing) as caught:
         shelf.manifest(id)
+    assert "damaged" in caught.value.cause
+    assert shelf.ids() == frozenset()
+    assert on_shelf(shelf) == id
+    path.write_bytes(b"")
+    assert shelf.collect(young_s=AT_ONCE_S).removed == 2
+    with pytest.raises(PackageMissing):
+        shelf.verify(id)
+
+
+def test_nothing_is_collected_while_a_manifest_of_a_later_version_is_here(shelf: Shelf) -> None:
+    id = on_shelf(shelf)
+    raw = manifest_bytes(msgspec.structs.replace(shelf.manifest(id), format=2))
+    later = digest_of(raw)
+    (shelf.folder / "packages" / later).write_bytes(raw)
+    with pytest.raises(PackageInvalid):
+        shelf.manifest(later)
     with pytest.raises(PackageInvalid):
         shelf.collect(young_s=AT_ONCE_S)
-    assert shelf.verify(id, repair=True) == Damage(id, manifest=False)
-    assert shelf.collect(young_s=AT_ONCE_S).removed == 2
-    assert on_shelf(shelf) == id
+    assert shelf.ids() == {id, later}
+    assert shelf.remove(later)
+    assert shelf.collect(young_s=AT_ONCE_S).removed == 0

@@ -16,7 +16,7 @@ from typing import Self
 from outlive.cluster.package import Component, Manifest
 
 from .collecting import Collected
-from .components import Components
+from .components import Components, digest_of
 from .errors import ComponentMissing, DepotBusy, PackageInvalid, PackageMissing
 from .files import read_whole, room_for, told, write_whole
 from .holds import Hold
@@ -28,14 +28,10 @@ _ID = re.compile("[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """What is wrong with a package on the shelf: the components that are missing or not what they should be.
-
-    manifest: whether its manifest can be read; if it cannot, nothing is known of its components.
-    """
+    """What is wrong with a package on the shelf: the components that are missing or not what they should be."""
 
     id: str
-    components: tuple[Component, ...] = ()
-    manifest: bool = True
+    components: tuple[Component, ...]
 
 
 class Reception:
@@ -103,11 +99,24 @@ class Shelf:
         return frozenset()
 
     def manifest(self, id: str) -> Manifest:
-        """The manifest of a package here. Raises PackageMissing; PackageInvalid when its file is damaged."""
-        if _ID.fullmatch(id):
-            with told("Reading a manifest"), suppress(FileNotFoundError):
-                return read_manifest(read_whole(self._manifests / id, MOST_MANIFEST_BYTES), id=id)
-        raise PackageMissing(f"The package {id[:64]!r} is not in this host's depot.")
+        """The manifest of a package here.
+
+        Raises PackageMissing, also where its file was damaged: then the file is removed, so that it can come anew;
+        PackageInvalid for one that this version cannot read.
+        """
+        missing = PackageMissing(f"The package {id[:64]!r} is not in this host's depot.")
+        if not _ID.fullmatch(id):
+            raise missing
+        with told("Reading a manifest"):
+            try:
+                raw = read_whole(self._manifests / id, MOST_MANIFEST_BYTES)
+            except FileNotFoundError:
+                raise missing from None
+        if digest_of(raw) != id:
+            self.remove(id)
+            missing.cause = "what stood there as its manifest was damaged, and was removed"
+            raise missing
+        return read_manifest(raw)
 
     def receive(self, manifest: Manifest) -> Reception:
         """Begin or go on to bring a package; fine also when it is here already. Raises PackageInvalid, DepotFull."""
@@ -144,24 +153,16 @@ class Shelf:
         return False
 
     def verify(self, id: str, *, repair: bool = False) -> Damage | None:
-        """Read all of a package; what is wrong with it, or None. Raises PackageMissing.
+        """Read all of a package; what is wrong with it, or None. Raises as `manifest`.
 
         repair: take a damaged package from the shelf, without what is damaged, so that it can be received anew.
         """
-        try:
-            manifest = self.manifest(id)
-        except PackageInvalid:
-            damage = Damage(id, manifest=False)
-        else:
-            wrong = tuple(one for one in manifest.components if not self.components.verify(one))
-            damage = Damage(id, wrong)
-            if not wrong:
-                return None
-        if repair:
+        wrong = tuple(one for one in self.manifest(id).components if not self.components.verify(one))
+        if wrong and repair:
             self.remove(id)
-            for component in damage.components:
+            for component in wrong:
                 self.components.discard(component)
-        return damage
+        return Damage(id, wrong) if wrong else None
 
     def hold(self) -> Hold:
         """Begin to keep components that are not of a package here yet."""
@@ -171,7 +172,7 @@ class Shelf:
         """Remove components that no package here needs, nobody holds, and that did not come within young_s.
 
         only: look at these digests alone.
-        Raises PackageInvalid while a manifest here is damaged, since nobody knows what it needs (see `verify`).
+        Raises PackageInvalid where a manifest is of a later version, since nobody here knows what it needs.
         """
         return self.components.collect(lambda: frozenset(self._needed()), young_s=young_s, only=only)
 
