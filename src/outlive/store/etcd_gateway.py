@@ -9,7 +9,7 @@ and passwords are never told to anybody but etcd.
 import asyncio
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
@@ -286,25 +286,32 @@ class Gateway:
 
     @asynccontextmanager
     async def stream(
-        self, endpoint: Endpoint, path: str, body: bytes, *, connect_s: float
+        self, endpoint: Endpoint, path: str, body: bytes, *, begin_s: float
     ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
-        """Ask for an answer of many lines, and give them as they come, however long that takes.
+        """Ask for an answer of many lines, and give them as they come, however long that takes once it has begun.
 
         Raises StoreUnavailable when the connection ends, LoginNeeded and Refusal when it is refused.
         """
-        headers = self._headers()
-        timeout = httpx.Timeout(None, connect=connect_s, pool=connect_s)
+        asking = self._client.build_request(
+            "POST",
+            f"{self._scheme}://{endpoint}{path}",
+            content=body,
+            headers=self._headers(),
+            timeout=httpx.Timeout(None, connect=begin_s, pool=begin_s),
+        )
         try:
-            async with self._client.stream(
-                "POST", f"{self._scheme}://{endpoint}{path}", content=body, headers=headers, timeout=timeout
-            ) as response:
+            async with asyncio.timeout(begin_s):
+                response = await self._client.send(asking, stream=True)
+            async with aclosing(response):
                 if response.status_code != 200:
-                    raise as_raised(read_fault(await response.aread()))
-                lines = _lines(response)
-                try:
+                    async with asyncio.timeout(begin_s):
+                        raise as_raised(read_fault(await response.aread()))
+                async with aclosing(_lines(response)) as lines:
                     yield lines
-                finally:
-                    await lines.aclose()
+        except TimeoutError as error:
+            raise StoreUnavailable(
+                f"etcd at {endpoint} does not answer.", cause=f"nothing came in {begin_s:g} s"
+            ) from error
         except Garbled as error:
             raise StoreUnavailable(f"{endpoint} does not speak as etcd does.", cause=str(error)) from error
         except MemberFailed as error:

@@ -156,7 +156,7 @@ class EtcdWatch:
         """What comes over one connection. Raises StoreUnavailable when it ends or falls behind."""
         self._assembly.begin()
         body = say.watch_request(self._base, say.after_prefix(self._base), max(1, self._assembly.told))
-        async with self._gateway.stream(endpoint, "/v3/watch", body, connect_s=PROBE_S) as lines:
+        async with self._gateway.stream(endpoint, "/v3/watch", body, begin_s=min(PROBE_S, self._silence_s)) as lines:
             line = asyncio.ensure_future(anext(lines))
             closing = asyncio.ensure_future(closed.wait())
             look: asyncio.Future[int] | None = None
