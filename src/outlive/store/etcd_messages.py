@@ -13,6 +13,7 @@ import msgspec
 from outlive.cluster.transaction import Compare, Delete, Field, Put, Transaction
 
 PAGE_KEYS = 1000
+NAMED_CERTIFICATE = "its gateway takes no certificate with a CommonName while users are on: this host's must have none"
 
 T = TypeVar("T")
 
@@ -186,6 +187,8 @@ def read_streamed(line: bytes, kind: type[T]) -> T | Fault:
 
 def read_fault(raw: bytes) -> Fault:
     """Why a request was not done, in the ways that gateways of different versions say it. Raises Garbled."""
+    if raw.startswith(b"CommonName of client"):
+        return Fault(NAMED_CERTIFICATE, 7)
     told = read(raw, _FaultText)
     text = told.message or told.error
     code = told.grpc_code if told.grpc_code is not None else told.code
