@@ -41,6 +41,7 @@ from .durable import JournalKeeper
 from .ending import AgentEnded, Ending
 from .fencing import Fencers
 from .ground import Ground
+from .history import History
 from .holdings import Holdings
 from .machine_view import LocalMachines
 from .neighbours import Neighbours
@@ -57,6 +58,7 @@ EVENTS_IN_A_ROW = 32
 KEPT_IN_ORDER_S = 5.0
 STOPPED_WITHIN_S = 120.0
 REVOKED_WITHIN_S = 3.0
+COMPACTED_WITHIN_S = 10.0
 
 log = structlog.get_logger()
 
@@ -303,6 +305,7 @@ class Agent:
     async def _keep_in_order(self) -> None:
         """Every few seconds: prune what the store keeps where this host leads, and say when its name is taken."""
         forgot_at = 0.0
+        history = History()
         while True:
             await asyncio.sleep(KEPT_IN_ORDER_S)
             if leader.in_office(self.leader):
@@ -311,9 +314,20 @@ class Agent:
                     if boot_time_s() - forgot_at > forgetting.EVERY_S:
                         await forgetting.forget(self._parts.store)
                         forgot_at = boot_time_s()
+                    await self._forget_history(history)
                 except StoreError as error:
                     log.info("store.not_pruned", reason=str(error))
+            else:
+                history.begin_anew()
             self._say_if_name_is_taken()
+
+    async def _forget_history(self, history: History) -> None:
+        watcher = self._parts.watcher
+        if not watcher.fresh:
+            return
+        revision = history.forgettable(boot_time_s(), watcher.mirror.revision)
+        if revision is not None:
+            await self._parts.store.compact(revision, timeout_s=COMPACTED_WITHIN_S)
 
     def _say_if_name_is_taken(self) -> None:
         name = self._parts.host.name

@@ -22,7 +22,7 @@ from .finding import Finding, failed, ok, warning
 
 MEMBER_S, STORE_S = 3.0, 5.0
 OLDEST = (3, 4, 0)
-REVOKES_LATE = {(3, 4): (3, 4, 29), (3, 5): (3, 5, 11)}
+REVOKES_LATE = {(3, 4): (3, 4, 31), (3, 5): (3, 5, 13)}
 """From these on a leader that stood still does not end leases that another one has kept alive meanwhile."""
 
 FULL_RATIO_BYTES = 1_500 * 1024 * 1024

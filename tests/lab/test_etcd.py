@@ -1,0 +1,83 @@
+"""Failures in a lab whose store is an etcd in its network. Each test ends with the promises checked by the scene."""
+
+import itertools
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from outlive.errors import UsageInvalid
+from outlive.lab import hosts, ready
+from outlive.lab.lab import Lab
+from outlive.lab.plan import ETCD
+from outlive.lab.sentinel import owned_lab
+
+from .scene import SETTLED_S, TAKEOVER_S, Scene, on_stage
+from .shared import SharedLab
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def etcd_scene() -> Iterator[Scene]:
+    """A counted Redis in a lab of its own with three members of etcd."""
+    with owned_lab(f"e{os.getpid() % 10000}x{next(_numbers)}", 3, 1, print, None, ETCD) as lab, on_stage(lab) as scene:
+        yield scene
+
+
+def test_a_host_that_loses_power_is_replaced_though_a_member_of_etcd_goes_with_it(etcd_scene: Scene) -> None:
+    lab = etcd_scene.lab
+    lab.kill(etcd_scene.primary)
+    lab.kill("store1")
+    etcd_scene.runs_elsewhere()
+    etcd_scene.counts_again()
+    lab.start("store1")
+    lab.start(etcd_scene.primary)
+    ready.until_ready(lab, SETTLED_S)
+
+
+def test_a_store_that_is_a_file_cannot_be_cut_off(shared: SharedLab) -> None:
+    with pytest.raises(UsageInvalid):
+        shared.lab().cut_store("a")
+
+
+@pytest.mark.soak
+def test_a_host_that_is_cut_off_from_the_store_alone_stops_and_is_replaced(etcd_scene: Scene) -> None:
+    lab = etcd_scene.lab
+    lab.cut_store(etcd_scene.primary)
+    etcd_scene.runs_elsewhere()
+    etcd_scene.counts_again()
+    lab.heal()
+    ready.until_ready(lab, SETTLED_S)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_members_may_die_stand_still_and_be_cut_off_while_hosts_die(etcd_scene: Scene) -> None:
+    """One member at a time, around each power cut; then all of them at once, which nothing acknowledged may notice."""
+    lab = etcd_scene.lab
+    for member, fault in itertools.product(lab.plan.members, (lab.kill, lab.pause, lab.isolate)):
+        fault(member)
+        primary = ready.until_running(lab, "counter", TAKEOVER_S)
+        lab.kill(primary)
+        etcd_scene.primary = primary
+        etcd_scene.runs_elsewhere()
+        etcd_scene.counts_again()
+        whole_again(lab, member)
+        lab.start(primary)
+        ready.until_ready(lab, 2 * SETTLED_S)
+    for member in lab.plan.members:
+        lab.kill(member)
+    time.sleep(2.0)
+    for member in lab.plan.members:
+        lab.start(member)
+    ready.until_ready(lab, 2 * SETTLED_S)
+    etcd_scene.counts_again()
+
+
+def whole_again(lab: Lab, member: str) -> None:
+    if not hosts.is_on(lab.plan, member):
+        lab.start(member)
+    lab.resume(member)
+    lab.heal(member)
