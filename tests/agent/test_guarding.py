@@ -12,9 +12,11 @@ import pytest
 
 from outlive.agent.guarding import GuardKeeper
 from outlive.cluster.events import Event, GuardFired, GuardLost, GuardReady
-from outlive.fence.guard import Guard, Listener, Status
+from outlive.fence.guard import Guard, Listener, Status, Watchdog
 from outlive.runtime import cgroup
 from outlive.store.boot_clock import boot_time_s
+
+from ..native.watchdog_device import Device, standin
 
 WITHIN_S = 30.0
 
@@ -28,6 +30,7 @@ class Post:
     told: list[Event] = field(default_factory=list)
     made: list[Guard] = field(default_factory=list)
     broken: bool = False
+    watchdog: Watchdog | None = None
 
     @property
     def keeper(self) -> GuardKeeper:
@@ -35,7 +38,8 @@ class Post:
 
     def make(self, listener: Listener) -> Guard:
         path = self.folder / ("missing/x" if self.broken else "guard.sock")
-        self.made.append(Guard(path, self.folder / "guard.log", listener, cgroup=self.root / "guard"))
+        log, cgroup = self.folder / "guard.log", self.root / "guard"
+        self.made.append(Guard(path, log, listener, cgroup=cgroup, watchdog=self.watchdog))
         return self.made[-1]
 
     async def status(self) -> Status:
@@ -145,3 +149,37 @@ async def test_another_agent_finds_the_same_guard_with_what_it_holds(post: Post)
     async with on_duty(post) as second:
         assert post.guards() == pids
         assert second.deadline_at == pytest.approx(deadline_at, abs=1e-6)
+
+
+async def test_a_guard_that_feeds_another_device_than_the_file_says_is_replaced_unless_something_rests_on_it(
+    post: Post, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = Device(tmp_path / "watchdog")
+    try:
+        for name, value in device.environment(standin(tmp_path)).items():
+            monkeypatch.setenv(name, value)
+        plain = post.keeper
+        await plain.start()
+        first = post.guards()
+        plain.close()
+        post.watchdog = Watchdog(device.path, 1, 2)
+        fed = GuardKeeper(post.make, boot_time_s, watchdog=True)
+        await fed.start()
+        second = post.guards()
+        assert not {*first} & {*second}
+        assert device.armed
+        fed.late_s = 0.2
+        fed.set_deadline(boot_time_s() + 60)
+        running = asyncio.create_task(fed.run(lambda _: None))
+        await post.until(lambda: fed.deadline_at > 0)
+        await fed.protect("web", 1, post.root / "web", ())
+        running.cancel()
+        await asyncio.wait([running])
+        post.watchdog = None
+        later = post.keeper
+        await later.start()
+        assert post.guards() == second
+        await later.release("web", 1)
+        later.close()
+    finally:
+        device.close()

@@ -7,6 +7,7 @@ When in doubt the answer is to wait, and it says for what.
 from dataclasses import dataclass
 
 from .fence import BY_HAND, EndProof, FenceState
+from .freezing import frozen
 from .heartbeat import Flags, ModuleStatus
 from .lease import surely_over_at
 from .mirror import Mirror
@@ -122,9 +123,11 @@ def unfenced(mirror: Mirror, host: str, verdict: Verdict, claim: int) -> str:
     """The sentence for who waits for a fence: how far that is."""
     if verdict is not Verdict.DEAD:
         return f"{host} is {verdict}, and nothing has proven yet that it ended"
-    if not needs_word(mirror, host, claim):
-        return f"{host} is dead, and is being fenced"
-    return f"{host} is dead, but could not be fenced ({mirror.fences[host].record.reason})"
+    if needs_word(mirror, host, claim):
+        return f"{host} is dead, but could not be fenced ({mirror.fences[host].record.reason})"
+    if reason := frozen(mirror):
+        return f"{host} is dead, and nobody is fenced: {reason}"
+    return f"{host} is dead, and is being fenced"
 
 
 def needs_word(mirror: Mirror, host: str, claim: int) -> bool:

@@ -15,6 +15,7 @@ from .commands import Act, CallOffFence, Fence
 from .events import Fenced
 from .failover import Wait, confirm, is_proven, needs_fence, proof_of_end
 from .fence import FenceMethod, FenceState, Pursuit, Unfinished
+from .freezing import frozen
 from .leader_state import Turn
 from .lease import surely_over
 from .machine_rules import datastores_of
@@ -29,7 +30,9 @@ def tend(turn: Turn) -> None:
     still = {name: at for name, at in turn.state.freed.items() if name in placements}
     if len(still) < len(turn.state.freed):
         turn.set(freed=Map(still))
-    wanted = _accused(turn) if needs_fence(turn.state.mirror) else {}
+    mirror = turn.state.mirror
+    # In a frozen cluster nobody is switched off whom nobody asked to be.
+    wanted = _accused(turn) if needs_fence(mirror) and not frozen(mirror) else {}
     for host in sorted(turn.state.pursuits):
         if host not in wanted:
             _call_off(turn, host)

@@ -491,6 +491,8 @@ def decode(key: str, value: bytes) -> Record | None:
         raise BadRecord(key, problem)
     if isinstance(record, PlacementRecord) and (problem := _impossible(record)):
         raise BadRecord(key, problem)
+    if isinstance(record, FenceRecord) and record.claim < 1:
+        raise BadRecord(key, f"a claim of incarnation {record.claim} cannot be")
     if isinstance(record, StandbyRecord) and (problem := _impossible_standby(record)):
         raise BadRecord(key, problem)
     if isinstance(record, Network) and (problem := problem_with(record)):

@@ -338,7 +338,7 @@ def _by_hand(random: Random, at_s: float, hosts: list[str], workloads: list[Work
     host = _some(random, hosts)
     key = random.choice(
         (f"placements/{name}", f"placements/{name}", f"workloads/{name}", f"reports/{name}", f"claims/{host}",
-         f"verdicts/{host}", "leader")
+         f"verdicts/{host}", f"fences/{host}", "leader")
     )  # fmt: skip
     verb = "garble" if key.startswith("workloads/") else random.choice(("garble", "delete"))
     return [Fault(at_s, verb, (key,))]
