@@ -4,7 +4,14 @@ import pytest
 
 from outlive.config.placeholders import KNOWN, filled, used
 
-VALUES = {"data": "/mnt/d", "address": "10.0.0.9", "host": "a", "workload": "w", "generation": "7"}
+VALUES = {
+    "data": "/mnt/d",
+    "address": "10.0.0.9",
+    "host": "a",
+    "workload": "w",
+    "package": "/var/p",
+    "generation": "7",
+}
 
 
 @pytest.mark.parametrize(

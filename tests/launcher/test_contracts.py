@@ -44,6 +44,7 @@ def test_the_project_keeps_its_contracts(copy: Path) -> None:
         ("cluster", "from outlive import wire", "imports point one way"),
         ("wire", "from outlive import agent", "imports point one way"),
         ("store", "from outlive import datastore", "imports point one way"),
+        ("depot", "from outlive import wire", "imports point one way"),
         ("sim", "from outlive import store", "the simulator runs the decisions"),
         ("sim", "from outlive import client", "the simulator runs the decisions"),
         ("cli", "from outlive import store", "command line and lab reach rooms"),
