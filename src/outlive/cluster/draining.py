@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from . import operations, pairs, placing
 from . import records as rec
+from .beside import neighbours, relations_in
 from .commands import Act
 from .host import Capacity
 from .leader_state import Turn
@@ -89,8 +90,10 @@ def _leaving(mirror: Mirror, workload: Workload, host: str, used: dict[str, tupl
     runs = report is not None and is_up(report.record, placed) and report.record.stage is rec.Stage.RUNNING
     live = workload.kind is Kind.VM and runs
     hosts = [candidate(mirror, each, workload, used) for each in sorted(mirror.hosts)]
+    company = neighbours(mirror, relations_in(mirror)).company(workload)
     # A live migration takes local disks along; a restart finds them only where they are.
-    choice = choose(workload, hosts, {host: "it is to be emptied"}, disk_hosts=() if live else placed.disk_hosts)
+    disk_hosts = () if live else placed.disk_hosts
+    choice = choose(workload, hosts, {host: "it is to be emptied"}, disk_hosts=disk_hosts, company=company)
     _take(used, choice.host, workload)
     return Leaving(workload.name, "live" if live else "restarted", choice.host, "" if choice.host else choice.told())
 

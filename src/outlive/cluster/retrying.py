@@ -129,7 +129,9 @@ def hasten(turn: Turn) -> None:
         return
     gained = ", ".join(sorted(host for host, _ in offered - before_offered)) or "what others left"
     for name, course in sorted(turn.state.courses.items()):
-        if course.next_try_at > turn.state.at and not course.suspected:
+        placed = turn.state.mirror.placements.get(name)
+        is_placed = placed is not None and placed.record.host is not None
+        if course.next_try_at > turn.state.at and not course.suspected and not is_placed:
             cause = turn.note("placement.hastened", workload=name, text=f"there is more room: {gained}")
             turn.set_course(name, next_try_at=0.0, elsewhere_at=0.0, waiting="", cause=cause)
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from . import records as rec
 from .commands import Act
 from .failover import Proof, Wait
+from .freezing import frozen
 from .heartbeat import ModuleStatus
 from .leader_state import Turn
 from .mirror import Entry, Mirror
@@ -203,6 +204,8 @@ def _must_wait(
     placed: Entry[rec.PlacementRecord] | None,
 ) -> str:
     """Why its turn has not come; '' when it has."""
+    if reason := frozen(turn.state.mirror):
+        return reason
     if package is None or package.record.removing:
         return f"{key} is not among the packages any more"
     if turn.is_busy(rec.PACKAGES + key):

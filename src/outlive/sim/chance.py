@@ -64,17 +64,17 @@ def draw(random: Random, hosts: int = 5, faults_s: float = FAULTS_S, kinds: tupl
         policies=_policies(random),
     )
     faults = _faults(random, setup, names, kinds)
-    return replace(setup, **_fencing(random)), faults
+    return replace(setup, **_fencing(random, setup.policies)), faults
 
 
-def _fencing(random: Random) -> dict[str, Any]:
+def _fencing(random: Random, policies: Policies) -> dict[str, Any]:
     """In some worlds a silent host is called ended only once a fence has proven it."""
     if random.random() < 0.7:
         return {}
     power = FenceMethod("power", tries=random.choice((1, 2)))
     others = random.choice(((), (FenceMethod("socket"),), (FenceMethod("locks", run_locks=True),)))
     methods = random.choice(((power, *others), (*others, power)))
-    return {"policies": Policies(proof_of_end=EndProof.FENCE), "methods": methods}
+    return {"policies": replace(policies, proof_of_end=EndProof.FENCE), "methods": methods}
 
 
 def _policies(random: Random) -> Policies:
