@@ -58,6 +58,7 @@ def test_the_smallest_package_is_a_name_and_a_version() -> None:
         ("x" * 256, "longer than 255"),
         ("ä" * 128, "longer than 255"),
         ("x/" * 600 + "x", "longer than 1024"),
+        ("x/" * 64 + "x", "more than 63 folders deep"),
     ],
 )
 def test_a_path_that_leads_astray_is_refused(path: str, told: str) -> None:
@@ -96,6 +97,7 @@ def test_permissions_that_a_package_cannot_give_are_refused(mode: int, told: str
         ((file("a", size=pkg.MOST_FILE_BYTES + 1),), "larger than"),
         (tuple(file(f"{n}", size=4 << 30, digest=f"{n}" * 64) for n in range(5)), "at most 17179869184"),
         (tuple(file(f"{n:05}") for n in range(10_001)), "at most 10000"),
+        (tuple(file(f"{n:05}/{'x/' * 9}x") for n in range(1500)), "more than 10000 folders"),
     ],
 )
 def test_files_that_do_not_go_together_are_refused(files: tuple[PackageFile, ...], told: str) -> None:

@@ -199,6 +199,16 @@ def test_all_that_cannot_be_in_a_package_is_told_at_once_and_nothing_is_kept(tmp
     assert files_in(tmp_path / "depot") == []
 
 
+def test_folders_that_lie_too_deep_are_told_and_not_followed(tmp_path: Path) -> None:
+    folder = source(tmp_path)
+    deep = folder / "files" / Path(*["x"] * 400)
+    deep.mkdir(parents=True)
+    (deep / "x").write_text("x")
+    with pytest.raises(PackageInvalid) as caught:
+        Shelf(tmp_path / "depot").build(folder)
+    assert "lies too deep" in caught.value.cause
+
+
 def test_mistakes_in_package_toml_are_told_with_their_lines(tmp_path: Path) -> None:
     folder = source(tmp_path, more='[install]\ncommand = "make"')
     with pytest.raises(PackageFileError) as caught:

@@ -16,6 +16,8 @@ from .versions import LONGEST_VERSION, VERSION, Version, Wanted, parse_range, pa
 
 FORMAT = 1
 MOST_FILES = 10_000
+MOST_FOLDERS = 10_000
+MOST_PARTS = 64
 MOST_DEPENDENCIES = 64
 MOST_WORDS = 1024
 MOST_FILE_BYTES = 4 << 30
@@ -141,7 +143,10 @@ def path_problem(path: str) -> str:
         return f"is longer than {LONGEST_PATH} bytes"
     if path.startswith("/"):
         return "begins at the root; paths begin at the package's folder"
-    for part in path.split("/"):
+    parts = path.split("/")
+    if len(parts) > MOST_PARTS:
+        return f"lies more than {MOST_PARTS - 1} folders deep"
+    for part in parts:
         if part in ("", ".", ".."):
             return f"has a part {part!r}, which names no file" if part else "has an empty part"
         if len(part.encode()) > LONGEST_NAME:
@@ -205,6 +210,8 @@ def _files_problem(files: tuple[PackageFile, ...]) -> str:
             return f"The file {file.path!r} {problem}."
         before = file.path
         folders.update(file.path[:place] for place, sign in enumerate(file.path) if sign == "/")
+        if len(folders) > MOST_FOLDERS:
+            return f"Its files lie in more than {MOST_FOLDERS} folders."
     both = next((file.path for file in files if file.path in folders), None)
     if both is not None:
         return f"The file {both!r} is a folder as well."

@@ -16,6 +16,7 @@ from outlive.cluster.package import (
     MODE,
     MOST_FILE_BYTES,
     MOST_FILES,
+    MOST_PARTS,
     Manifest,
     PackageFile,
     path_problem,
@@ -109,7 +110,7 @@ def _taken_in(folder: Path, components: Components, hold: Hold) -> tuple[Package
     """The files below a folder, by path, their content stored. Raises PackageInvalid with all that is wrong."""
     problems: list[str] = []
     found: list[tuple[str, Path]] = []
-    for path in _below(folder, problems):
+    for path in _below(folder, problems, MOST_PARTS):
         name = path.relative_to(folder).as_posix()
         if problem := _name_problem(name) or _problem(path):
             problems.append(f"{printable(str(path))} {problem}")
@@ -135,8 +136,11 @@ def _file(name: str, path: Path, components: Components, hold: Hold) -> PackageF
     return PackageFile(name, stat.S_IMODE(seen.st_mode) & MODE | _READABLE, component.bytes, component.digest)
 
 
-def _below(folder: Path, problems: list[str]) -> Iterator[Path]:
-    """All that is below a folder and is no folder; links are not followed."""
+def _below(folder: Path, problems: list[str], parts: int) -> Iterator[Path]:
+    """All that is below a folder and is no folder; links are not followed, nor folders that lie too deep."""
+    if not parts:
+        problems.append(f"{printable(str(folder))} lies too deep: a path in a package has at most {MOST_PARTS} parts")
+        return
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
@@ -144,7 +148,7 @@ def _below(folder: Path, problems: list[str]) -> Iterator[Path]:
         return
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
-            yield from _below(folder / entry.name, problems)
+            yield from _below(folder / entry.name, problems, parts - 1)
         else:
             yield folder / entry.name
 
