@@ -275,7 +275,7 @@ class Agent:
         timing = assembly.timing_of(self._parts.config, event.mirror)
         if event.mirror.cluster is not None and timing != self._timing:
             raise ClusterChanged("The cluster's intervals were changed; the agent takes them up with its next run.")
-        self._know(event.mirror)
+        self._know(event.mirror, event.changed)
         self._parts.wiring.store_moved(event.changed)
         if event.changed is None or any(key.startswith(rec.PLACEMENTS) for key in event.changed):
             self._holdings.placements_moved()
@@ -287,9 +287,10 @@ class Agent:
         except OutliveError as error:
             log.warning("taps.not_reconciled", reason=str(error))
 
-    def _know(self, mirror: Mirror) -> None:
-        self._neighbours.know(mirror, boot_time_s())
-        self._storage.watch(tuple(name for name in sorted(mirror.hosts) if name != self._parts.host.name))
+    def _know(self, mirror: Mirror, changed: frozenset[str] | None = None) -> None:
+        self._neighbours.know(mirror, boot_time_s(), changed)
+        if changed is None or any(key.startswith(rec.HOSTS) for key in changed):
+            self._storage.watch(tuple(name for name in sorted(mirror.hosts) if name != self._parts.host.name))
 
     async def _watch_links(self) -> None:
         while True:

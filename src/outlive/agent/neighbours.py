@@ -15,6 +15,7 @@ import structlog
 from outlive.cluster.events import Event, HeartbeatReceived, PeerHeard, ProbeAnswered, TableLearned
 from outlive.cluster.heartbeat import Heartbeat, ModuleTable
 from outlive.cluster.mirror import Mirror
+from outlive.cluster.records import CLAIMS, name_in
 from outlive.cluster.repeats import Repeats
 from outlive.wire.datagram import (
     Message,
@@ -99,13 +100,16 @@ class Neighbours:
         """What peers repeated, if there was anything since this was last asked."""
         return self.receiver.senders.shown()
 
-    def know(self, mirror: Mirror, at: float) -> None:
-        """Take the members' addresses from the picture, and refuse what is older than their claims say."""
-        if mirror.claims is not self._mirror.claims:
-            for host, seen in mirror.claims.items():
-                known = self._mirror.claims.get(host)
-                if known is None or known.record is not seen.record:
-                    self.receiver.raise_floor(host, seen.record.heartbeats, at)
+    def know(self, mirror: Mirror, at: float, changed: frozenset[str] | None = None) -> None:
+        """Take the members' addresses from the picture, and refuse what is older than their claims say.
+
+        changed: the keys that moved since the picture before; None: any may have.
+        """
+        claims = (key for key in changed if key.startswith(CLAIMS)) if changed is not None else ()
+        for host in mirror.claims if changed is None else map(name_in, claims):
+            seen, known = mirror.claims.get(host), self._mirror.claims.get(host)
+            if seen is not None and (known is None or known.record is not seen.record):
+                self.receiver.raise_floor(host, seen.record.heartbeats, at)
         if mirror.hosts is not self._mirror.hosts:
             for host in self._mirror.hosts:
                 if host not in mirror.hosts:

@@ -5,6 +5,7 @@ falls silent is probed, directly and through peers. What a verdict leads to is d
 """
 
 import dataclasses
+from collections import defaultdict
 
 from immutables import Map
 from msgspec.structs import replace
@@ -15,7 +16,6 @@ from .detector import Evidence, classify
 from .events import TableLearned
 from .heartbeat import Heartbeat, ModuleStatus
 from .leader_state import Turn
-from .lease import silent_for_s
 from .mirror import Mirror
 from .repeats import Repeats
 from .signs import Sightings, Signs, evidence
@@ -24,6 +24,8 @@ from .wheel import due, moment, put
 
 PROBE_VIA = 3
 WITNESS_S = 10.0
+TOLD_AT_ONCE = 256
+PROBED_AT_ONCE = 256
 
 
 def _signs(turn: Turn, host: str) -> Signs:
@@ -141,32 +143,51 @@ def judge(turn: Turn) -> bool:
     """Give every host its verdict; says whether any changed.
 
     Whoever is alive, and known to be by the store, stays so until his silence has lasted: only then he is looked at.
+    No more than TOLD_AT_ONCE verdicts are written at one tick, so that a tick of a large cluster ends in time.
     """
     step_s, roster = turn.state.timing.tick_s, turn.state.roster
     if turn.state.wary is None or sum(map(len, turn.state.due.values())) > 2 * len(roster):
         turn.set(due=Map(), wary=frozenset(roster))
     wary = turn.state.wary or frozenset()
     came_up, wheel = due(turn.state.due, turn.state.at, step_s)
-    changed, again, later = False, [], dict[int, list[str]]()
-    for host in sorted(came_up | wary):
+    silent, later = _apart(turn, came_up - wary)
+    changed, again = False, []
+    for host in sorted(wary.union(silent)):
         if host not in turn.state.mirror.hosts:
             continue
-        silent_at = _silent_at(turn, host) if host not in wary else None
-        if silent_at is None:
+        silent_at = _silent_at(turn, host)
+        if silent_at is None or _may_tell(turn, host, rec.Verdict.ALIVE):
             changed |= _judge(turn, host)
             silent_at = _silent_at(turn, host)
-        if silent_at is None:
+        if silent_at is None or not _is_told(turn, host, rec.Verdict.ALIVE):
             again.append(host)
         elif host != turn.state.me:
-            later.setdefault(moment(silent_at, step_s), []).append(host)
+            later[moment(silent_at, step_s)].append(host)
     turn.set(due=put(wheel, later.items()), wary=frozenset(again))
     return changed
+
+
+def _apart(turn: Turn, came_up: frozenset[str]) -> tuple[list[str], defaultdict[int, list[str]]]:
+    """Of hosts that were alive, those that may be silent by now, and when the others may be.
+
+    By far the most are the others, at each tick: so this looks at nothing but when they were last heard.
+    """
+    repeats, at, timing = turn.state.signs.repeats, turn.state.at, turn.state.timing
+    place_of, heard_at, suspect_s, step_s = repeats.places.get, repeats.heard_at, timing.suspect_s, timing.tick_s
+    silent, later = [], defaultdict[int, list[str]](list)
+    for host in came_up:
+        place = place_of(host)
+        if place is None or at - (since := heard_at[place]) >= suspect_s:
+            silent.append(host)
+        else:
+            later[moment(since + suspect_s, step_s)].append(host)
+    return silent, later
 
 
 def _silent_at(turn: Turn, host: str) -> float | None:
     """When a host that is alive counts as silent unless it is heard until then; None: it has to be judged now."""
     state = turn.state
-    if state.verdicts.get(host) is not rec.Verdict.ALIVE or not _is_told(turn, host, rec.Verdict.ALIVE):
+    if state.verdicts.get(host) is not rec.Verdict.ALIVE:
         return None
     if host == state.me:
         return state.at
@@ -196,9 +217,9 @@ def end_silent_claims(turn: Turn) -> None:
     """
     mirror, at = turn.state.mirror, turn.state.at
     patience_s = 2 * turn.state.timing.claim_surely_over_s()
-    for host, seen in sorted(mirror.claims.items()):
-        key = rec.CLAIMS + host
-        if not seen.present or silent_for_s(seen, at) < patience_s or turn.is_busy(key):
+    for host in sorted(host for host, seen in mirror.claims.items() if at - seen.observed_at >= patience_s):
+        key, seen = rec.CLAIMS + host, mirror.claims[host]
+        if not seen.present or turn.is_busy(key):
             continue
         revision = mirror.bad[key][0] if key in mirror.bad else seen.mod_revision
         text = "nobody renewed it, and the store did not end it"
@@ -215,9 +236,13 @@ def _listening_since(turn: Turn, heard_at: float | None) -> float:
 
 
 def _probe(turn: Turn, host: str) -> None:
-    signs = _signs(turn, host)
-    if signs.asked_probe_at is not None and turn.state.at - signs.asked_probe_at < turn.state.timing.probe_s:
+    signs, timing = _signs(turn, host), turn.state.timing
+    # When very many are silent each is probed less often, or the probes would keep this host from listening.
+    every_s = max(timing.probe_s, timing.tick_s * len(turn.state.wary or ()) / PROBED_AT_ONCE)
+    asked_at = signs.asked_probe_at
+    if turn.probed >= PROBED_AT_ONCE or (asked_at is not None and turn.state.at - asked_at < every_s):
         return
+    turn.probed += 1
     _set(turn, host, replace(signs, asked_probe_at=turn.state.at))
     turn.do(Probe(host))
     for peer in turn.first_alive(PROBE_VIA, host):
@@ -261,10 +286,18 @@ def _is_told(turn: Turn, host: str, verdict: rec.Verdict) -> bool:
     return stands is not None and stands.record.verdict is verdict and rec.VERDICTS + host not in mirror.bad
 
 
+def _may_tell(turn: Turn, host: str, verdict: rec.Verdict) -> bool:
+    """Whether the store is to be told, and can be at this tick."""
+    if _is_told(turn, host, verdict) or turn.is_busy(rec.VERDICTS + host):
+        return False
+    return turn.told < TOLD_AT_ONCE
+
+
 def _write_verdict(turn: Turn, host: str, verdict: rec.Verdict, found: Evidence | None) -> None:
     key = rec.VERDICTS + host
-    if _is_told(turn, host, verdict) or turn.is_busy(key):
+    if not _may_tell(turn, host, verdict):
         return
+    turn.told += 1
     record = rec.VerdictRecord(
         host=host,
         verdict=verdict,

@@ -151,9 +151,14 @@ class LeaderState(msgspec.Struct, frozen=True):
 
 
 class Turn(BaseTurn[LeaderState]):
-    """One event being dealt with by the leader machine."""
+    """One event being dealt with by the leader machine.
+
+    told: how many verdicts were written in it; probed: how many hosts.
+    """
 
     prefix = "l"
+    told = 0
+    probed = 0
 
     def __init__(self, state: LeaderState) -> None:
         super().__init__(state)

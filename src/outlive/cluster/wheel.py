@@ -21,12 +21,12 @@ def moment(at: float, step_s: float) -> int:
     return floor(at / step_s - _EARLY)
 
 
-def due(wheel: Wheel, at: float, step_s: float) -> tuple[set[str], Wheel]:
+def due(wheel: Wheel, at: float, step_s: float) -> tuple[frozenset[str], Wheel]:
     """The hosts whose moment has come, and the wheel without them."""
-    hosts: set[str] = set()
-    for passed in [each for each in wheel if each <= floor(at / step_s)]:
-        hosts.update(wheel[passed])
-        wheel = wheel.delete(passed)
+    passed = [each for each in wheel if each <= floor(at / step_s)]
+    hosts = frozenset().union(*(wheel[each] for each in passed))
+    for each in passed:
+        wheel = wheel.delete(each)
     return hosts, wheel
 
 

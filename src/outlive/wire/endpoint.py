@@ -31,7 +31,7 @@ from .refusals import Refusals
 
 RECEIVE_BUFFER_BYTES = 8 << 20
 """What ten thousand hosts say in a fifth of a second. It costs memory only while it is full."""
-MOST_AT_ONCE = 64
+MOST_AT_ONCE = 256
 REPEATS_AT_ONCE = 4096
 REST_S = 0.005
 _SO_RCVBUFFORCE = 33
