@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .bench_failover import failover
+from .bench_heartbeat import heartbeat
+from .bench_tables import figures, new_table
 from .output import json_option, print_json, stderr_console, stdout_console
 
 if TYPE_CHECKING:
@@ -23,7 +26,7 @@ MIB = 1 << 20
 def command() -> None:
     """Measure on this machine what protection costs, and how fast it is.
 
-    Each bench makes a lab of its own and clears it away, also on Ctrl-C and if it is killed. Figures are this
+    A bench that needs a lab makes its own and clears it away, also on Ctrl-C and if it is killed. Figures are this
     machine's, of this moment: compare only what stands in one table.
     """
 
@@ -73,10 +76,14 @@ def vm(cuts: int | None, quick: bool, board: str, as_json: bool) -> int:
     return 0 if bench.clean and not bench.unfinished else 1
 
 
+command.add_command(failover)
+command.add_command(heartbeat)
+
+
 def show(bench: "Bench", reached: list[dict[str, Any]], console: "Console") -> None:
     """Print loads, transfers, power cuts, and the figures to reach."""
     cuts = [_cuts(bench)] if bench.cuts else []
-    for table in (_loads(bench), _processors(bench), _transfers(bench), *cuts, _figures(reached)):
+    for table in (_loads(bench), _processors(bench), _transfers(bench), *cuts, figures(reached)):
         console.print(table)
         console.print()
     if bench.unfinished:
@@ -85,15 +92,8 @@ def show(bench: "Bench", reached: list[dict[str, Any]], console: "Console") -> N
     console.print(verdict, style="bold green" if bench.clean else "bold red")
 
 
-def _table(columns: str) -> "Table":
-    """A table with these columns, named with | between them."""
-    from rich.table import Table
-
-    return Table(*columns.split("|"), box=None, pad_edge=False, padding=(0, 2))
-
-
 def _loads(bench: "Bench") -> "Table":
-    table = _table(
+    table = new_table(
         "GUEST|CLIENTS|PAUSE ms|P99 ms|PAGES|EPOCHS/s|SENT MiB/s|RTT ms|UNPROTECTED|REQUESTS/s|UNPROTECTED|RATIO"
     )
     for alone, hot in bench.pairs():
@@ -102,7 +102,7 @@ def _loads(bench: "Bench") -> "Table":
 
 
 def _processors(bench: "Bench") -> "Table":
-    table = _table("GUEST|CLIENTS|QEMU PRIMARY|QEMU STANDBY|COMM PRIMARY|COMM STANDBY|QEMU UNPROTECTED")
+    table = new_table("GUEST|CLIENTS|QEMU PRIMARY|QEMU STANDBY|COMM PRIMARY|COMM STANDBY|QEMU UNPROTECTED")
     for alone, hot in bench.pairs():
         cpu = hot.cpu
         shares = cpu.primary_emulator, cpu.standby_emulator, cpu.primary_comm, cpu.standby_comm
@@ -112,7 +112,7 @@ def _processors(bench: "Bench") -> "Table":
 
 
 def _transfers(bench: "Bench") -> "Table":
-    table = _table("GUEST|TO IT MiB/s|UNPROTECTED|FROM IT MiB/s|UNPROTECTED")
+    table = new_table("GUEST|TO IT MiB/s|UNPROTECTED|FROM IT MiB/s|UNPROTECTED")
     controls = {each.level: each for each in bench.unprotected.bulk}
     for hot in bench.hot.bulk:
         control = controls.get(hot.level)
@@ -123,7 +123,7 @@ def _transfers(bench: "Bench") -> "Table":
 
 
 def _cuts(bench: "Bench") -> "Table":
-    table = _table(
+    table = new_table(
         "CUT|FROM|TO|NOTICED ms|WON ms|ADOPTED IN ms|RUNS ms|REPLY ms|LAST ms|ANSWERED|LOST|DOUBLED|BROKEN|TWO SPOKE"
     )
     for number, cut in enumerate(bench.cuts, start=1):
@@ -131,15 +131,6 @@ def _cuts(bench: "Bench") -> "Table":
         times = cut.detected_ms, cut.won_ms, cut.adopt_ms, cut.running_ms, cut.first_reply_median_ms, last_ms
         counts = cut.acknowledged, cut.lost, cut.duplicated, cut.broken, cut.double
         table.add_row(str(number), cut.primary, cut.successor, *(_number(each, 0) for each in times), *map(str, counts))
-    return table
-
-
-def _figures(reached: list[dict[str, Any]]) -> "Table":
-    table = _table("TO REACH|MEASURED|LIMIT|")
-    for row in reached:
-        unit = f" {row['unit']}" if row["unit"] else ""
-        value = "-" if row["value"] is None else f"{row['value']:g}{unit}"
-        table.add_row(row["what"], value, f"{row['side']} {row['limit']:g}{unit}", "" if row["holds"] else "no")
     return table
 
 
