@@ -3,7 +3,7 @@
 import itertools
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -54,11 +54,17 @@ def test_a_host_that_is_cut_off_from_the_store_alone_stops_and_is_replaced(etcd_
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
-def test_members_may_die_stand_still_and_be_cut_off_while_hosts_die(etcd_scene: Scene) -> None:
-    """One member at a time, around each power cut; then all of them at once, which nothing acknowledged may notice."""
+@pytest.mark.parametrize("fault", [Lab.kill, Lab.pause, Lab.isolate])
+def test_members_may_die_stand_still_and_be_cut_off_while_hosts_die(
+    etcd_scene: Scene, fault: Callable[[Lab, str], None]
+) -> None:
+    """One member at a time, around each power cut; then all of them at once, which nothing acknowledged may notice.
+
+    No more than two power cuts: whose third host in a row dies soon is suspected, and waits.
+    """
     lab = etcd_scene.lab
-    for member, fault in itertools.product(lab.plan.members, (lab.kill, lab.pause, lab.isolate)):
-        fault(member)
+    for member in lab.plan.members[:2]:
+        fault(lab, member)
         primary = ready.until_running(lab, "counter", TAKEOVER_S)
         lab.kill(primary)
         etcd_scene.primary = primary

@@ -89,7 +89,7 @@ def agent_config(lab: LabPlan, name: str) -> AgentConfig:
         run_folder=lab.run_folder(name),
         vm_folder=folder / "vms",
         ram_folder=ram_folder(lab, name),
-        store=_store(lab, name),
+        store=_store(lab),
         cgroup_root=group(lab, name) / WORKLOADS,
         capacity=CAPACITY,
         datastores=(DatastoreFolder("shared", lab.datastore),),
@@ -105,13 +105,12 @@ def _power_switch(lab: LabPlan) -> Method:
     return Method("lab-power", command=(*here, *off), status=(*here, *ask), limit_s=20.0)
 
 
-def _store(lab: LabPlan, name: str) -> str:
-    """The store as this host names it: each begins with another member of etcd."""
+def _store(lab: LabPlan) -> str:
+    """The store as all hosts name it."""
     if not lab.members:
         return f"sqlite://{lab.store}"
-    first = lab.host(name).number % len(lab.members)
-    ends = [f"{member_address(member)}:{ETCD_PORT}" for member in (*lab.members[first:], *lab.members[:first])]
-    return f"etcd://{','.join(ends)}/lab"
+    ends = ",".join(f"{member_address(member)}:{ETCD_PORT}" for member in lab.members)
+    return f"etcd://{ends}/{lab.name}"
 
 
 def switch_on(lab: LabPlan, name: str) -> None:

@@ -21,9 +21,13 @@ from .base import (
     LeaseGone,
     Listing,
     RequestRefused,
+    StoreCorrupt,
+    StoreDenied,
     StoreError,
     StoreForeign,
     StoreFull,
+    StoreReplaced,
+    StoreUnavailable,
     StoreUncertain,
     WatchBatch,
     check_key,
@@ -33,12 +37,12 @@ from .base import (
 )
 from .boot_clock import boot_time_s
 from .etcd_faults import Meaning, refused
-from .etcd_gateway import Gateway, Kind, Login, Refusal, Tls, replaced
+from .etcd_gateway import LEAST_ATTEMPT_S, Gateway, Kind, Login, Refusal, Tls, replaced
 from .etcd_watch import INTERNAL, EtcdWatch, key_value
 
 MARK = b'{"format": "outlive store", "version": 1}'
 PROGRESS_KEY = INTERNAL + b"progress"
-LOST_LEASE_LOOKS, LOST_LEASE_PAUSE_S = 3, 0.1
+LOST_LEASE_LOOKS, AGAIN_S = 3, 0.1
 
 
 class EtcdStore:
@@ -133,35 +137,54 @@ class EtcdStore:
 
     async def keep_alive(self, lease_id: int, *, timeout_s: float) -> int:
         until = boot_time_s() + timeout_s
-        lost = 0
+        lost, unsure = 0, False
         while True:
             endpoint = self._gateway.preferred
-            if self._proven_term is None or self._proven_term[0] != endpoint:
-                await self._prove_term(endpoint, until)
-            before = self._proven_term
-            endpoint = before[0] if before else endpoint
+            share_s = max(LEAST_ATTEMPT_S, (until - boot_time_s()) / len(self.address.endpoints))
             try:
-                kept = await self._gateway.ask(
-                    "keep-alive", "/v3/lease/keepalive", say.request(ID=lease_id), say.KeptAlive,
-                    until=until, kind=Kind.REPEATABLE, at=endpoint,
-                )  # fmt: skip
-            except Refusal as error:
-                if error.meaning is not Meaning.LEASE_GONE:
-                    raise self._refused(error, "keep-alive") from None
-                kept = say.KeptAlive(say.Header())
-            try:
-                await self._prove_term(endpoint, until)
-            except StoreError as error:
-                raise _keep_alive_uncertain(str(error)) from error
-            if before != self._proven_term or (kept.TTL > 0 and before != (endpoint, kept.header.raft_term)):
+                ttl_s = await self._kept_alive(lease_id, endpoint, min(until, boot_time_s() + share_s))
+            except (StoreDenied, StoreReplaced, StoreCorrupt):
+                raise
+            except (StoreUncertain, StoreUnavailable) as error:
+                self._gateway.turn(endpoint)
+                self._proven_term = None
+                unsure = unsure or isinstance(error, StoreUncertain)
+                if boot_time_s() + AGAIN_S >= until:
+                    raise (_keep_alive_uncertain(str(error)) if unsure else error) from error
+                await asyncio.sleep(AGAIN_S)
                 continue
-            if kept.TTL > 0:
-                return kept.TTL
-            lost += 1
+            if ttl_s:
+                return ttl_s
+            lost += ttl_s == 0
             if lost >= LOST_LEASE_LOOKS:
                 raise LeaseGone(lease_id)
             # A leader that was just elected may not have read all that was written before it.
-            await asyncio.sleep(min(LOST_LEASE_PAUSE_S, max(0.0, until - boot_time_s())))
+            await asyncio.sleep(AGAIN_S)
+
+    async def _kept_alive(self, lease_id: int, endpoint: Endpoint, until: float) -> int | None:
+        """The seconds that a lease has again, by way of one member; 0 for one that is not known there.
+
+        None when nobody can say, because the leader changed meanwhile. Raises what asking raises.
+        """
+        if self._proven_term is None or self._proven_term[0] != endpoint:
+            await self._prove_term(endpoint, until)
+        before = self._proven_term
+        try:
+            kept = await self._gateway.ask(
+                "keep-alive", "/v3/lease/keepalive", say.request(ID=lease_id), say.KeptAlive,
+                until=until, kind=Kind.REPEATABLE, at=endpoint,
+            )  # fmt: skip
+        except Refusal as error:
+            if error.meaning is not Meaning.LEASE_GONE:
+                raise self._refused(error, "keep-alive") from None
+            kept = say.KeptAlive(say.Header())
+        try:
+            await self._prove_term(endpoint, until)
+        except StoreError as error:
+            raise _keep_alive_uncertain(str(error)) from error
+        if before != self._proven_term or (kept.TTL > 0 and before != (endpoint, kept.header.raft_term)):
+            return None
+        return max(0, kept.TTL)
 
     async def revoke(self, lease_id: int, *, timeout_s: float) -> None:
         until = boot_time_s() + timeout_s

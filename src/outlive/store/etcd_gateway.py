@@ -7,6 +7,7 @@ and passwords are never told to anybody but etcd.
 """
 
 import asyncio
+import random
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -29,6 +30,7 @@ T = TypeVar("T")
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 0.5
 LEAST_ATTEMPT_S = 0.25
 LONGEST_CONNECT_S = 2.0
+PASSED_OVER_S = 2.0
 MOST_LINE_BYTES = 256 * 1024 * 1024
 LIMITS = httpx.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=60.0)
 
@@ -69,11 +71,12 @@ class Refusal(Exception):
 
 
 class MemberFailed(Exception):
-    """One attempt failed. sent: whether the member may have got the request."""
+    """One attempt failed. sent: whether the member may have got the request; reached: whether anybody was there."""
 
-    def __init__(self, why: str, *, sent: bool) -> None:
+    def __init__(self, why: str, *, sent: bool, reached: bool = True) -> None:
         super().__init__(why)
         self.sent = sent
+        self.reached = reached
 
 
 class LoginNeeded(Exception):
@@ -93,7 +96,9 @@ class Gateway:
             trust_env=False,
             follow_redirects=False,
         )
-        self._preferred = 0
+        # Hosts that all begin with the first member would leave the others idle.
+        self._passed_over: dict[Endpoint, float] = {}
+        self._preferred = random.randrange(len(address.endpoints))
         self._token = ""
         self._renewing = asyncio.Lock()
         self._cluster_id = 0
@@ -142,19 +147,21 @@ class Gateway:
 
         what:  for sentences: "The store's {what} …".
         until: deadline on the boot clock, in seconds.
-        at:    this member only.
+        at:    this member only, and once.
         Raises StoreUnavailable, StoreUncertain (not for reads), Refusal, RequestRefused.
         """
         began = boot_time_s()
         maybe_done, why, pause_s = False, "", FIRST_PAUSE_S
         logins = 0
         while True:
-            for number, endpoint in enumerate([at] if at else self._in_turn()):
+            renewed = False
+            turn = [at] if at else self._in_turn()
+            for number, endpoint in enumerate(turn):
                 self.check_open()
                 left_s = until - boot_time_s()
                 if left_s <= 0:
                     break
-                others = 0 if at else len(self.address.endpoints) - number - 1
+                others = len(turn) - number - 1
                 try:
                     return await self._attempt(endpoint, path, body, answer, left_s, others, kind, until)
                 except LoginNeeded as error:
@@ -163,6 +170,7 @@ class Gateway:
                         raise denied(why) from error
                     logins += 1
                     await self._renew(until)
+                    renewed = True
                 except StoreReplaced as error:
                     if kind is Kind.READ:
                         raise
@@ -170,11 +178,13 @@ class Gateway:
                 except MemberFailed as error:
                     why = f"{endpoint}: {error}"
                     maybe_done |= error.sent
+                    if not error.reached:
+                        self._passed_over[endpoint] = boot_time_s() + PASSED_OVER_S
                     self.turn(endpoint)
                     if maybe_done and kind is Kind.ONCE:
                         raise self._uncertain(what, why) from error
             left_s = until - boot_time_s()
-            if left_s <= pause_s:
+            if left_s <= pause_s or (at and not renewed):
                 break
             await asyncio.sleep(pause_s)
             pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
@@ -187,8 +197,11 @@ class Gateway:
         )
 
     def _in_turn(self) -> list[Endpoint]:
+        """Whom to ask, in this order: not those that could not be reached a moment ago, as long as there are others."""
         ends = self.address.endpoints
-        return [*ends[self._preferred :], *ends[: self._preferred]]
+        turn = [*ends[self._preferred :], *ends[: self._preferred]]
+        now = boot_time_s()
+        return [end for end in turn if self._passed_over.get(end, 0.0) <= now] or turn
 
     async def _attempt(
         self,
@@ -221,12 +234,12 @@ class Gateway:
                     extensions={"trace": trace},
                 )
         except TimeoutError as error:
-            raise MemberFailed(f"no answer within {attempt_s:.2g} s", sent=sent) from error
+            raise MemberFailed(f"no answer within {attempt_s:.2g} s", sent=sent, reached=sent) from error
         except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError, RuntimeError) as error:
             # A client that was closed meanwhile raises RuntimeError.
             if not sent:
                 self.check_open()
-            raise MemberFailed(_reason(error), sent=sent) from error
+            raise MemberFailed(_reason(error), sent=sent, reached=sent) from error
         if boot_time_s() > until:
             raise MemberFailed("the answer was read too late", sent=True)
         return self._understood(response, answer)
