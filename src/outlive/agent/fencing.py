@@ -7,7 +7,6 @@ accused came back, and is left alone. A try that is called off ends its program 
 import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 
 import structlog
 
@@ -22,6 +21,7 @@ from outlive.errors import OutliveError
 from outlive.fence import stonith
 
 from .observe import Clock
+from .seating import lock_file
 
 TAKER = "fence"
 
@@ -101,6 +101,6 @@ class Fencers:
         datastore = self._datastores.get(name)
         if datastore is None:
             raise stonith.MethodUnusable(f"this host has no datastore {name}")
-        data: Path = await datastore.ensure_data_folder(unfinished.workload)
+        data = await datastore.ensure_data_folder(unfinished.workload)
         held_by = locks.Record(host, unfinished.generation)
-        await locks.take_away(data.parent / f"{unfinished.workload}.lock", held_by, f"{TAKER}:{self._host}")
+        await locks.take_away(lock_file(data, unfinished.workload), held_by, f"{TAKER}:{self._host}")

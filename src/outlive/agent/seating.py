@@ -102,7 +102,12 @@ def machine_of(workload: Workload) -> Machine:
 def lock_path(workload: Workload, data: Mapping[str, Path]) -> Path | None:
     """The run lock, beside the first of the workload's data folders; None without any."""
     on = workload.data_on or next(iter(datastores_of(workload)), None)
-    return data[on].parent / f"{workload.name}.lock" if on is not None and data else None
+    return lock_file(data[on], workload.name) if on is not None and data else None
+
+
+def lock_file(data: Path, workload: str) -> Path:
+    """The run lock beside a workload's data folder in a datastore."""
+    return data.parent / f"{workload}.lock"
 
 
 def disk_file(floor: Floor, workload: str, disk: Disk, data: Mapping[str, Path]) -> Path:
