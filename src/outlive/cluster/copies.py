@@ -148,7 +148,7 @@ def kept_on(mirror: Mirror, host: str) -> KeepPackages:
     wanted = {
         entry.record.id: Pinned(entry.record.name, entry.record.version, entry.record.id)
         for entry in mirror.packages.values()
-        if host in entry.record.hosts and not entry.record.removing
+        if host in entry.record.hosts
     }
     for name, placed in mirror.placements.items():
         entry = mirror.workloads.get(name)

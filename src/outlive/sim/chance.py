@@ -29,6 +29,7 @@ from outlive.cluster.workload import (
     Workload,
 )
 
+from . import chance_packages
 from .faults import Fault
 from .setup import DATASTORE, Delays, HostSetup, Setup, WorkloadSetup
 
@@ -63,6 +64,7 @@ def draw(random: Random, hosts: int = 5, faults_s: float = FAULTS_S, kinds: tupl
         end_s=calm_at_s + CALM_S,
         policies=_policies(random),
     )
+    setup = chance_packages.packaged(random, setup, names)
     faults = _faults(random, setup, names, kinds)
     return replace(setup, **_fencing(random, setup.policies)), faults
 
@@ -476,6 +478,7 @@ DRAFTS: dict[str, tuple[int, Draft]] = {
     "by hand": (2, _by_hand),
     "fence ill": (3, _fence_ill),
     "confirm dead": (2, _confirm),
+    **chance_packages.DRAFTS,
 }
 """Kinds of faults by name: how often, and how one is drawn."""
 

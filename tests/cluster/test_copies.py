@@ -1,0 +1,116 @@
+"""Which hosts keep which packages: enough of them, in several sites, and no copy is dropped that may be needed."""
+
+from dataclasses import replace
+from typing import Any
+
+from immutables import Map
+
+from outlive.cluster import copies
+from outlive.cluster import records as rec
+from outlive.cluster.host import Capacity, Host
+from outlive.cluster.leader_state import LeaderState, Turn
+from outlive.cluster.mirror import Entry, Mirror
+from outlive.cluster.pushed import DepotRecord, PackageRecord, PackageUse, copies_of, package_problem, use_problem
+from outlive.cluster.timing import Timing
+from outlive.cluster.workload import Module, Workload
+
+A, B = "a" * 64, "b" * 64
+APP = PackageRecord("app", "1.0.0", A, {"lib": "^1"})
+LIB = PackageRecord("lib", "1.0.0", B)
+
+
+def member(name: str, site: str = "here") -> Host:
+    return Host(name, site, "10.0.0.1", 7900, 7901, Capacity(4, 8192))
+
+
+def entries(*records: Any) -> Any:
+    def name(record: Any) -> str:
+        match record:
+            case Host():
+                return record.name
+            case PackageRecord():
+                return record.key
+            case DepotRecord():
+                return record.host
+            case rec.WorkloadRecord():
+                return record.workload.name
+            case _:
+                return str(record.workload)
+
+    return Map({name(record): Entry(record, 1, 1) for record in records})
+
+
+def turn_for(mirror: Mirror, **verdicts: rec.Verdict) -> Turn:
+    return Turn(LeaderState("a", Timing(), mirror=mirror, verdicts=Map(verdicts)))
+
+
+def test_small_clusters_keep_packages_everywhere_and_large_ones_twice() -> None:
+    assert [copies_of(APP, hosts) for hosts in (1, 3, 4, 50)] == [1, 3, 2, 2]
+    assert copies_of(replace(APP, copies=5), 50) == 5
+
+
+def test_copies_are_spread_over_sites_and_stay_where_they_are() -> None:
+    hosts = entries(*(member(name, site) for name, site in zip("abcdef", "xxxyyy", strict=True)))
+    turn = turn_for(Mirror(hosts=hosts))
+    assert copies.keepers(turn, replace(APP, hosts=("b",))) == ("b", "d")
+    assert copies.keepers(turn, replace(APP, hosts=("c", "f"))) == ("c", "f")
+
+
+def test_a_dead_hosts_copy_is_replaced_and_a_suspects_is_not() -> None:
+    hosts = entries(*(member(name) for name in "abcd"))
+    record = replace(APP, hosts=("b", "c"))
+    assert copies.keepers(turn_for(Mirror(hosts=hosts), b=rec.Verdict.SUSPECT), record) == ("b", "c")
+    assert copies.keepers(turn_for(Mirror(hosts=hosts), b=rec.Verdict.DEAD), record) == ("a", "c")
+
+
+def runs_web(*, host: str) -> dict[str, Any]:
+    web = Workload("web", (Module("main", ("x",)),), package=PackageUse("app", "", "1.0.0", A))
+    return {
+        "workloads": entries(rec.WorkloadRecord(web)),
+        "placements": entries(rec.PlacementRecord("web", 3, host, 7)),
+    }
+
+
+def test_a_host_keeps_what_it_is_named_for_and_what_runs_there() -> None:
+    picture = Mirror(packages=entries(replace(APP, hosts=("b",)), LIB), **runs_web(host="a"))
+    assert [each.pinned.key for each in copies.kept_on(picture, "a").kept] == ["app@1.0.0"]
+    assert [each.pinned.key for each in copies.kept_on(picture, "b").kept] == ["app@1.0.0"]
+    assert copies.kept_on(picture, "c").kept == ()
+
+
+def test_a_copy_too_many_goes_only_once_all_that_are_named_have_theirs() -> None:
+    record = replace(APP, hosts=("b", "c"))
+    has = {name: DepotRecord(name, {A: "app@1.0.0"}) for name in "abc"}
+    one_lacks_it = Mirror(packages=entries(record), depots=entries(has["a"], has["b"], DepotRecord("c")))
+    assert copies.kept_on(one_lacks_it, "a").free == frozenset()
+    all_have_it = Mirror(packages=entries(record), depots=entries(*has.values()))
+    assert copies.kept_on(all_have_it, "a").free == {A}
+    assert copies.kept_on(all_have_it, "b").free == frozenset()
+    used_there = Mirror(packages=entries(record), depots=entries(*has.values()), **runs_web(host="a"))
+    assert copies.kept_on(used_there, "a").free == frozenset()
+
+
+def test_a_package_that_is_being_removed_is_kept_until_its_record_is_gone() -> None:
+    has = entries(*(DepotRecord(name, {A: "app@1.0.0"}) for name in "ab"))
+    going = Mirror(packages=entries(replace(APP, hosts=("a", "b"), removing=True)), depots=has)
+    assert copies.kept_on(going, "a").free == frozenset()
+    assert copies.kept_on(Mirror(depots=has), "a").free == {A}
+
+
+def test_users_are_workloads_and_packages_that_nothing_else_would_serve() -> None:
+    picture = Mirror(packages=entries(APP, LIB), **runs_web(host="a"))
+    assert [str(user) for user in copies.users(picture, APP)] == ["workload web"]
+    assert [str(user) for user in copies.users(picture, LIB)] == ["package app@1.0.0"]
+    newer = replace(LIB, version="1.1.0", id="c" * 64)
+    assert copies.users(replace(picture, packages=entries(APP, LIB, newer)), LIB) == ()
+
+
+def test_records_that_cannot_be_are_refused() -> None:
+    assert package_problem(APP) == ""
+    assert "no version" not in package_problem(replace(APP, id="../x"))
+    assert package_problem(replace(APP, id="../x")) == "it names no content"
+    assert package_problem(replace(APP, version="latest"))
+    assert package_problem(replace(APP, name="../app"))
+    assert use_problem(PackageUse("app")) == "no version of its package app was chosen"
+    assert use_problem(PackageUse("app", "", "1.0.0", "x")) == "'app@1.0.0' is no package"
+    assert use_problem(PackageUse("app", "", "1.0.0", A)) == ""
