@@ -14,6 +14,7 @@ from msgspec import structs
 
 from outlive.cluster import (
     beside,
+    copies,
     courses,
     failover,
     judging,
@@ -26,6 +27,7 @@ from outlive.cluster import (
     placing,
     records,
     reigns,
+    rollout,
     signs,
     standing_by,
     supervision,
@@ -40,7 +42,7 @@ from outlive.cluster.node_state import NodeState, Phase
 from outlive.cluster.signs import Signs
 from outlive.cluster.transaction import Put, Transaction
 from outlive.cluster.workload import Workload
-from outlive.sim import checkers
+from outlive.sim import checkers, scenario
 from outlive.sim.chance import draw
 from outlive.sim.guard import Guard
 from outlive.sim.guest import Guest, Mode
@@ -376,3 +378,43 @@ def test_a_machine_that_raises_is_a_violation_with_its_place() -> None:
     found = finds(checkers.NeverTwo, Machines(node_step=_raises))
     assert found.startswith(MACHINES_RAISE_NOTHING)
     assert "KeyError" in found
+
+
+def finds_in(checker: type[checkers.Checker], *lines: str) -> str:
+    """The same in a small world with two workloads that run from a package."""
+    script = """
+    hosts a b c d
+    package app@1.0.0 a
+    package app@2.0.0 a
+    workload one package=app@1.0.0
+    workload two package=app@1.0.0
+    """
+    read = scenario.read("\n".join((script, *lines)))
+    setup = replace(read.setup, calm_at_s=min(read.setup.calm_at_s, 15.0))
+    violation = World(setup, read.faults, Random(1), checkers=(checker,)).run().violation
+    assert violation is not None
+    return f"{violation.checker}: {violation.text}"
+
+
+BOTH = ("at 10 s: upgrade one app@2.0.0", "at 10 s: upgrade two app@2.0.0", "run 60 s")
+
+
+def test_one_trial_at_a_time_finds_a_leader_that_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollout, "_must_wait", lambda *_: "")
+    assert "is down because of that" in finds_in(checkers.OneTrialAtATime, *BOTH)
+
+
+def test_trials_end_finds_a_leader_that_never_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollout, "_judge", lambda *_: False)
+    assert "is still on trial" in finds_in(checkers.TrialsEnd, *BOTH)
+
+
+def test_last_copy_stays_finds_hosts_that_drop_whatever_does_not_run_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copies, "_may_go", lambda *_: True)
+    monkeypatch.setattr(copies, "keepers", lambda turn, package: ())
+    assert "dropped the last copy" in finds_in(checkers.LastCopyStays, "run 20 s")
+
+
+def test_packages_are_kept_finds_a_leader_that_names_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copies, "keepers", lambda turn, package: ())
+    assert "hosts only" in finds_in(checkers.PackagesAreKept, "run 60 s")

@@ -62,7 +62,7 @@ class OneTrialAtATime(Checker):
 class TrialsEnd(Checker):
     """Once the world is calm, no workload stays on trial, or waits for a version that its host could have."""
 
-    SPARE_S = 25.0
+    SPARE_S = 10.0
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
