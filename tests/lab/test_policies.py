@@ -2,6 +2,8 @@
 
 import time
 
+import pytest
+
 from outlive.lab import hosts, ready
 from outlive.lab import service_demo as demo
 
@@ -29,6 +31,7 @@ def test_a_host_is_emptied_of_its_service_and_has_it_back_and_no_client_loses_an
     assert scene.kinds().count("migrate.done") == 2
 
 
+@pytest.mark.soak
 def test_while_the_cluster_is_frozen_a_host_that_is_cut_off_goes_on_and_nothing_is_moved(scene: Scene) -> None:
     client = ready.any_client(scene.lab)
     client.put("/v1/policies/frozen", {"reason": "new switch"})
@@ -47,6 +50,7 @@ def test_while_the_cluster_is_frozen_a_host_that_is_cut_off_goes_on_and_nothing_
     assert scene.generation() == scene.first
 
 
+@pytest.mark.soak
 def test_what_is_to_be_left_alone_goes_on_on_an_isolated_host(scene: Scene) -> None:
     left = f'on_isolation = "leave"\n{demo.REDIS}'
     ready.any_client(scene.lab).put(f"/v1/workloads/{WORKLOAD}", left.encode())

@@ -38,6 +38,7 @@ from outlive.cluster.commands import Act, Command
 from outlive.cluster.events import AgentStarted, Event, Tick
 from outlive.cluster.heartbeat import ModuleStatus
 from outlive.cluster.leader_state import LeaderState
+from outlive.cluster.mirror import Mirror
 from outlive.cluster.node_state import NodeState, Phase
 from outlive.cluster.signs import Signs
 from outlive.cluster.transaction import Put, Transaction
@@ -380,15 +381,17 @@ def test_a_machine_that_raises_is_a_violation_with_its_place() -> None:
     assert "KeyError" in found
 
 
-def finds_in(checker: type[checkers.Checker], *lines: str) -> str:
-    """The same in a small world with two workloads that run from a package."""
-    script = """
+PACKAGED = """
     hosts a b c d
     package app@1.0.0 a
     package app@2.0.0 a
     workload one package=app@1.0.0
     workload two package=app@1.0.0
     """
+
+
+def finds_in(checker: type[checkers.Checker], *lines: str, script: str = PACKAGED) -> str:
+    """The same in a small world, with two workloads that run from a package if not told otherwise."""
     read = scenario.read("\n".join((script, *lines)))
     setup = replace(read.setup, calm_at_s=min(read.setup.calm_at_s, 15.0))
     violation = World(setup, read.faults, Random(1), checkers=(checker,)).run().violation
@@ -418,3 +421,21 @@ def test_last_copy_stays_finds_hosts_that_drop_whatever_does_not_run_there(monke
 def test_packages_are_kept_finds_a_leader_that_names_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copies, "keepers", lambda turn, package: ())
     assert "hosts only" in finds_in(checkers.PackagesAreKept, "run 60 s")
+
+
+SMALL = """
+    hosts a b c
+    workload web hosts=b,c
+    at 12 s: crash b
+    run 30 s
+    """
+
+
+def test_frozen_stays_as_it_is_finds_a_leader_that_does_not_heed_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(courses, "frozen", lambda *_: "")
+    assert "though the cluster is frozen" in finds_in(checkers.FrozenStaysAsItIs, "at 2 s: freeze", script=SMALL)
+
+
+def test_emptied_stays_empty_finds_a_leader_that_does_not_heed_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Mirror, "in_maintenance", lambda *_: False)
+    assert "though it is to be empty" in finds_in(checkers.EmptiedStaysEmpty, "at 2 s: maintenance c", script=SMALL)

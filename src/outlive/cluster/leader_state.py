@@ -165,6 +165,8 @@ class Turn(BaseTurn[LeaderState]):
         self._used: dict[str, tuple[Capacity, int]] | None = None
         self._starting: dict[str, int] | None = None
         self.looks_at_all = False
+        self.placed = 0
+        self.free: tuple[int, frozenset[str]] | None = None
         self._alive: list[str] = []
         self._roster: Iterator[str] | None = None
         self.held: tuple[Held, ...] | None = None
@@ -213,6 +215,7 @@ class Turn(BaseTurn[LeaderState]):
     def means(self, workload: str, host: str, used: dict[str, tuple[Capacity, int]]) -> None:
         """A workload is being placed: the next one in the same breath finds its room taken, as `used` says."""
         self._used = used
+        self.placed += 1
         if self._starting is not None:
             self._starting[host] = self._starting.get(host, 0) + 1
         followed = self.state.followed

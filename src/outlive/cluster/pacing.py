@@ -30,8 +30,12 @@ def remember_full(turn: Turn) -> None:
 
 
 def _free(turn: Turn) -> frozenset[str]:
-    full = crowded(turn)
-    return frozenset(host for host in turn.state.mirror.hosts if host not in full and _listens(turn, host))
+    """The hosts that may be given more; found once for all that wait, until something is placed."""
+    if turn.free is None or turn.free[0] != turn.placed:
+        full = crowded(turn)
+        free = frozenset(host for host in turn.state.mirror.hosts if host not in full and _listens(turn, host))
+        turn.free = (turn.placed, free)
+    return turn.free[1]
 
 
 def _listens(turn: Turn, host: str) -> bool:
