@@ -76,11 +76,11 @@ class Relays:
         async def do() -> None:
             for server in self._servers:
                 server.close()
-            for task in asyncio.all_tasks() - {asyncio.current_task()}:
-                task.cancel()
-            for writers in self._open.values():
-                for writer in writers.copy():
-                    writer.transport.abort()
+            while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
+            # Transports close in a step of their own.
             await asyncio.sleep(0.05)
 
         asyncio.run_coroutine_threadsafe(do(), self._loop).result(10)

@@ -57,7 +57,7 @@ def answering(path: str, *answers: bytes) -> Answer:
     return answer
 
 
-async def asked(path: str, *answers: bytes, timeout_s: float = 0.5) -> Any:
+async def asked(path: str, *answers: bytes, timeout_s: float = 0.2) -> Any:
     """What a store says when the gateway answers so to what goes to that path."""
     async with pretended(answering(path, *answers)) as endpoint:
         store = await EtcdStore.open(EtcdAddress((endpoint,), "/p"), timeout_s=10)
@@ -124,7 +124,7 @@ async def test_a_transaction_refused_so_is_surely_not_done_or_uncertain(answer: 
 @pytest.mark.parametrize(("answer", "error"), REFUSALS)
 async def test_a_read_is_never_uncertain(answer: bytes, error: type[StoreError]) -> None:
     with pytest.raises(StoreError) as raised:
-        await asked("/v3/kv/range", answer, timeout_s=0.3)
+        await asked("/v3/kv/range", answer, timeout_s=0.1)
     assert not isinstance(raised.value, StoreUncertain) or (error is StoreUncertain and "full" in str(raised.value))
 
 
@@ -343,7 +343,7 @@ KINDS = (
 @example(b"[" * 100_000, say.Ranged)
 @example(b'{"header": {"revision": "1e9999"}}', say.Ranged)
 @example(b'{"result": {"header": {}, "events": [{"kv": {"key": "%%%"}}]}}', say.Watched)
-@settings(max_examples=400)
+@settings(max_examples=150)
 def test_reading_garbage_raises_one_error_and_nothing_else(raw: bytes, kind: type[Any]) -> None:
     with contextlib.suppress(say.Garbled):
         say.read(raw, kind)
@@ -354,7 +354,7 @@ def test_reading_garbage_raises_one_error_and_nothing_else(raw: bytes, kind: typ
 
 
 @given(st.integers(200, 599), GARBAGE, st.sampled_from(PATHS), st.booleans())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_garbage_in_place_of_an_answer_is_an_error_with_a_sentence(
     status: int, raw: bytes, path: str, framed: bool
 ) -> None:

@@ -166,7 +166,7 @@ async def test_certificates_and_a_user_are_asked_for_and_shown_and_tokens_renewe
             Tls(tls.ca, stranger.folder / "user.pem", stranger.folder / "user.key"),
         ):
             with pytest.raises(StoreTimeout):
-                await EtcdStore.open(one.address(), timeout_s=0.5, tls=other_tls, login=login)
+                await EtcdStore.open(one.address(), timeout_s=0.3, tls=other_tls, login=login)
         named = Tls(tls.ca, authority.folder / "named.pem", authority.folder / "named.key")
         with pytest.raises(StoreDenied, match="CommonName"):
             await EtcdStore.open(one.address(), timeout_s=LIMIT_S, tls=named, login=login)

@@ -26,7 +26,7 @@ REVOKES_LATE = {(3, 4): (3, 4, 31), (3, 5): (3, 5, 13)}
 """From these on a leader that stood still does not end leases that another one has kept alive meanwhile."""
 
 FULL_RATIO_BYTES = 1_500 * 1024 * 1024
-SLOW_S = 0.1
+SLOW_S = 0.3
 
 
 async def store(config: AgentConfig, address: EtcdAddress) -> tuple[list[Finding], Listing | None]:

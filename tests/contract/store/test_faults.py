@@ -13,7 +13,7 @@ from outlive.store.etcd import EtcdStore
 from ...store.etcd_cluster import NAMES, EtcdCluster
 from .histories import History, lived
 
-TROUBLED_S, BETWEEN_S = 2.0, 1.0
+TROUBLED_S, BETWEEN_S = 1.6, 0.7
 
 
 async def afflict(cluster: EtcdCluster, kind: str, name: str, seconds: float) -> None:
