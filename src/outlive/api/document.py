@@ -62,8 +62,8 @@ def document(groups: Iterable[type]) -> dict[str, Any]:
     ]
     kinds = [kind for _, _, declared in found for kind in (declared.answer, declared.query, declared.body)]
     wanted = [*dict.fromkeys(kind for kind in kinds if kind not in (None, bytes)), Problem]
-    schemas, components = msgspec.json.schema_components(wanted, ref_template=_REF)
-    by_kind = dict(zip(wanted, schemas, strict=True))
+    told, components = msgspec.json.schema_components(wanted, ref_template=_REF)
+    by_kind = dict(zip(wanted, told, strict=True))
     parameters = {declared.query: _parameters(components, by_kind, declared.query) for _, _, declared in found}
     paths: dict[str, dict[str, Any]] = {}
     for name, says, declared in found:
@@ -76,12 +76,13 @@ def document(groups: Iterable[type]) -> dict[str, Any]:
         }
     for kind in {declared.query for _, _, declared in found}:
         components.pop(by_kind[kind]["$ref"].rpartition("/")[2], None)
+    schemas = {_short(name): _tidied(schema) for name, schema in components.items()}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Outlive", "version": __version__, "description": ABOUT, "license": {"name": "Apache-2.0"}},
         "servers": [{"url": "http://localhost", "description": "The agent's Unix socket, /run/outlive/api.sock"}],
-        "paths": dict(sorted(paths.items())),
-        "components": {"schemas": dict(sorted(_tidied(components).items()))},
+        "paths": _tidied(dict(sorted(paths.items()))),
+        "components": {"schemas": {name: schemas[name] for name in sorted(schemas)}},
     }
 
 
@@ -128,11 +129,23 @@ def _responses(declared: Declared, by_kind: dict[Any, Any]) -> dict[str, Any]:
     return found
 
 
+def _short(name: str) -> str:
+    """The name of a schema: of two types of one name each has its file's before it."""
+    *_, file, kind = ("", *name.split("."))
+    return "".join(word.capitalize() for word in file.split("_")) + kind if "." in name else name
+
+
 def _tidied(value: Any) -> Any:
-    """Docstrings as they read; the names of modules have no place in those of types."""
+    """Docstrings as they read, and names of schemas without those of our folders."""
     if isinstance(value, dict):
-        return {
-            name: inspect.cleandoc(held) if name == "description" and isinstance(held, str) else _tidied(held)
-            for name, held in value.items()
-        }
+        return {name: _tidied_member(name, held) for name, held in value.items()}
     return [_tidied(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def _tidied_member(name: str, held: Any) -> Any:
+    if name == "description" and isinstance(held, str):
+        return inspect.cleandoc(held)
+    if name == "$ref" and isinstance(held, str):
+        before, slash, named = held.rpartition("/")
+        return before + slash + _short(named)
+    return _tidied(held)
