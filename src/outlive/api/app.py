@@ -4,9 +4,12 @@ Nouns are plural; long actions are operations; what can be followed is a stream.
 hand wishes to `wishes`; the command line has no other way in. A path that is not declared is not served (`declaring`).
 """
 
+import asyncio
 import time
+from functools import cache
 from typing import Any
 
+import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -17,7 +20,7 @@ from outlive.errors import OutliveError
 from . import once
 from .checkpoints import Checkpoints
 from .deciding import Decisions
-from .declaring import Declared, Handler, route, served, take
+from .declaring import JSON, Declared, Handler, route, served, take
 from .document import document
 from .events import Events
 from .fencing import Fencing
@@ -28,7 +31,7 @@ from .networks import Networks
 from .operations import Operations
 from .packages import PackagesApi
 from .policies import PoliciesApi
-from .problems import Encoded, on_http_exception, on_mistake, on_outlive_error, status_of
+from .problems import on_http_exception, on_mistake, on_outlive_error, status_of
 from .view import View
 from .what_if import WhatIf
 from .workloads import Workloads
@@ -40,7 +43,13 @@ class Described:
     @route("GET", "/v1/openapi.json", dict[str, Any], to_peers=True)
     async def openapi(self, request: Request) -> Response:
         """This document."""
-        return Encoded(document(GROUPS))
+        # Made once, and in a thread: it takes a tenth of a second, which the agent's loop does not have.
+        return Response(await asyncio.to_thread(_text), media_type=JSON)
+
+
+@cache
+def _text() -> bytes:
+    return msgspec.json.encode(document(GROUPS))
 
 
 GROUPS: tuple[type, ...] = (

@@ -6,7 +6,7 @@ from starlette.responses import Response, StreamingResponse
 from outlive import __version__
 from outlive.cluster import outlook
 
-from . import answers
+from . import answers, metrics
 from .admitting import Counted
 from .declaring import NDJSON, TEXT, query, route
 from .logs import LogOptions
@@ -42,10 +42,7 @@ class Hosts:
     @route("GET", "/metrics", media=TEXT, to_peers=True)
     async def metrics(self, request: Request) -> Response:
         """Figures of this agent and its cluster, in the text form of Prometheus or of OpenMetrics."""
-        # Not before it is asked for: most agents are never asked.
-        from .metrics import told
-
-        content, kind = told(self.view, request.headers.get("accept", ""))
+        content, kind = metrics.told(self.view, request.headers.get("accept", ""))
         return Response(content, headers={"Content-Type": kind})
 
     @route("GET", "/v1/cluster", answers.Cluster)
