@@ -202,12 +202,24 @@ def _judge(turn: Turn, host: str) -> bool:
         return _set_verdict(turn, host, rec.Verdict.ALIVE, None)
     signs = _signs(turn, host)
     found = evidence(host, signs, turn.state.mirror, _listening_since(turn, signs.heartbeat_at), turn.state.at)
-    verdict = classify(found, turn.state.timing)
+    verdict = rec.Verdict.DEAD if _is_still_dead(turn, host, signs, found) else classify(found, turn.state.timing)
     if verdict is not rec.Verdict.ALIVE:
         _probe(turn, host)
         if (newest := signs.newest()) is not None:
             _learn_table(turn, newest)
     return _set_verdict(turn, host, verdict, found)
+
+
+def _is_still_dead(turn: Turn, host: str, signs: Signs, found: Evidence) -> bool:
+    """Whether nothing speaks against what an earlier leader found; that this one begins to listen is no sign of life.
+
+    A host that is there says so within moments, and one without a claim loses nothing by waiting for that.
+    """
+    stands = turn.state.mirror.verdicts.get(host)
+    if stands is None or stands.record.verdict is not rec.Verdict.DEAD or found.lease_held:
+        return False
+    seen = [at for at in (signs.heartbeat_at, signs.slot_at, signs.answered_at) if at is not None]
+    return all(turn.state.at - at >= turn.state.timing.suspect_s for at in seen)
 
 
 def end_silent_claims(turn: Turn) -> None:
