@@ -15,7 +15,7 @@ from outlive.errors import Failed
 PLANNED = (
     "up down status apply run stop start rm ps logs events why failover migrate lab simulate demo test doctor "
     "completion agent vm console screenshot checkpoint checkpoints resume verify network bench policy confirm-dead "
-    "package what-if"
+    "package what-if drain freeze unfreeze maintenance"
 )
 PRESENT = [entry for entry in table.COMMANDS.values() if find_spec(entry.module)]
 DEAR = ["asyncio", "cryptography", "httpx", "msgspec", "pyroute2", "rich", "starlette", "structlog", "subprocess"]

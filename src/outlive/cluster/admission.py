@@ -61,6 +61,8 @@ class Losable:
 def losable(mirror: Mirror, most_looks: int = MOST_LOOKS) -> Losable:
     """How many hosts may be lost. most_looks: what it may cost. Raises nothing."""
     world = _World(mirror)
+    if world.looks(0) > 4 * most_looks:
+        return Losable(0, False)
     now = world.without(())
     if now:
         return Losable(0, True, (), now)
@@ -80,11 +82,13 @@ def losable(mirror: Mirror, most_looks: int = MOST_LOOKS) -> Losable:
         last = tuple(able) if world.wanted else ()
         return Losable(max(0, len(able) - 1), True, last, world.without(last) if last else ())
     found = max(found, surely_losable(world.candidates(), world.wanted, mirror, world.relations))
-    return _bounded(world, found)
+    return _bounded(world, found, most_looks)
 
 
-def _bounded(world: "_World", found: int) -> Losable:
+def _bounded(world: "_World", found: int, most_looks: int) -> Losable:
     """Too many choices to try: look at the likeliest to be too much, the fullest hosts of all and of each site."""
+    if world.looks(found + 1) > most_looks:
+        return Losable(found, False)
     fullest = sorted(world.able, key=lambda name: (-world.count(name), name))
     guesses = [fullest[: found + 1]]
     for site in sorted({world.hosts[name].host.site for name in fullest})[:4]:

@@ -34,7 +34,7 @@ def neighbours(mirror: Mirror, known: Relations) -> Neighbours:
 
     def where(name: str) -> rec.PlacementRecord | None:
         entry = mirror.placements.get(name)
-        return entry.record if entry is not None and name in mirror.workloads else None
+        return entry.record if entry is not None else None
 
     def wanted(name: str) -> bool:
         entry = mirror.workloads.get(name)

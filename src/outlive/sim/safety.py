@@ -291,7 +291,7 @@ class CompanyKept(Checker):
         name = placed.workload
         for other, distance in self._relations.apart.get(name, {}).items():
             there = decoded(self.parts.store.data.get(rec.PLACEMENTS + other))
-            if not isinstance(there, rec.PlacementRecord) or rec.WORKLOADS + other not in self.parts.store.data:
+            if not isinstance(there, rec.PlacementRecord) or not self._is_known(other):
                 continue
             for one in fresh:
                 for host in _taken(there):
@@ -300,11 +300,15 @@ class CompanyKept(Checker):
                         return f"{name} was placed on {one}, though {other} is on {host} and they are to be apart"
         for anchor in self._relations.together.get(name, ()):
             there = decoded(self.parts.store.data.get(rec.PLACEMENTS + anchor))
-            if not isinstance(there, rec.PlacementRecord) or rec.WORKLOADS + anchor not in self.parts.store.data:
+            if not isinstance(there, rec.PlacementRecord) or not self._is_known(anchor):
                 continue
             if there.host is not None and placed.host in fresh and there.host != placed.host:
                 return f"{name} was placed on {placed.host}, though it goes where {anchor} is, on {there.host}"
         return None
+
+    def _is_known(self, name: str) -> bool:
+        """Whether the store says what its rules are; nobody can keep those that a hand has spoilt."""
+        return decoded(self.parts.store.data.get(rec.WORKLOADS + name)) is not None
 
     def _site(self, host: str) -> str:
         return self.parts.hosts[host].member().site  # type: ignore[no-any-return]
