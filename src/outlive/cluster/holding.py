@@ -6,6 +6,7 @@ alive, are placed in thought, by the very rules of placement; what they take is 
 while only: a workload that does not come to take its room does not keep others waiting for ever.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from . import records as rec
@@ -30,13 +31,16 @@ class Held:
     importance: int
 
 
-def held_before(turn: Turn, workload: Workload) -> tuple[Held, ...]:
-    """The room that is held for workloads more important than this one. Raises nothing."""
+def held_before(turn: Turn, workload: Workload, *, standby: bool = False) -> tuple[Held, ...]:
+    """The room that is held for workloads more important than this one. Raises nothing.
+
+    standby: it is for a standby of it, which goes after all that is as important and has no place.
+    """
     if turn.held is None:
         turn.held = _hold(turn)
-    least = relations(turn).important(workload)
-    busy = {each.workload.name for each in turn.held if turn.is_busy(rec.PLACEMENTS + each.workload.name)}
-    return tuple(each for each in turn.held if each.importance > least and each.workload.name not in busy)
+    least = relations(turn).important(workload) - (1 if standby else 0)
+    held = tuple(each for each in turn.held if each.importance > least and each.workload.name != workload.name)
+    return tuple(each for each in held if not turn.is_busy(rec.PLACEMENTS + each.workload.name))
 
 
 def with_held(used: dict[str, tuple[Capacity, int]], held: tuple[Held, ...]) -> dict[str, tuple[Capacity, int]]:
@@ -54,14 +58,12 @@ def _hold(turn: Turn) -> tuple[Held, ...]:
     pending = sorted(
         (-known.important(each), each.name, each) for each in _pending(turn) if _is_timely(turn, each.name)
     )
-    if len({importance for importance, _, _ in pending}) < 2:
+    if len({importance for importance, _, _ in pending}) < 2 and not any(_lacks_a_standby(turn)):
         return ()
-    # What gives way to nobody is held for nobody.
-    above = [each for each in pending if each[0] < pending[-1][0]][:MOST_HELD]
     used, found = turn.used(), []
     state = turn.state
     hosts = {each.host.name: each for each in candidates(state.mirror, state.signs, state.verdicts, used)}
-    for importance, name, workload in above:
+    for importance, name, workload in pending[:MOST_HELD]:
         placed = state.mirror.placements.get(name)
         disk_hosts = placed.record.disk_hosts if placed is not None else ()
         choice = choose(workload, list(hosts.values()), {}, disk_hosts=disk_hosts, company=company(turn, workload))
@@ -69,6 +71,14 @@ def _hold(turn: Turn) -> tuple[Held, ...]:
             found.append(Held(choice.host, workload, -importance))
             hosts[choice.host] = _fuller(hosts[choice.host], workload)
     return tuple(found)
+
+
+def _lacks_a_standby(turn: Turn) -> Iterator[bool]:
+    mirror = turn.state.mirror
+    for entry in mirror.placements.values():
+        placed = entry.record
+        if placed.host is not None and placed.standby is None and placed.workload in mirror.workloads:
+            yield mirror.workloads[placed.workload].record.workload.is_hot
 
 
 def _fuller(host: Candidate, workload: Workload) -> Candidate:

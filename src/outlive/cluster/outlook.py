@@ -10,11 +10,14 @@ from enum import StrEnum
 
 from . import records as rec
 from .admission import Losable, losable
+from .affinity import ALONE, Company, Neighbours
+from .beside import neighbours, relations_in
 from .failover import confirm, is_proven, needs_fence, needs_word, unfenced
 from .heartbeat import Flags
 from .host import Capacity
 from .lease import silent_for_s
 from .mirror import Mirror
+from .ordering import waits_for
 from .pairs import gone_for_good
 from .placement import NOTHING, Candidate, choose, choose_standby, usage
 from .policies import AdmissionMode, Freeze
@@ -123,7 +126,10 @@ def of_hosts(mirror: Mirror, names: Iterable[str], *, store_reachable: bool) -> 
 
 def of_workloads(mirror: Mirror, names: Iterable[str], *, store_reachable: bool) -> tuple[WorkloadOutlook, ...]:
     """Say how these workloads stand, which are all in the picture."""
-    workloads = tuple(replace(_workload(mirror, name), revision=mirror.workloads[name].mod_revision) for name in names)
+    around = neighbours(mirror, relations_in(mirror))
+    workloads = tuple(
+        replace(_workload(mirror, name, around), revision=mirror.workloads[name].mod_revision) for name in names
+    )
     if store_reachable:
         return workloads
     why = "the store does not answer; this is how it was"
@@ -156,7 +162,7 @@ def _maintenance(mirror: Mirror, host: str) -> str:
     return "draining" if there else "empty"
 
 
-def _workload(mirror: Mirror, name: str) -> WorkloadOutlook:
+def _workload(mirror: Mirror, name: str, around: Neighbours) -> WorkloadOutlook:
     wanted, placed, report = mirror.workloads[name].record, mirror.placements.get(name), mirror.reports.get(name)
     host = placed.record.host if placed else None
     generation, claim = (placed.record.generation, placed.record.claim) if placed else (0, 0)
@@ -172,7 +178,11 @@ def _workload(mirror: Mirror, name: str) -> WorkloadOutlook:
             state = f"{state}, {host} {verdict.record.verdict}"
         elif placed.record.version != wanted.version:
             state, why = "changing", f"{why_changed(wanted)}, so it is started anew"
-    others = tuple(sorted(set(eligible(mirror, wanted.workload)) - {host}))
+    elif wanted.desired is rec.Desired.RUNNING:
+        why = waits_for(mirror, name) or why
+    # Whom it is placed with may go elsewhere too, and it with them.
+    company = replace(around.company(wanted.workload), only=None, waits="")
+    others = tuple(sorted(set(eligible(mirror, wanted.workload, company)) - {host}))
     if wanted.desired is not rec.Desired.RUNNING:
         if host is None:
             state = "stopped" if wanted.desired is rec.Desired.STOPPED else "removed"
@@ -180,7 +190,8 @@ def _workload(mirror: Mirror, name: str) -> WorkloadOutlook:
         return replace(stopped, package=runs_from(wanted, placed.record if placed else None))
     standing, reason, remedy = _stands(state, host, why, others)
     if wanted.workload.is_hot and placed is not None and host is not None and state == rec.Stage.RUNNING:
-        standing, reason, remedy = _stands_hot(mirror, wanted.workload, placed.record)
+        standby = around.company(wanted.workload, standby=True)
+        standing, reason, remedy = _stands_hot(mirror, wanted.workload, placed.record, standby)
     if host is not None and state == FAILING_OVER and needs_fence(mirror) and needs_word(mirror, host, claim):
         remedy = f"make sure that {host} is off, then `{confirm(host)}`"
     change = told(wanted)
@@ -219,7 +230,9 @@ def _stands(state: str, host: str | None, why: str, others: tuple[str, ...]) -> 
     return Standing.PROTECTED, "", ""
 
 
-def _stands_hot(mirror: Mirror, workload: Workload, placed: rec.PlacementRecord) -> tuple[Standing, str, str]:
+def _stands_hot(
+    mirror: Mirror, workload: Workload, placed: rec.PlacementRecord, company: Company
+) -> tuple[Standing, str, str]:
     """A hot machine that runs is protected while a standby that can take over follows it."""
     if placed.standby is not None and placed.paired:
         gone = gone_for_good(mirror, placed)
@@ -236,22 +249,22 @@ def _stands_hot(mirror: Mirror, workload: Workload, placed: rec.PlacementRecord)
         )
     used = usage(mirror)
     hosts = [candidate(mirror, name, workload, used) for name in sorted(mirror.hosts)]
-    choice = choose_standby(workload, hosts, placed)
+    choice = choose_standby(workload, hosts, placed, company=company)
     if choice.host is None:
         reason = f"unprotected, no host can be its standby: {choice.told()}"
         return Standing.AT_RISK, reason, "add a host that meets its rules and has room"
     return Standing.AT_RISK, "unprotected, a standby is about to be chosen", "wait a moment, look again"
 
 
-def eligible(mirror: Mirror, workload: Workload, lost: frozenset[str] = frozenset()) -> list[str]:
-    """The hosts that could have the workload by what the store says of them, `lost` ones left out."""
+def eligible(mirror: Mirror, workload: Workload, company: Company = ALONE) -> list[str]:
+    """The hosts that could have the workload by what the store says of them. company: what others make of each."""
     placed = mirror.placements.get(workload.name)
     disk_hosts = placed.record.disk_hosts if placed is not None else ()
     used = usage(mirror)
     found = []
     for name in sorted(mirror.hosts):
         there = candidate(mirror, name, workload, used)
-        if name not in lost and choose(workload, [there], {}, disk_hosts=disk_hosts).host is not None:
+        if choose(workload, [there], {}, disk_hosts=disk_hosts, company=company).host is not None:
             found.append(name)
     return found
 

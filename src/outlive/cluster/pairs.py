@@ -6,7 +6,7 @@ between the two hosts they settle themselves (`pairing`, `standing_by`). An unpr
 
 from dataclasses import replace
 
-from . import beside, placing
+from . import beside, holding, placing
 from . import records as rec
 from .freezing import frozen
 from .leader_state import Turn
@@ -118,13 +118,15 @@ def standby_for(turn: Turn, workload: Workload, record: rec.PlacementRecord, pre
     """The best host to follow it from, and why the others cannot."""
     mirror, at = turn.state.mirror, turn.state.at
     used = placing.without(turn.used(), workload, record.standby, record.moving_to)
-    hosts = candidates(mirror, turn.state.signs, turn.state.verdicts, used)
     course = turn.course(workload.name)
     last = {host for host, until in course.avoid_standby.items() if at < until}
     last |= {host for host, (until, _) in course.avoid.items() if at < until}
     if record.took_over and record.operation is None:
         # Whom it was just taken over from has hardly died unnoticed by chance; its verdict takes seconds.
         last |= set(record.copies[:1])
+    # What has no place at all goes before a standby of what is no more important.
+    held = holding.held_before(turn, workload, standby=True)
+    hosts = candidates(mirror, turn.state.signs, turn.state.verdicts, holding.with_held(used, held))
     company = beside.company(turn, workload, standby=True)
     return choose_standby(workload, hosts, record, frozenset(last), prefer, company)
 
