@@ -76,11 +76,13 @@ class Relays:
         async def do() -> None:
             for server in self._servers:
                 server.close()
-            while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.wait(tasks)
-            # Transports close in a step of their own.
+            # What was accepted just now begins a step later, and transports close in a step of their own.
+            for _ in range(3):
+                await asyncio.sleep(0.05)
+                while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.wait(tasks)
             await asyncio.sleep(0.05)
 
         asyncio.run_coroutine_threadsafe(do(), self._loop).result(10)
