@@ -32,7 +32,8 @@ from outlive.store.base import (
     StoreUncertain,
 )
 from outlive.store.etcd import EtcdStore
-from outlive.store.etcd_gateway import Login, Tls
+from outlive.store.etcd_exchange import Tls
+from outlive.store.etcd_gateway import Login
 
 from .etcd_cluster import HOST, READY_S, free_ports
 

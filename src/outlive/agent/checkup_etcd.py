@@ -15,7 +15,8 @@ from outlive.store import etcd_messages as say
 from outlive.store.base import Listing, StoreError
 from outlive.store.boot_clock import boot_time_s
 from outlive.store.etcd import EtcdStore
-from outlive.store.etcd_gateway import Gateway, Kind, Refusal
+from outlive.store.etcd_exchange import Refusal
+from outlive.store.etcd_gateway import Gateway, Kind
 from outlive.store.opening import store_login, store_tls
 
 from .finding import Finding, failed, ok, warning

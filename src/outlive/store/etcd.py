@@ -2,9 +2,8 @@
 
 Below the address's prefix P, key K of ours is `P/K`; P itself says that this is a store of ours. Reads are
 linearizable. The server's leases are ours, and two of its habits are not let through: a member that has lost its
-leadership without knowing may take a keep-alive in vain, so one counts only when the cluster's term shows that nobody
-else led meanwhile; and a full database may be said after the write, so that is uncertain, and only what was never
-sent because of a standing alarm is `StoreFull`.
+leadership without knowing may take a keep-alive in vain (`etcd_keeping`); and a full database may be said after the
+write, so that is uncertain, and only what was never sent because of a standing alarm is `StoreFull`.
 """
 
 import asyncio
@@ -12,7 +11,7 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 
 from outlive.cluster.transaction import KeyValue, Put, Transaction, TransactionResult
-from outlive.config.store_address import Endpoint, EtcdAddress
+from outlive.config.store_address import EtcdAddress
 
 from . import etcd_messages as say
 from .base import (
@@ -21,13 +20,9 @@ from .base import (
     LeaseGone,
     Listing,
     RequestRefused,
-    StoreCorrupt,
-    StoreDenied,
     StoreError,
     StoreForeign,
     StoreFull,
-    StoreReplaced,
-    StoreUnavailable,
     StoreUncertain,
     WatchBatch,
     check_key,
@@ -36,13 +31,14 @@ from .base import (
     check_ttl,
 )
 from .boot_clock import boot_time_s
+from .etcd_exchange import Refusal, Tls
 from .etcd_faults import Meaning, refused
-from .etcd_gateway import LEAST_ATTEMPT_S, Gateway, Kind, Login, Refusal, Tls, replaced
+from .etcd_gateway import Gateway, Kind, Login, replaced
+from .etcd_keeping import Keeper
 from .etcd_watch import INTERNAL, EtcdWatch, key_value
 
 MARK = b'{"format": "outlive store", "version": 1}'
 PROGRESS_KEY = INTERNAL + b"progress"
-LOST_LEASE_LOOKS, AGAIN_S = 3, 0.1
 
 
 class EtcdStore:
@@ -56,7 +52,7 @@ class EtcdStore:
         self._closed = asyncio.Event()
         self._full = False
         self._newest = 0
-        self._proven_term: tuple[Endpoint, int] | None = None
+        self._keeper = Keeper(self._gateway, self._mark)
 
     @classmethod
     async def open(
@@ -136,55 +132,7 @@ class EtcdStore:
         return Lease(granted.ID, granted.TTL)
 
     async def keep_alive(self, lease_id: int, *, timeout_s: float) -> int:
-        until = boot_time_s() + timeout_s
-        lost, unsure = 0, False
-        while True:
-            endpoint = self._gateway.preferred
-            share_s = max(LEAST_ATTEMPT_S, (until - boot_time_s()) / len(self.address.endpoints))
-            try:
-                ttl_s = await self._kept_alive(lease_id, endpoint, min(until, boot_time_s() + share_s))
-            except (StoreDenied, StoreReplaced, StoreCorrupt):
-                raise
-            except (StoreUncertain, StoreUnavailable) as error:
-                self._gateway.turn(endpoint)
-                self._proven_term = None
-                unsure = unsure or isinstance(error, StoreUncertain)
-                if boot_time_s() + AGAIN_S >= until:
-                    raise (_keep_alive_uncertain(str(error)) if unsure else error) from error
-                await asyncio.sleep(AGAIN_S)
-                continue
-            if ttl_s:
-                return ttl_s
-            lost += ttl_s == 0
-            if lost >= LOST_LEASE_LOOKS:
-                raise LeaseGone(lease_id)
-            # A leader that was just elected may not have read all that was written before it.
-            await asyncio.sleep(AGAIN_S)
-
-    async def _kept_alive(self, lease_id: int, endpoint: Endpoint, until: float) -> int | None:
-        """The seconds that a lease has again, by way of one member; 0 for one that is not known there.
-
-        None when nobody can say, because the leader changed meanwhile. Raises what asking raises.
-        """
-        if self._proven_term is None or self._proven_term[0] != endpoint:
-            await self._prove_term(endpoint, until)
-        before = self._proven_term
-        try:
-            kept = await self._gateway.ask(
-                "keep-alive", "/v3/lease/keepalive", say.request(ID=lease_id), say.KeptAlive,
-                until=until, kind=Kind.REPEATABLE, at=endpoint,
-            )  # fmt: skip
-        except Refusal as error:
-            if error.meaning is not Meaning.LEASE_GONE:
-                raise self._refused(error, "keep-alive") from None
-            kept = say.KeptAlive(say.Header())
-        try:
-            await self._prove_term(endpoint, until)
-        except StoreError as error:
-            raise _keep_alive_uncertain(str(error)) from error
-        if before != self._proven_term or (kept.TTL > 0 and before != (endpoint, kept.header.raft_term)):
-            return None
-        return max(0, kept.TTL)
+        return await self._keeper.keep_alive(lease_id, boot_time_s() + timeout_s)
 
     async def revoke(self, lease_id: int, *, timeout_s: float) -> None:
         until = boot_time_s() + timeout_s
@@ -301,18 +249,6 @@ class EtcdStore:
             remedy="choose another prefix in the store's address",
         )
 
-    async def _prove_term(self, endpoint: Endpoint, until: float) -> None:
-        """Note the cluster's term as a read that needed a quorum shows it, through this member."""
-        self._proven_term = None
-        body = say.range_request(self._mark)
-        try:
-            found = await self._gateway.ask(
-                "reading", "/v3/kv/range", body, say.Ranged, until=until, kind=Kind.READ, at=endpoint
-            )
-        except Refusal as error:
-            raise self._refused(error, "reading") from None
-        self._proven_term = endpoint, found.header.raft_term
-
     async def _check_room(self, until: float) -> None:
         """Raise StoreFull while etcd has its alarm for that on; it is asked only after it once said so."""
         if not self._full:
@@ -345,7 +281,3 @@ class EtcdStore:
 
 class _CompactedMeanwhile(Exception):
     """The revision that a listing began at is no longer kept: begin again."""
-
-
-def _keep_alive_uncertain(cause: str) -> StoreUncertain:
-    return StoreUncertain("It is not known whether the store's lease was kept alive.", cause=cause)

@@ -8,13 +8,12 @@ and passwords are never told to anybody but etcd.
 
 import asyncio
 import random
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import httpx
 
@@ -22,17 +21,17 @@ from outlive.config.store_address import Endpoint, EtcdAddress
 
 from .base import StoreError, StoreReplaced, StoreTimeout, StoreUnavailable, StoreUncertain
 from .boot_clock import boot_time_s
-from .etcd_faults import Meaning, denied, meaning
+from .etcd_exchange import Exchange, LoginNeeded, MemberFailed, Refusal, Tls, as_raised
+from .etcd_faults import Meaning, denied
 from .etcd_messages import Fault, Garbled, Header, Token, read, read_fault, read_streamed, request
 
 T = TypeVar("T")
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 0.5
 LEAST_ATTEMPT_S = 0.25
+MOST_LOGINS = 2
 LONGEST_CONNECT_S = 2.0
 PASSED_OVER_S = 2.0
-MOST_LINE_BYTES = 256 * 1024 * 1024
-LIMITS = httpx.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=60.0)
 
 
 class Kind(Enum):
@@ -52,52 +51,15 @@ class Login:
     password_file: Path
 
 
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """PEM files. ca: None for the authorities that the system trusts; certificate and key: both or none."""
-
-    ca: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
-
-
-class Refusal(Exception):
-    """A refusal that the caller makes something of: see `meaning`."""
-
-    def __init__(self, meaning: Meaning, fault: Fault) -> None:
-        super().__init__(fault.message)
-        self.meaning = meaning
-        self.fault = fault
-
-
-class MemberFailed(Exception):
-    """One attempt failed. sent: whether the member may have got the request; reached: whether anybody was there."""
-
-    def __init__(self, why: str, *, sent: bool, reached: bool = True) -> None:
-        super().__init__(why)
-        self.sent = sent
-        self.reached = reached
-
-
-class LoginNeeded(Exception):
-    """The member wants another token; it did nothing."""
-
-
 class Gateway:
     """The members of one etcd cluster. Make it inside the loop that uses it; close it there."""
 
     def __init__(self, address: EtcdAddress, tls: Tls | None = None, login: Login | None = None) -> None:
         self.address = address
-        self._scheme = "https" if address.tls else "http"
         self._login = login
-        self._client = httpx.AsyncClient(
-            verify=_trust(tls or Tls()) if address.tls else False,
-            limits=LIMITS,
-            trust_env=False,
-            follow_redirects=False,
-        )
-        # Hosts that all begin with the first member would leave the others idle.
+        self._exchange = Exchange(tls or Tls() if address.tls else None)
         self._passed_over: dict[Endpoint, float] = {}
+        # Hosts that all begin with the first member would leave the others idle.
         self._preferred = random.randrange(len(address.endpoints))
         self._token = ""
         self._renewing = asyncio.Lock()
@@ -112,7 +74,7 @@ class Gateway:
     async def close(self) -> None:
         """Let go of all connections; what is being asked fails."""
         self._closed = True
-        await self._client.aclose()
+        await self._exchange.close()
 
     def check_open(self) -> None:
         """Raise StoreUnavailable once this is closed."""
@@ -166,16 +128,20 @@ class Gateway:
                     return await self._attempt(endpoint, path, body, answer, left_s, others, kind, until)
                 except LoginNeeded as error:
                     why = str(error)
-                    if self._login is None or logins >= 2:
-                        raise denied(why) from error
                     logins += 1
-                    await self._renew(until)
+                    await self._login_again(logins, why, until)
                     renewed = True
+                except Refusal as error:
+                    if maybe_done and error.meaning is Meaning.REFUSED and kind is not Kind.READ:
+                        raise self._uncertain(what, str(error)) from error
+                    raise
                 except StoreReplaced as error:
                     if kind is Kind.READ:
                         raise
                     raise self._uncertain(what, str(error)) from error
                 except MemberFailed as error:
+                    if not error.sent:
+                        self.check_open()
                     why = f"{endpoint}: {error}"
                     maybe_done |= error.sent
                     if not error.reached:
@@ -195,6 +161,11 @@ class Gateway:
             cause=why or "the time was over before it could be asked",
             remedy="try again; if it lasts, see `outlive doctor`",
         )
+
+    async def _login_again(self, logins: int, why: str, until: float) -> None:
+        if self._login is None or logins > MOST_LOGINS:
+            raise denied(why)
+        await self._renew(until)
 
     def _in_turn(self) -> list[Endpoint]:
         """Whom to ask, in this order: not those that could not be reached a moment ago, as long as there are others."""
@@ -218,28 +189,7 @@ class Gateway:
         share_s = min(left_s, max(LEAST_ATTEMPT_S, left_s / (others + 1)))
         connect_s = min(share_s, LONGEST_CONNECT_S)
         attempt_s = left_s if kind is Kind.ONCE else share_s
-        sent = False
-
-        async def trace(event: str, _: Any) -> None:
-            nonlocal sent
-            sent = sent or event == "http11.send_request_headers.started"
-
-        try:
-            async with asyncio.timeout(attempt_s):
-                response = await self._client.post(
-                    f"{self._scheme}://{endpoint}{path}",
-                    content=body,
-                    headers=self._headers(attempt_s),
-                    timeout=httpx.Timeout(attempt_s, connect=connect_s, pool=connect_s),
-                    extensions={"trace": trace},
-                )
-        except TimeoutError as error:
-            raise MemberFailed(f"no answer within {attempt_s:.2g} s", sent=sent, reached=sent) from error
-        except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError, RuntimeError) as error:
-            # A client that was closed meanwhile raises RuntimeError.
-            if not sent:
-                self.check_open()
-            raise MemberFailed(_reason(error), sent=sent, reached=sent) from error
+        response = await self._exchange.post(endpoint, path, body, self._headers(attempt_s), attempt_s, connect_s)
         if boot_time_s() > until:
             raise MemberFailed("the answer was read too late", sent=True)
         return self._understood(response, answer)
@@ -301,37 +251,16 @@ class Gateway:
     async def stream(
         self, endpoint: Endpoint, path: str, body: bytes, *, begin_s: float
     ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
-        """Ask for an answer of many lines, and give them as they come, however long that takes once it has begun.
+        """Ask one member for an answer of many lines, and give them as they come.
 
-        Raises StoreUnavailable when the connection ends, LoginNeeded and Refusal when it is refused.
+        Raises StoreUnavailable when the connection ends or nothing comes for `begin_s`, LoginNeeded and Refusal.
         """
-        asking = self._client.build_request(
-            "POST",
-            f"{self._scheme}://{endpoint}{path}",
-            content=body,
-            headers=self._headers(),
-            timeout=httpx.Timeout(None, connect=begin_s, pool=begin_s),
-        )
         try:
-            async with asyncio.timeout(begin_s):
-                response = await self._client.send(asking, stream=True)
-            async with aclosing(response):
-                if response.status_code != 200:
-                    async with asyncio.timeout(begin_s):
-                        raise as_raised(read_fault(await response.aread()))
-                async with aclosing(_lines(response)) as lines:
-                    yield lines
-        except TimeoutError as error:
-            raise StoreUnavailable(
-                f"etcd at {endpoint} does not answer.", cause=f"nothing came in {begin_s:g} s"
-            ) from error
-        except Garbled as error:
-            raise StoreUnavailable(f"{endpoint} does not speak as etcd does.", cause=str(error)) from error
+            async with self._exchange.stream(endpoint, path, body, self._headers(), begin_s) as lines:
+                yield lines
         except MemberFailed as error:
-            raise StoreUnavailable(f"etcd at {endpoint} cannot serve now.", cause=str(error)) from error
-        except (httpx.HTTPError, ssl.SSLError, OSError, RuntimeError) as error:
             self.check_open()
-            raise StoreUnavailable(f"The connection to etcd at {endpoint} was lost.", cause=_reason(error)) from error
+            raise StoreUnavailable(f"etcd at {endpoint} does not serve a watch.", cause=str(error)) from error
 
     async def renew_token(self, timeout_s: float) -> None:
         """Get a new token after a stream was refused for the old one."""
@@ -345,51 +274,6 @@ class Gateway:
             cause=why,
             remedy="read the store again to see",
         )
-
-
-def as_raised(fault: Fault) -> MemberFailed | LoginNeeded | Refusal:
-    """What a refusal is raised as."""
-    what = meaning(fault)
-    if what is Meaning.ASK_ANOTHER:
-        return MemberFailed(fault.message, sent=False)
-    if what is Meaning.LOGIN:
-        return LoginNeeded(fault.message)
-    if what is Meaning.UNSURE:
-        return MemberFailed(fault.message or f"error {fault.code}", sent=True)
-    return Refusal(what, fault)
-
-
-async def _lines(response: httpx.Response) -> AsyncGenerator[bytes, None]:
-    rest = bytearray()
-    async for chunk in response.aiter_raw():
-        rest += chunk
-        if b"\n" in chunk:
-            *whole, last = rest.split(b"\n")
-            rest = bytearray(last)
-            for line in whole:
-                if line.strip():
-                    yield bytes(line)
-        if len(rest) > MOST_LINE_BYTES:
-            raise Garbled(f"a line of more than {MOST_LINE_BYTES} bytes")
-    raise OSError("the member ended the answer")
-
-
-def _trust(tls: Tls) -> ssl.SSLContext:
-    """Raises StoreUnavailable for files that cannot be used."""
-    try:
-        context = ssl.create_default_context(cafile=str(tls.ca) if tls.ca else None)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if tls.certificate and tls.key:
-            context.load_cert_chain(tls.certificate, tls.key)
-    except (OSError, ssl.SSLError) as error:
-        raise StoreUnavailable(
-            "The files of [store_tls] cannot be used.", cause=str(error), remedy="name PEM files that root can read"
-        ) from error
-    return context
-
-
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
 
 
 def replaced(address: EtcdAddress, cause: str) -> StoreReplaced:

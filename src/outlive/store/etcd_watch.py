@@ -26,8 +26,9 @@ from .base import (
     WatchBatch,
 )
 from .boot_clock import boot_time_s
+from .etcd_exchange import LoginNeeded, Refusal, as_raised
 from .etcd_faults import compacted, refused
-from .etcd_gateway import Gateway, LoginNeeded, Refusal, as_raised
+from .etcd_gateway import Gateway
 
 INTERNAL = b"\x01"
 """What keys of our own begin with below the prefix: no key of a user's can, see `check_key`."""

@@ -5,7 +5,8 @@ from outlive.config.store_address import SqliteAddress
 
 from .base import Store
 from .etcd import EtcdStore
-from .etcd_gateway import Login, Tls
+from .etcd_exchange import Tls
+from .etcd_gateway import Login
 from .sqlite import SqliteStore
 
 
