@@ -94,6 +94,15 @@ def test_a_failover_by_name_works_also_for_what_has_died(world: SmallWorld) -> N
     assert where not in world.runs_on("web")
 
 
+def test_a_host_is_emptied_also_then(world: SmallWorld) -> None:
+    freeze(world)
+    [where] = world.runs_on("web")
+    world.store.put(rec.MAINTENANCE + where, rec.encode(rec.MaintenanceRecord(where)))
+    world.run(4)
+    [elsewhere] = world.runs_on("web")
+    assert elsewhere != where
+
+
 def test_a_host_that_is_cut_off_stops_nothing_until_then(world: SmallWorld) -> None:
     assert service("web").on_isolation is OnIsolation.STOP
     freeze(world)

@@ -7,7 +7,16 @@ from outlive.cluster import records as rec
 from outlive.cluster.mirror import Mirror, changed, snapshot
 from outlive.cluster.transaction import Delete, KeyValue
 
-PREFIXES = (rec.HOSTS, rec.CLAIMS, rec.WORKLOADS, rec.PLACEMENTS, rec.REPORTS, rec.VERDICTS, rec.OPERATIONS)
+PREFIXES = (
+    rec.HOSTS,
+    rec.CLAIMS,
+    rec.WORKLOADS,
+    rec.PLACEMENTS,
+    rec.REPORTS,
+    rec.VERDICTS,
+    rec.OPERATIONS,
+    rec.MAINTENANCE,
+)
 
 
 def placement(generation: int, revision: int) -> KeyValue:
