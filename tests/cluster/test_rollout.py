@@ -35,14 +35,12 @@ def test_what_waits_is_replaced_and_called_off_by_what_is_applied_then() -> None
     assert rollout.applied(WAITING, OLD) == STANDS
 
 
-def test_what_is_applied_during_a_trial_is_tried_in_its_place_and_the_version_before_stays_known() -> None:
-    record = rollout.applied(TRIED, NEWER)
-    assert record is not None
-    assert (record.workload, record.version) == (NEWER, 6)
-    assert record.rollout is not None
-    assert (record.rollout.state, record.rollout.other) == (rec.RolloutState.TRIAL, OLD)
-    back = rollout.applied(TRIED, OLD)
-    assert back == rec.WorkloadRecord(OLD, version=6)
+def test_what_is_applied_during_a_trial_waits_for_its_turn_with_the_version_before() -> None:
+    waits = rec.Rollout(rec.RolloutState.WAITING, NEWER)
+    assert rollout.applied(TRIED, NEWER) == rec.WorkloadRecord(OLD, version=6, rollout=waits)
+    assert rollout.applied(TRIED, OLD) == rec.WorkloadRecord(OLD, version=6)
+    edited = replace(OLD, priority=7)
+    assert rollout.applied(TRIED, edited) == rec.WorkloadRecord(edited, version=6)
 
 
 def test_a_stopped_workload_begins_with_the_version_that_was_applied_last() -> None:

@@ -56,8 +56,9 @@ def until_brought(client: "Client", workload: str, wait_s: float) -> float:
         say(f"Detached. {workload} goes on by itself; see `outlive ps`.")
         raise
     if changing and state in ("back", "halted"):
+        package = answer["record"]["workload"]["package"]
         raise NotBrought(
-            f"{workload} is {'back at' if state == 'back' else 'still at'} {answer['outlook']['package']}.",
+            f"{workload} {'goes back to' if state == 'back' else 'stays at'} {package['name']}@{package['version']}.",
             cause=rollout["reason"],
             remedy=f"see `outlive logs {workload}` and `outlive why {workload}`, and push a mended version",
         )

@@ -177,6 +177,8 @@ def _store_moved(turn: Turn, event: StoreMoved) -> None:
     if any(key.startswith((rec.OPERATIONS, rec.MAINTENANCE, *watched)) for key in event.changed):
         draining.advance_all(turn)
         operations.advance_all(turn)
+    if any(key.startswith(rec.PACKAGES) for key in event.changed):
+        copies.tend_all(turn)
     courses.advance(turn, sorted({rec.name_in(key) for key in event.changed if key.startswith(watched)}))
 
 

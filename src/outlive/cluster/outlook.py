@@ -201,7 +201,7 @@ def _workload(mirror: Mirror, name: str, around: Neighbours) -> WorkloadOutlook:
         host,
         generation,
         standing,
-        reason or change,
+        "; ".join(filter(None, (reason, change))),
         remedy,
         others,
         package=runs_from(wanted, placed.record if placed else None),

@@ -29,25 +29,25 @@ MOST_GENERATIONS = 6
 def applied(stands: rec.WorkloadRecord | None, wanted: Workload, because: str = "") -> rec.WorkloadRecord | None:
     """The record once a user has applied a workload; None when it says that already.
 
-    Another version of the same package waits for its turn; everything else holds at once.
+    Another version of the same package waits for its turn, and one that is on trial meanwhile is given up for the one
+    before; everything else holds at once.
     """
     if stands is None:
         return rec.WorkloadRecord(wanted, because=because)
     rollout, running = stands.rollout, stands.desired is rec.Desired.RUNNING
-    waiting = rollout is not None and rollout.state is rec.RolloutState.WAITING
-    if running and (rollout.other if waiting and rollout is not None else stands.workload) == wanted:
+    if running and newest(stands) == wanted:
         return None
     record = replace(stands, desired=rec.Desired.RUNNING, because=because)
     if stands.workload == wanted:
-        return replace(record, rollout=None if waiting else rollout)
-    if running and is_another_version(stands.workload, wanted) and not _on_trial(stands):
+        waited = rollout is not None and rollout.state is rec.RolloutState.WAITING
+        return replace(record, rollout=None if waited else rollout)
+    if rollout is not None and _on_trial(stands):
+        record = replace(record, workload=rollout.other, version=stands.version + 1, rollout=None)
+    if running and is_another_version(record.workload, wanted):
         return replace(record, rollout=rec.Rollout(rec.RolloutState.WAITING, wanted, because=because))
-    version = stands.version + 1
-    if _on_trial(stands) and rollout is not None and wanted != rollout.other:
-        rollout = replace(rollout, version=version)
-    else:
-        rollout = None
-    return replace(record, workload=wanted, version=version, rollout=rollout)
+    if record.workload == wanted:
+        return record
+    return replace(record, workload=wanted, version=stands.version + 1, rollout=None)
 
 
 def newest(record: rec.WorkloadRecord | None) -> Workload | None:
