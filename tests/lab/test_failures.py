@@ -25,7 +25,13 @@ def test_a_host_that_loses_power_is_replaced_in_time_and_why_tells_the_whole_cha
     assert network.ip("-n", scene.lab.plan.switch, "link", "show", "dev", scene.primary).count("state DOWN") == 1
     scene.runs_elsewhere()
     scene.counts_again()
-    events = scene.events(besides=(scene.primary,))
+    besides = (scene.primary,)
+
+    def is_told(_: object) -> bool:
+        return "workload.running" in scene.kinds(besides=besides)
+
+    ready.until(scene.lab, "that it runs is on record", is_told, 20, besides=besides)
+    events = scene.events(besides=besides)
     dead = [event for event in events if event["kind"] == "verdict.dead" and event["host"] == scene.primary]
     assert len(dead) == 1
     placed = next(event for event in events if event["kind"] == "failover.started")
