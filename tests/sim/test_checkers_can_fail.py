@@ -290,7 +290,15 @@ def test_company_kept_finds_a_leader_whose_decisions_cross(monkeypatch: pytest.M
     monkeypatch.setattr(beside, "company", on_the_picture_alone)
     monkeypatch.setattr(beside, "is_unsettled", lambda *_: False)
     monkeypatch.setattr(beside, "still", lambda *_: ())
-    assert "was placed on" in finds(checkers.CompanyKept)
+    apart = """
+    host a site=main
+    host b
+    workload one apart-from=two prefer-sites=main
+    workload two apart-from=one prefer-sites=main
+    at 0.8 s: store-slow 1 for 4 s
+    run 15 s
+    """
+    assert "was placed on" in finds_in(checkers.CompanyKept, script=apart)
 
 
 def test_paired_goes_on_finds_a_standby_that_never_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
