@@ -141,3 +141,18 @@ def test_up_said_twice_at_the_same_moment_starts_one_agent_and_both_wait_for_it(
         assert presence.agent_pid(tmp_path / "run") == exclusive.holder(tmp_path / "run") is not None
     finally:
         clear_away(host)
+
+
+def test_a_store_that_is_half_said_or_wrong_is_refused_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "host"
+    for words, sentence in (
+        (("--store", "etcd://h", "--store-user", "outlive"), "--store-password-file"),
+        (("--store", "etcd://h:0"), "a colon and a port"),
+        (("--store", "mysql://h"), "must be sqlite:///PATH"),
+        (("--store-ca", __file__), "store_tls"),
+    ):
+        assert main.run(["up", "--folder", str(folder), "--no-start", *words]) == 2
+        assert sentence in capsys.readouterr().err
+        assert not (folder / "agent.toml").exists()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from outlive.cluster.transaction import Delete, KeyValue, Put, Transaction
+from outlive.cluster.transaction import Delete, KeyValue, Put, Transaction, absent
 from outlive.config.store_address import EtcdAddress
 from outlive.store import etcd_messages as say
 from outlive.store.base import (
@@ -211,6 +211,12 @@ async def test_a_write_that_was_sent_is_not_sent_again() -> None:
             await store.transact(PUT, timeout_s=5)
         await store.close()
     assert sent == 1
+
+
+def test_a_transaction_that_writes_nothing_reads_something_so_that_it_is_not_answered_from_the_past() -> None:
+    asked_for = json.loads(say.transaction_request(Transaction((absent("key"),), ()), b"/p/"))
+    assert [list(each) for each in (*asked_for["success"], *asked_for["failure"])] == [["request_range"]] * 2
+    assert "serializable" not in json.dumps(asked_for)
 
 
 # Watches.

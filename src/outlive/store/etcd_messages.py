@@ -214,11 +214,17 @@ def range_request(key: bytes, end: bytes = b"", *, revision: int = 0, limit: int
 
 
 def transaction_request(transaction: Transaction, prefix: bytes) -> bytes:
-    """Ask for a transaction on keys below `prefix`."""
+    """Ask for a transaction on keys below `prefix`.
+
+    etcd takes one that neither writes nor reads for one that may be answered from the past; so where nothing is
+    written, something is read.
+    """
+    looks = [] if transaction.writes else [{"request_range": {"key": prefix, "count_only": True}}]
     return msgspec.json.encode(
         {
             "compare": [_compare(each, prefix) for each in transaction.compares],
-            "success": [_write(each, prefix) for each in transaction.writes],
+            "success": [_write(each, prefix) for each in transaction.writes] or looks,
+            "failure": looks,
         }
     )
 
