@@ -128,7 +128,7 @@ def ask(agent: tuple[OneHost, requests.Session], case: Any) -> None:
 
 
 @schema.parametrize()
-@some(3)
+@some(2)
 def test_every_answer_is_as_the_document_says(agent: tuple[OneHost, requests.Session], case: Any) -> None:
     ask(agent, case)
 
