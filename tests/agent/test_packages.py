@@ -117,7 +117,7 @@ async def test_what_is_free_is_dropped_unless_it_has_just_come_or_runs_here(host
     await host.packages.ready("web", use(running), host.said)
     packages = host.picture.packages
     host.picture = Mirror(packages=Map({key: entry for key, entry in packages.items() if key != fresh.key}))
-    host.packages.keep(KeepPackages((), frozenset({fresh.id, running.id, old.id})))
+    host.packages.keep(KeepPackages((), (fresh.id, running.id, old.id)))
     keeping = asyncio.create_task(host.packages.run())
     try:
         async with asyncio.timeout(20):

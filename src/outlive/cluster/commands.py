@@ -290,7 +290,7 @@ class KeepPackages:
     """
 
     kept: tuple[KeptPackage, ...]
-    free: frozenset[str] = frozenset()
+    free: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,7 +161,7 @@ def kept_on(mirror: Mirror, host: str) -> KeepPackages:
             wanted |= {each.id: each for each in pins_of(rollout.other) if _stands(mirror, each)}
     depot = mirror.depots.get(host)
     here = depot.record.holds if depot is not None else {}
-    free = frozenset(id for id, key in here.items() if id not in wanted and _may_go(mirror, id, key))
+    free = tuple(sorted(id for id, key in here.items() if id not in wanted and _may_go(mirror, id, key)))
     kept = tuple(KeptPackage(each, holders_of(mirror, each.id, host)) for _, each in sorted(wanted.items()))
     return KeepPackages(kept, free)
 

@@ -52,7 +52,7 @@ class SimDepot:
         """Have these, soon."""
         self._wanted = wanted
         self._turn += 1
-        for id in wanted.free & self.holds.keys():
+        for id in [each for each in wanted.free if each in self.holds]:
             self.dropped.append((id, self.holds.pop(id)))
             self._host.parts.dropped(self._host.name, id)
         self._fetch_next(self._turn)
