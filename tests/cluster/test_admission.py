@@ -160,7 +160,7 @@ def clusters(draw: st.DrawFn) -> Mirror:
     return picture(hosts, places)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(clusters(), st.sampled_from([0, 60_000]))
 def test_the_number_is_never_higher_than_what_any_placement_could_do(mirror: Mirror, most_looks: int) -> None:
     told = losable(mirror, most_looks)

@@ -239,7 +239,7 @@ def clusters(draw: st.DrawFn) -> tuple[list[Workload], list[Candidate]]:
     return workloads, hosts
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(clusters())
 def test_no_placement_ever_breaks_a_required_rule(cluster: tuple[list[Workload], list[Candidate]]) -> None:
     workloads, hosts = cluster
