@@ -72,8 +72,6 @@ def test_a_guard_that_ends_in_order_disarms_the_device(make: Callable[..., tuple
     assert guard.connect().ask("QUIT") == "OK"
     assert guard.process.wait(20) == 0
     until(lambda: not device.armed)
-    time.sleep(1.2)
-    assert device.reset_ns == 0
 
 
 @pytest.mark.parametrize(
@@ -102,11 +100,11 @@ def test_a_guard_that_dies_or_hangs_lets_the_device_fire_before_others_may_act(
     device, guard = make()
     client = guard.connect()
     with sleeper(root / "web"):
-        over_ns = extend(client, 1.2)
+        over_ns = extend(client, 0.9)
         protect(client, root / "web")
         guard.send(end)
         until(lambda: device.reset_ns)
-    assert device.reset_ns <= over_ns + NS_PER_S // 20
+    assert device.reset_ns <= over_ns
     if end == signal.SIGSTOP:
         guard.send(signal.SIGCONT)
 
@@ -117,7 +115,7 @@ def test_a_guard_that_ends_everything_in_time_keeps_its_host(
     device, guard = make()
     client = guard.connect()
     with sleeper(root / "web") as module:
-        extend(client, 1.2)
+        extend(client, 0.9)
         protect(client, root / "web")
         assert module.wait(20) == -signal.SIGKILL
     assert client.hear().startswith("FIRED ")
@@ -138,10 +136,10 @@ def test_what_cannot_be_killed_is_ended_by_the_device_before_others_may_act(
     with subprocess.Popen(["sh", "-c", enter], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
         try:
             until(lambda: taken(storage))
-            over_ns = extend(client, 1.2)
+            over_ns = extend(client, 0.9)
             protect(client, root / "web")
             until(lambda: device.reset_ns)
-            assert device.reset_ns <= over_ns + NS_PER_S // 20
+            assert device.reset_ns <= over_ns
             assert populated(root / "web")
         finally:
             storage.end()
@@ -166,14 +164,14 @@ def test_the_next_guard_does_not_take_its_empty_table_for_the_truth(
     device, guard = make()
     client = guard.connect()
     with sleeper(root / "web"):
-        over_ns = extend(client, 2.0)
+        over_ns = extend(client, 1.2)
         protect(client, root / "web")
         guard.send(signal.SIGKILL)
         guard.process.wait(20)
         _, second = make(again=True)
         assert second.connect().ask("QUIT").startswith("ERR protecting ")
         until(lambda: device.reset_ns)
-    assert device.reset_ns <= over_ns + NS_PER_S // 20
+    assert device.reset_ns <= over_ns
 
 
 def test_the_next_guard_feeds_on_once_its_table_is_whole(
@@ -182,7 +180,7 @@ def test_the_next_guard_feeds_on_once_its_table_is_whole(
     device, guard = make()
     client = guard.connect()
     with sleeper(root / "web"):
-        extend(client, 2.0)
+        extend(client, 1.2)
         protect(client, root / "web")
         guard.send(signal.SIGKILL)
         guard.process.wait(20)

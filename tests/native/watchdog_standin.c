@@ -1,6 +1,7 @@
 /* A watchdog device for a guard that is tested: opening OUTLIVE_TEST_WATCHDOG connects to a socket of that name, and what
- * the kernel's driver would be asked by ioctl is asked there. What is written goes there as it is; that the descriptor
- * is closed, also by a death, shows there as it would to a driver. To be preloaded. */
+ * the kernel's driver would be asked by ioctl is asked there. What is written goes there with the moment at which it was,
+ * since whoever listens may be late; that the descriptor is closed, also by a death, shows there as it would to a driver.
+ * To be preloaded. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -12,17 +13,24 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 struct question {
     uint64_t request;
     int64_t value;
+    int64_t is_question;
 };
 
 struct answer {
     int64_t error;
     int64_t value;
     struct watchdog_info info;
+};
+
+struct feed {
+    int64_t boottime_ns;
+    char byte;
 };
 
 static int device = -1;
@@ -70,6 +78,22 @@ int open64(const char *path, int flags, ...)
     int mode = va_arg(more, int);
     va_end(more);
     return open_either("open64", path, flags, mode);
+}
+
+ssize_t write(int fd, const void *bytes, size_t size)
+{
+    static ssize_t (*real)(int, const void *, size_t);
+    struct timespec now;
+
+    if (fd == device && fd >= 0) {
+        struct feed feed = { .byte = *(const char *)bytes };
+        clock_gettime(CLOCK_BOOTTIME, &now);
+        feed.boottime_ns = now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+        return send(fd, &feed, sizeof feed, MSG_NOSIGNAL) == sizeof feed ? 1 : -1;
+    }
+    if (real == NULL)
+        real = (ssize_t (*)(int, const void *, size_t))dlsym(RTLD_NEXT, "write");
+    return real(fd, bytes, size);
 }
 
 int ioctl(int fd, unsigned long request, ...)
