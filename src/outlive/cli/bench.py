@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .bench_decisions import decisions
 from .bench_failover import failover
 from .bench_heartbeat import heartbeat
 from .bench_tables import figures, new_table
@@ -76,6 +77,7 @@ def vm(cuts: int | None, quick: bool, board: str, as_json: bool) -> int:
     return 0 if bench.clean and not bench.unfinished else 1
 
 
+command.add_command(decisions)
 command.add_command(failover)
 command.add_command(heartbeat)
 

@@ -5,6 +5,7 @@ order of the questions matters: is the record whole, does anybody act, has that 
 a module failed. Every new generation passes `failover.proof_of_end` first.
 """
 
+from bisect import bisect
 from dataclasses import replace
 
 from immutables import Map
@@ -23,9 +24,14 @@ from .supervision import Action, Attempts, supervise
 from .transaction import Delete, Put, absent, same_incarnation, unchanged
 from .workload import Workload
 
+PLACED_AT_ONCE = 64
+"""How many workloads are placed in one turn: else the loss of a site would keep a leader from its own claim."""
+LOOKED_AT_ONCE = 1000
+"""How many of those that nothing happened to are looked at in one turn, as many as a second has time for."""
+
 
 def advance(turn: Turn, names: list[str]) -> None:
-    """Look at these workloads, the most important first."""
+    """Look at these workloads, the most important first, until so many were placed that this turn has to end."""
     mirror, known = turn.state.mirror, beside.relations(turn)
 
     def rank(name: str) -> tuple[int, int, str]:
@@ -33,8 +39,26 @@ def advance(turn: Turn, names: list[str]) -> None:
         # Those that others are placed with go before these.
         return (-known.important(entry.record.workload) if entry else 0, len(known.together.get(name, ())), name)
 
-    settled = {name for name in sorted(names, key=rank) if _look(turn, name)}
+    settled = set()
+    for name in sorted(names, key=rank):
+        if turn.placed >= PLACED_AT_ONCE:
+            break
+        if _look(turn, name):
+            settled.add(name)
     turn.set(restless=(turn.state.restless | set(names)) - settled)
+
+
+def looked_at_by_turns(turn: Turn) -> list[str]:
+    """All workloads, or where there are very many, those that are restless and the next few of the others."""
+    mirror, restless = turn.state.mirror, turn.state.restless
+    names = {*mirror.workloads, *mirror.placements, *mirror.lost}
+    if len(names) <= LOOKED_AT_ONCE:
+        return sorted(names)
+    calm = sorted(names - restless)
+    begin = bisect(calm, turn.state.looked_up_to)
+    chosen = (calm[begin:] + calm[:begin])[:LOOKED_AT_ONCE]
+    turn.set(looked_up_to=chosen[-1] if chosen else "")
+    return sorted(restless.union(chosen))
 
 
 def _look(turn: Turn, name: str) -> bool:

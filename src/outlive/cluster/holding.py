@@ -13,7 +13,7 @@ from . import records as rec
 from .beside import company, relations
 from .host import Capacity
 from .leader_state import Turn
-from .placement import NOTHING, Candidate, candidates, choose
+from .placement import NOTHING, Candidate, choose
 from .workload import Workload
 
 MOST_HELD = 200
@@ -62,7 +62,7 @@ def _hold(turn: Turn) -> tuple[Held, ...]:
         return ()
     used, found = turn.used(), []
     state = turn.state
-    hosts = {each.host.name: each for each in candidates(state.mirror, state.signs, state.verdicts, used)}
+    hosts = {each.host.name: each for each in turn.candidates(used)}
     for importance, name, workload in pending[:MOST_HELD]:
         placed = state.mirror.placements.get(name)
         disk_hosts = placed.record.disk_hosts if placed is not None else ()

@@ -150,7 +150,7 @@ def _tick(turn: Turn) -> None:
         draining.advance_all(turn)
         operations.advance_all(turn)
         copies.tend_all(turn)
-        courses.advance(turn, sorted({*state.mirror.workloads, *state.mirror.placements, *state.mirror.lost}))
+        courses.advance(turn, courses.looked_at_by_turns(turn))
     else:
         courses.advance(turn, sorted(state.restless))
     _keep_protected_list(turn)

@@ -17,7 +17,7 @@ from .commands import Act
 from .fence import FenceMethod, Pursuit
 from .host import Capacity
 from .mirror import Mirror
-from .placement import usage
+from .placement import UNUSED, Candidate, candidates, usage, with_used
 from .signs import Sightings
 from .supervision import Attempts
 from .timing import Timing
@@ -121,6 +121,7 @@ class LeaderState(msgspec.Struct, frozen=True):
     listening_since: float = 0.0
     ticked_at: float | None = None
     looked_at: float = 0.0
+    looked_up_to: str = ""
     isolated: str = ""
     unguarded: str = ""
     deaf: str = ""
@@ -153,12 +154,13 @@ class LeaderState(msgspec.Struct, frozen=True):
 class Turn(BaseTurn[LeaderState]):
     """One event being dealt with by the leader machine.
 
-    told: how many verdicts were written in it; probed: how many hosts.
+    told: how many verdicts were written in it; probed: how many hosts; placed: how many workloads.
     """
 
     prefix = "l"
     told = 0
     probed = 0
+    placed = 0
 
     def __init__(self, state: LeaderState) -> None:
         super().__init__(state)
@@ -168,6 +170,7 @@ class Turn(BaseTurn[LeaderState]):
         self.placed = 0
         self.free: tuple[int, frozenset[str]] | None = None
         self._alive: list[str] = []
+        self._candidates: tuple[Mirror, Sightings, Map[str, rec.Verdict], list[Candidate]] | None = None
         self._roster: Iterator[str] | None = None
         self.held: tuple[Held, ...] | None = None
 
@@ -205,6 +208,23 @@ class Turn(BaseTurn[LeaderState]):
             self._used = usage(self.state.mirror, meant, followed)
         return dict(self._used)
 
+    def candidates(self, used: dict[str, tuple[Capacity, int]]) -> list[Candidate]:
+        """All registered hosts, by name, with what is used on each. Made once in a turn but for what changes."""
+        state = self.state
+        known = self._candidates
+        if (
+            known is None
+            or known[0] is not state.mirror
+            or known[1] is not state.signs
+            or known[2] is not state.verdicts
+        ):
+            known = None
+        found = known[3] if known is not None else candidates(state.mirror, state.signs, state.verdicts, used)
+        if known is not None:
+            found = [with_used(each, used.get(each.host.name, UNUSED)) for each in found]
+        self._candidates = (state.mirror, state.signs, state.verdicts, found)
+        return list(found)
+
     def starting(self) -> dict[str, int]:
         """How many workloads are on their way up on each host, with those that were just placed there."""
         if self._starting is None:
@@ -214,6 +234,7 @@ class Turn(BaseTurn[LeaderState]):
 
     def means(self, workload: str, host: str, used: dict[str, tuple[Capacity, int]]) -> None:
         """A workload is being placed: the next one in the same breath finds its room taken, as `used` says."""
+        self.placed += 1
         self._used = used
         self.placed += 1
         if self._starting is not None:

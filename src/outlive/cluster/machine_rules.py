@@ -69,10 +69,11 @@ def needs(machine: Machine, protection: Protection) -> Capacity:
 
 def datastores_of(workload: Workload) -> tuple[str, ...]:
     """The datastores that a host must reach to run it: its data folder's, its disks', its checkpoints'; in order."""
+    if workload.machine is None:
+        return (workload.data_on,) if workload.data_on else ()
     named = [workload.data_on] if workload.data_on else []
-    if workload.machine is not None:
-        named += [disk.on for disk in workload.machine.disks if disk.on != LOCAL]
-        named += [workload.warm.on] if workload.protection is Protection.WARM and workload.warm.on else []
+    named += [disk.on for disk in workload.machine.disks if disk.on != LOCAL]
+    named += [workload.warm.on] if workload.protection is Protection.WARM and workload.warm.on else []
     return tuple(dict.fromkeys(named))
 
 

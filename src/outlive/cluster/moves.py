@@ -14,7 +14,7 @@ from .leader_state import Turn
 from .mirror import Entry
 from .pairing import unpaired
 from .pairs import gone_for_good, standby_for
-from .placement import Choice, candidates, choose
+from .placement import Choice, choose
 from .placing import without
 from .transaction import Compare, Put, same_incarnation, unchanged
 from .workload import Kind, Workload
@@ -43,7 +43,7 @@ def target_of(turn: Turn, workload: Workload, record: rec.PlacementRecord, asked
         choice = standby_for(turn, workload, record, prefer=asked)
     else:
         used = without(turn.used(), workload, record.host)
-        hosts = candidates(turn.state.mirror, turn.state.signs, turn.state.verdicts, used)
+        hosts = turn.candidates(used)
         company = beside.company(turn, workload)
         choice = choose(workload, hosts, {record.host or "": "it runs there now"}, asked, company=company)
     if asked is None or choice.host == asked:

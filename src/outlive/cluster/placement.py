@@ -7,7 +7,7 @@ over has its reason, since people ask.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from immutables import Map
@@ -109,6 +109,16 @@ def candidates(
             )
         )
     return found
+
+
+UNUSED = (NOTHING, 0)
+
+
+def with_used(candidate: Candidate, used: tuple[Capacity, int]) -> Candidate:
+    """The same host when so much is used on it."""
+    if candidate.used == used[0] and candidate.workloads == used[1]:
+        return candidate
+    return replace(candidate, used=used[0], workloads=used[1])
 
 
 def refusal(workload: Workload, candidate: Candidate) -> str | None:

@@ -18,7 +18,7 @@ from .leader_state import Turn
 from .mirror import Entry
 from .ordering import waits_for
 from .pairing import unpaired, with_copies
-from .placement import NOTHING, Choice, candidates, choose, takes_room_beside
+from .placement import NOTHING, Choice, choose, takes_room_beside
 from .transaction import Compare, Delete, Put, same_incarnation, unchanged
 from .workload import OnAfterLimit, Workload
 
@@ -60,7 +60,7 @@ def place(
     held = holding.held_before(turn, workload)
 
     def best(used: dict[str, tuple[Capacity, int]], passed_over: dict[str, str]) -> Choice:
-        hosts = candidates(mirror, turn.state.signs, turn.state.verdicts, used)
+        hosts = turn.candidates(used)
         return choose(workload, hosts, {**passed_over, **avoid}, prefer, disk_hosts, company)
 
     choice = _choose(turn, name, prefer, partial(best, holding.with_held(used, held)))

@@ -48,7 +48,10 @@ def play(lab: Lab, runs: int, progress: Progress) -> FailoverBench:
     """Lose the host of a Redis so often, in a lab that is up. Raises Failed when it does not even begin."""
     progress("waiting for a leader")
     ready.until_ready(lab, READY_S)
-    ready.any_client(lab).put(f"/v1/workloads/{WORKLOAD}", REDIS.encode())
+    client = ready.any_client(lab)
+    # Here hosts die one after the other soon after they began it, which would else be held against it.
+    client.put("/v1/policies", {"host_deaths": 0})
+    client.put(f"/v1/workloads/{WORKLOAD}", REDIS.encode())
     ready.until_running(lab, WORKLOAD, RUNNING_S)
     losses, unfinished, kinds = list[Loss](), "", tuple(LossKind)
     with watched(lab, WORKLOAD) as sightings, counting_clients(lab, ADDRESS, PORT, CLIENTS) as counting, _busy():
