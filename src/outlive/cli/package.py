@@ -62,7 +62,7 @@ def push(client: "Client", source: Path, copies: int | None, wait_s: float, as_j
 
         with tempfile.TemporaryFile(prefix="outlive-package-") as archive:
             manifest = build_archive(source, archive)
-            say(f"{manifest.name}@{manifest.version}: {len(manifest.files)} files, {_size(manifest.bytes)}.")
+            say(f"{manifest.name}@{manifest.version}: {_count(len(manifest.files))}, {_size(manifest.bytes)}.")
             answer = _send(client, path, archive)
     else:
         with source.open("rb") as archive:
@@ -202,6 +202,10 @@ def rm(client: "Client", names: tuple[str, ...], dry_run: bool, as_json: bool) -
             say(f"{name} is being removed from all hosts.")
     if as_json:
         print_json({"packages": results})
+
+
+def _count(files: int) -> str:
+    return "1 file" if files == 1 else f"{files} files"
 
 
 def _size(count: int) -> str:
