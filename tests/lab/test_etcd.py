@@ -10,9 +10,10 @@ import pytest
 from outlive.errors import UsageInvalid
 from outlive.lab import hosts, ready
 from outlive.lab.lab import Lab
-from outlive.lab.plan import ETCD
+from outlive.lab.plan import ETCD, plan
 from outlive.lab.sentinel import owned_lab
 
+from ..store.etcd_cluster import etcd_cluster
 from .scene import SETTLED_S, TAKEOVER_S, Scene, on_stage
 from .shared import SharedLab
 
@@ -40,6 +41,28 @@ def test_a_host_that_loses_power_is_replaced_though_a_member_of_etcd_goes_with_i
 def test_a_store_that_is_a_file_cannot_be_cut_off(shared: SharedLab) -> None:
     with pytest.raises(UsageInvalid):
         shared.lab().cut_store("a")
+
+
+@pytest.mark.parametrize("store", ["redis", "etcds://h", "etcd://h:0", "sqlite:///srv/store.db"])
+def test_a_store_that_a_labs_hosts_could_not_reach_is_refused(store: str) -> None:
+    with pytest.raises(UsageInvalid):
+        plan("never", 3, 1, store)
+
+
+@pytest.mark.soak
+def test_a_lab_may_use_an_etcd_outside_and_be_cut_off_from_it() -> None:
+    with etcd_cluster() as cluster:
+        store = str(cluster.address("/labs"))
+        name = f"e{os.getpid() % 10000}x{next(_numbers)}"
+        with owned_lab(name, 3, 1, print, None, store) as lab, on_stage(lab) as scene:
+            lab.kill(scene.primary)
+            scene.runs_elsewhere()
+            scene.counts_again()
+            cluster.kill(cluster.leader())
+            scene.counts_again()
+            lab.kill("store1")
+            lab.start("store1")
+            scene.counts_again()
 
 
 @pytest.mark.soak

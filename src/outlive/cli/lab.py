@@ -18,8 +18,8 @@ name_option = click.option(
 )
 
 store_option = click.option(
-    "--store", type=click.Choice(["sqlite", "etcd"]), default="sqlite", show_default=True,
-    help="The cluster's store: a file beside the network, or an etcd of three members within it.",
+    "--store", default="sqlite", show_default=True, metavar="sqlite|etcd|etcd://…",
+    help="The cluster's store: a file beside the network, an etcd of three members within it, or one outside.",
 )  # fmt: skip
 
 

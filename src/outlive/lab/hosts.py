@@ -109,6 +109,11 @@ def _store(lab: LabPlan) -> str:
     """The store as all hosts name it."""
     if not lab.members:
         return f"sqlite://{lab.store}"
+    outside = lab.outside_store
+    if outside is not None:
+        way = member_address(lab.members[0])
+        ends = ",".join(f"{way}:{ETCD_PORT + number}" for number in range(len(outside.endpoints)))
+        return f"etcd://{ends}{outside.prefix}"
     ends = ",".join(f"{member_address(member)}:{ETCD_PORT}" for member in lab.members)
     return f"etcd://{ends}/{lab.name}"
 

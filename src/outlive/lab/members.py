@@ -7,6 +7,7 @@ store is here too, since an etcd within the lab's network is reached only from t
 import asyncio
 import shutil
 import subprocess
+import sys
 import threading
 import time
 
@@ -27,30 +28,42 @@ FOUNDED_S, AGAIN_S = 60.0, 0.2
 
 
 def start(lab: LabPlan, member: str) -> None:
-    """Start a member; it serves a moment later. Raises Failed where there is no etcd or it ends at once."""
+    """Start a member, or the way to an etcd outside; it serves a moment later. Raises Failed where there is no etcd."""
+    folder = lab.member_folder(member)
+    if lab.outside_store is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        _begin(lab, member, [sys.executable, "-m", "outlive.lab.relay", lab.name, member])
+        return
     program = shutil.which("etcd")
     if program is None:
         raise Failed("There is no etcd on this machine.", remedy="apt-get install etcd-server")
-    folder = lab.member_folder(member)
     hosts.mount_memory(folder, SIZE)
-    group = hosts.group(lab, member)
-    group.mkdir(parents=True, exist_ok=True)
     own = f"http://{member_address(member)}"
     everybody = ",".join(f"{each}=http://{member_address(each)}:{PEERS_PORT}" for each in lab.members)
-    with (folder / "etcd.log").open("ab") as log:
+    command = [
+        program, "--name", member, "--data-dir", str(folder / "data"), "--logger", "zap",
+        "--listen-client-urls", f"{own}:{ETCD_PORT}", "--advertise-client-urls", f"{own}:{ETCD_PORT}",
+        "--listen-peer-urls", f"{own}:{PEERS_PORT}", "--initial-advertise-peer-urls", f"{own}:{PEERS_PORT}",
+        "--initial-cluster", everybody, "--initial-cluster-token", lab.cluster,
+        "--max-wals", "2", "--snapshot-count", "20000",
+    ]  # fmt: skip
+    _begin(lab, member, ["nsenter", f"--net=/run/netns/{lab.member_namespace(member)}", "--", *command])
+
+
+def _begin(lab: LabPlan, member: str, command: list[str]) -> None:
+    """Start a program in the member's group, as a child of nobody here."""
+    group = hosts.group(lab, member)
+    group.mkdir(parents=True, exist_ok=True)
+    line = f'echo $$ > {group / "cgroup.procs"} && exec setsid --fork "$@"'
+    with (lab.member_folder(member) / "member.log").open("ab") as log:
         subprocess.run(
-            [
-                "/bin/sh", "-c",
-                f'echo $$ > {group / "cgroup.procs"} && exec setsid --fork nsenter '
-                f'--net=/run/netns/{lab.member_namespace(member)} -- "$@"',
-                "sh", program, "--name", member, "--data-dir", str(folder / "data"), "--logger", "zap",
-                "--listen-client-urls", f"{own}:{ETCD_PORT}", "--advertise-client-urls", f"{own}:{ETCD_PORT}",
-                "--listen-peer-urls", f"{own}:{PEERS_PORT}", "--initial-advertise-peer-urls", f"{own}:{PEERS_PORT}",
-                "--initial-cluster", everybody, "--initial-cluster-token", lab.cluster,
-                "--max-wals", "2", "--snapshot-count", "20000",
-            ],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", check=True,
-        )  # fmt: skip
+            ["/bin/sh", "-c", line, "sh", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            check=True,
+        )
 
 
 def found(config: AgentConfig, namespace: str) -> None:

@@ -6,11 +6,12 @@ No namespace or process is touched here.
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
+from outlive.config.store_address import EtcdAddress, StoreAddressInvalid, parse_store
 from outlive.errors import OutliveError, UsageInvalid
 
 MOST_HOSTS = 32
@@ -57,7 +58,8 @@ class LabHost:
 class LabPlan:
     """A whole lab. cluster: the id that its heartbeats carry; folder: everything of it that is on disk.
 
-    store_kind: the hosts' store is one SQLite file beside the network, or an etcd of three members within it.
+    store_kind: the hosts' store is one SQLite file beside the network, an etcd of three members within it, or, where
+    this is an address, an etcd outside of the lab.
     """
 
     name: str
@@ -69,8 +71,18 @@ class LabPlan:
 
     @property
     def members(self) -> tuple[str, ...]:
-        """The members of the lab's own etcd; none where the store is SQLite."""
-        return MEMBERS if self.store_kind == ETCD else ()
+        """The members of the lab's own etcd, or the one way to an etcd outside; none where the store is SQLite."""
+        if self.store_kind == SQLITE:
+            return ()
+        return MEMBERS if self.store_kind == ETCD else MEMBERS[:1]
+
+    @property
+    def outside_store(self) -> EtcdAddress | None:
+        """The etcd outside of the lab that it uses, if it does; each lab has a prefix of its own there."""
+        address = parse_store(self.store_kind) if "://" in self.store_kind else None
+        if not isinstance(address, EtcdAddress):
+            return None
+        return replace(address, prefix=f"{address.prefix}/{self.name}-{self.cluster}")
 
     @property
     def root(self) -> Path:
@@ -154,8 +166,7 @@ def plan(name: str, hosts: int, sites: int, store: str = SQLITE) -> LabPlan:
         raise UsageInvalid(f"A lab cannot have {hosts} hosts.", remedy=f"choose from 1 to {MOST_HOSTS}")
     if not 1 <= sites <= hosts:
         raise UsageInvalid(f"{hosts} hosts cannot be in {sites} sites.", remedy="choose at most one site for each host")
-    if store not in (SQLITE, ETCD):
-        raise UsageInvalid(f"A lab has no store {store!r}.", remedy=f"choose {SQLITE} or {ETCD}")
+    _check_store(store)
     site_names = tuple(f"site{number + 1}" for number in range(sites))
     planned = tuple(
         LabHost(
@@ -164,6 +175,19 @@ def plan(name: str, hosts: int, sites: int, store: str = SQLITE) -> LabPlan:
         for index in range(hosts)
     )
     return LabPlan(name, os.urandom(8).hex(), planned, site_names, str(labs_folder() / name), store)
+
+
+def _check_store(store: str) -> None:
+    if store in (SQLITE, ETCD):
+        return
+    remedy = f"choose {SQLITE}, {ETCD}, or the address of an etcd that needs neither TLS nor a user: etcd://HOST:PORT"
+    try:
+        address = parse_store(store)
+    except StoreAddressInvalid as error:
+        raise UsageInvalid(f"A lab has no store {store!r}.", cause=f"it {error}", remedy=remedy) from None
+    if not isinstance(address, EtcdAddress) or address.tls:
+        # Hosts reach it by a relay, whose address stands in no certificate.
+        raise UsageInvalid(f"A lab cannot use the store {store}.", remedy=remedy)
 
 
 def host_name(index: int) -> str:
