@@ -7,14 +7,22 @@ their turn. A host that is full in this sense is passed over; nothing here says 
 
 from . import records as rec
 from .leader_state import Turn
+from .upcoming import is_upcoming
 
 WAITS = "it waits its turn: the hosts that could have it are starting as many others as they may at once"
 
 
-def crowded(turn: Turn) -> dict[str, str]:
-    """The hosts that start as many workloads as they may → why each is passed over."""
-    most = turn.state.mirror.policies.record.restarts_per_host
-    return {host: f"it is starting {count} others already" for host, count in turn.starting().items() if count >= most}
+def crowded(turn: Turn, besides: str = "") -> dict[str, str]:
+    """The hosts that start as many workloads as they may → why each is passed over.
+
+    besides: one that is about to be placed anew, and is in nobody's way where it never came up, least in its own.
+    """
+    mirror = turn.state.mirror
+    most = mirror.policies.record.restarts_per_host
+    own, report = mirror.placements.get(besides), mirror.reports.get(besides)
+    there = own.record.host if own is not None and is_upcoming(own.record, report) else None
+    counts = {host: count - (host == there) for host, count in turn.starting().items()}
+    return {host: f"it is starting {count} others already" for host, count in counts.items() if count >= most}
 
 
 def is_known_full(turn: Turn, name: str) -> bool:

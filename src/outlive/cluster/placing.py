@@ -133,7 +133,7 @@ def _choose(turn: Turn, name: str, prefer: str | None, best: Callable[[dict[str,
 
     best: chooses, with some hosts passed over and why.
     """
-    crowd = {host: why for host, why in pacing.crowded(turn).items() if host != prefer}
+    crowd = {host: why for host, why in pacing.crowded(turn, name).items() if host != prefer}
     worn = retrying.worn(turn, name)
     choice = Choice(None, {})
     for passed_over in [worn, {}] if worn and retrying.may_try_anywhere(turn, name) else [worn]:
