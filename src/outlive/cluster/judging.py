@@ -18,7 +18,7 @@ from .heartbeat import Heartbeat, ModuleStatus
 from .leader_state import Turn
 from .mirror import Mirror
 from .repeats import Repeats
-from .signs import Sightings, Signs, evidence
+from .signs import Sightings, Signs, evidence, is_fresh
 from .transaction import Delete, Put, unchanged
 from .wheel import due, moment, put
 
@@ -218,8 +218,9 @@ def _is_still_dead(turn: Turn, host: str, signs: Signs, found: Evidence) -> bool
     stands = turn.state.mirror.verdicts.get(host)
     if stands is None or stands.record.verdict is not rec.Verdict.DEAD or found.lease_held:
         return False
-    seen = [at for at in (signs.heartbeat_at, signs.slot_at, signs.answered_at) if at is not None]
-    return all(turn.state.at - at >= turn.state.timing.suspect_s for at in seen)
+    timing, at = turn.state.timing, turn.state.at
+    answered_s = at - signs.answered_at if signs.answered_at is not None else timing.probe_fresh_s
+    return answered_s >= timing.probe_fresh_s and not is_fresh(signs, timing, at)
 
 
 def end_silent_claims(turn: Turn) -> None:
