@@ -160,7 +160,6 @@ class Turn(BaseTurn[LeaderState]):
     prefix = "l"
     told = 0
     probed = 0
-    placed = 0
 
     def __init__(self, state: LeaderState) -> None:
         super().__init__(state)
@@ -234,7 +233,6 @@ class Turn(BaseTurn[LeaderState]):
 
     def means(self, workload: str, host: str, used: dict[str, tuple[Capacity, int]]) -> None:
         """A workload is being placed: the next one in the same breath finds its room taken, as `used` says."""
-        self.placed += 1
         self._used = used
         self.placed += 1
         if self._starting is not None:
