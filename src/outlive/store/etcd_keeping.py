@@ -4,6 +4,9 @@ etcd's leader answers keep-alives from its own memory. One that lost its office 
 still or is cut off, takes them in vain, while its successor counts the lease's time from its own beginning. So a
 keep-alive counts only between two reads that each needed a majority, by way of the same member, in the same term: then
 nobody else can have led meanwhile. The second read is the first one of the next keep-alive.
+
+One thing no client can prevent: an old leader of etcd before 3.4.31 or 3.5.13 that wakes up may have leases ended that
+its successor kept alive. So nothing safe may rest on a lease lasting, and nothing does.
 """
 
 import asyncio

@@ -16,7 +16,7 @@ from .histories import History, lived
 TROUBLED_S, BETWEEN_S = 1.6, 0.7
 
 
-async def afflict(cluster: EtcdCluster, kind: str, name: str, seconds: float) -> None:
+async def afflict(history: History, cluster: EtcdCluster, kind: str, name: str, seconds: float) -> None:
     """One fault and its end."""
     if kind == "kill":
         cluster.kill(name)
@@ -26,6 +26,8 @@ async def afflict(cluster: EtcdCluster, kind: str, name: str, seconds: float) ->
         cluster.cut_off(name)
     await asyncio.sleep(seconds)
     await asyncio.to_thread(cluster.mend)
+    if kind == "pause":
+        history.woke.append(time.monotonic())
 
 
 def opener(cluster: EtcdCluster, prefix: str, rng: random.Random) -> Callable[[], Awaitable[Store]]:
@@ -39,10 +41,10 @@ def opener(cluster: EtcdCluster, prefix: str, rng: random.Random) -> Callable[[]
 async def test_nothing_is_lost_doubled_or_out_of_order_while_leaders_die_stand_still_and_are_cut_off(
     cluster: EtcdCluster,
 ) -> None:
-    async def trouble() -> None:
+    async def trouble(history: History) -> None:
         for kind in ("kill", "cut", "pause"):
             await asyncio.sleep(BETWEEN_S)
-            await afflict(cluster, kind, await asyncio.to_thread(cluster.leader), TROUBLED_S)
+            await afflict(history, cluster, kind, await asyncio.to_thread(cluster.leader), TROUBLED_S)
 
     try:
         history = await lived(opener(cluster, "/faults", random.Random(1)), trouble)
@@ -59,12 +61,12 @@ async def test_nothing_is_lost_doubled_or_out_of_order_while_leaders_die_stand_s
 async def test_the_same_for_long_and_at_random(cluster: EtcdCluster, seed: int) -> None:
     rng = random.Random(seed)
 
-    async def trouble() -> None:
+    async def trouble(history: History) -> None:
         ends_at = time.monotonic() + 90
         while time.monotonic() < ends_at:
             await asyncio.sleep(rng.uniform(0.0, 3.0))
             name = rng.choice([*NAMES, await asyncio.to_thread(cluster.leader)])
-            await afflict(cluster, rng.choice(["kill", "cut", "pause"]), name, rng.uniform(0.2, 5.0))
+            await afflict(history, cluster, rng.choice(["kill", "cut", "pause"]), name, rng.uniform(0.2, 5.0))
 
     try:
         history = await lived(opener(cluster, f"/soak{seed}", rng), trouble, clients=5, seed=seed)
