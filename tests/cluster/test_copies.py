@@ -1,8 +1,12 @@
 """Which hosts keep which packages: enough of them, in several sites, and no copy is dropped that may be needed."""
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
 from immutables import Map
 
 from outlive.cluster import copies
@@ -114,3 +118,26 @@ def test_records_that_cannot_be_are_refused() -> None:
     assert use_problem(PackageUse("app")) == "no version of its package app was chosen"
     assert use_problem(PackageUse("app", "", "1.0.0", "x")) == "'app@1.0.0' is no package"
     assert use_problem(PackageUse("app", "", "1.0.0", A)) == ""
+
+
+@given(
+    st.sampled_from(["packages/app@1.0.0", "depots/a", "workloads/web"]),
+    st.binary(max_size=200) | st.text().map(str.encode),
+)
+def test_any_bytes_in_the_store_are_read_or_refused(key: str, value: bytes) -> None:
+    with suppress(rec.BadRecord):
+        rec.decode(key, value)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(APP.__slots__)), JSON))
+def test_a_package_with_any_values_is_read_or_refused(changes: dict[str, Any]) -> None:
+    document = msgspec.to_builtins(APP) | changes
+    with suppress(rec.BadRecord):
+        rec.decode(f"packages/{APP.key}", msgspec.json.encode(document))

@@ -4,7 +4,7 @@ What is pushed is taken in as it arrives and refused when it breaks a rule; then
 the leader sees to its copies. A version never changes: the same name and version with other content is refused.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated
@@ -62,7 +62,11 @@ class PackagesApi:
         """All packages that were pushed, in pages."""
         kept = self.view.mirror.packages
         names, after = ascending("packages", kept, query(request, Page))
-        told: answers.Packages = {"packages": [self._shown(kept[name].record) for name in names], "next": after}
+        workloads = copies.needing(self.view.mirror)
+        told: answers.Packages = {
+            "packages": [self._shown(kept[name].record, workloads) for name in names],
+            "next": after,
+        }
         return Encoded(told)
 
     @route(
@@ -165,7 +169,7 @@ class PackagesApi:
             raise NotFound(f"There is no package {name[:80]}.", remedy=SEE)
         return max(found, key=lambda record: parse_version(record.version))
 
-    def _shown(self, record: PackageRecord) -> answers.Package:
+    def _shown(self, record: PackageRecord, workloads: Mapping[str, Sequence[str]] | None = None) -> answers.Package:
         picture = self.view.mirror
         have = sorted(host for host, entry in picture.depots.items() if record.id in entry.record.holds)
         troubles = {
@@ -183,7 +187,7 @@ class PackagesApi:
             "hosts": list(record.hosts),
             "held_by": have,
             "troubles": troubles,
-            "used_by": [str(user) for user in copies.users(picture, record)],
+            "used_by": [str(user) for user in copies.users(picture, record, workloads)],
             "failed": record.failed,
             "removing": record.removing,
             "pushed_by": record.pushed_by,

@@ -5,6 +5,7 @@ says that it has it; and a package's record goes only when it is certain that no
 workload compares the record, which says that it is being removed before the leader looks for users.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from . import records as rec
@@ -41,13 +42,25 @@ def needed_by(record: rec.WorkloadRecord) -> tuple[Pinned, ...]:
     return (*pins_of(record.workload), *other)
 
 
-def users(mirror: Mirror, package: PackageRecord) -> tuple[User, ...]:
-    """Who needs a package: workloads, and packages for which no other version that was pushed would do."""
-    found = [
-        User(workload=name)
-        for name, entry in sorted(mirror.workloads.items())
-        if any(each.id == package.id for each in needed_by(entry.record))
-    ]
+def needing(mirror: Mirror) -> dict[str, list[str]]:
+    """The workloads that need each package, by its id."""
+    found: dict[str, list[str]] = {}
+    for name, entry in sorted(mirror.workloads.items()):
+        if entry.record.workload.package is not None or entry.record.rollout is not None:
+            for id in {each.id for each in needed_by(entry.record)}:
+                found.setdefault(id, []).append(name)
+    return found
+
+
+def users(
+    mirror: Mirror, package: PackageRecord, workloads: Mapping[str, Sequence[str]] | None = None
+) -> tuple[User, ...]:
+    """Who needs a package: workloads, and packages for which no other version that was pushed would do.
+
+    workloads: what `needing` says, for those who ask for many packages.
+    """
+    index = needing(mirror) if workloads is None else workloads
+    found = [User(workload=name) for name in index.get(package.id, ())]
     others = [entry.record for key, entry in sorted(mirror.packages.items()) if key != package.key]
     versions = [parse_version(each.version) for each in others if each.name == package.name and not each.removing]
     for each in others:
@@ -119,6 +132,8 @@ def _trial(turn: Turn, package: PackageRecord) -> str:
 def keepers(turn: Turn, package: PackageRecord) -> tuple[str, ...]:
     """The hosts that shall keep a package: in as many sites as there are; those that do before others, emptier ones."""
     mirror, verdicts = turn.state.mirror, turn.state.verdicts
+    if _are_well(turn, package):
+        return package.hosts
     living = [name for name in sorted(mirror.hosts) if verdicts.get(name) is not rec.Verdict.DEAD]
     count = copies_of(package, len(mirror.hosts))
     load: dict[str, int] = {}
@@ -138,6 +153,19 @@ def keepers(turn: Turn, package: PackageRecord) -> tuple[str, ...]:
     while len(chosen) < count and (left := [host for host in living if host not in chosen]):
         chosen.append(min(left, key=rank))
     return tuple(sorted(chosen))
+
+
+def _are_well(turn: Turn, package: PackageRecord) -> bool:
+    """Whether the hosts that keep a package are as many as they are to be, alive, and in as many sites as can be."""
+    mirror, hosts = turn.state.mirror, package.hosts
+    if len(hosts) != copies_of(package, len(mirror.hosts)) or any(host not in mirror.hosts for host in hosts):
+        return False
+    if any(turn.state.verdicts.get(host) is rec.Verdict.DEAD for host in hosts):
+        return False
+    if any(host not in mirror.depots or package.id not in mirror.depots[host].record.holds for host in hosts):
+        return False
+    sites = len({mirror.hosts[host].record.site for host in hosts})
+    return sites == len(hosts) or sites == len({entry.record.site for entry in mirror.hosts.values()})
 
 
 # A host's part.
