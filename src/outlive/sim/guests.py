@@ -94,6 +94,8 @@ class Guests:
         follower = self.followers.get(workload)
         if follower is not None and (follower.generation, follower.pairing) == (generation, pairing):
             self.drops(workload)
+        # An agent that died as it took over knows of no more than a standby, and ends all that is there of it.
+        self.host.runtime.forget(workload, generation + 1)
         delay_s = self.draw((0.001, 0.1))
         fields = {"workload": workload, "generation": generation, "pairing": pairing}
         self.host.gate.after(delay_s, self._discarded, fields)

@@ -310,6 +310,12 @@ class Runtime:
         self._silence(program)
         self.programs.pop(program.workload.name, None)
 
+    def forget(self, workload: str, generation: int) -> None:
+        """Nothing is left of what acted at that generation, if anything did."""
+        program = self.programs.get(workload)
+        if program is not None and program.generation == generation:
+            self._remove(program)
+
     def guard_fires(self) -> None:
         """The guard kills all that acts; the agent learns of it, and of its dead modules, in any order."""
         self._guests.guard_fires()
