@@ -1,6 +1,7 @@
 """The check-up of a host whose store is in etcd: members, versions, leases, and how many members may be lost."""
 
 import asyncio
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,16 @@ from outlive.config.agent_file import AgentConfig
 from outlive.config.store_address import EtcdAddress
 
 from ..store.etcd_cluster import EtcdCluster, etcd_cluster
+
+
+# A connection that is given up while it is being made is left to the garbage collector, by httpx's parts.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")

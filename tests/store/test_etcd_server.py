@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import gc
 import shutil
 import signal
 import ssl
@@ -202,6 +203,7 @@ async def test_certificates_and_a_user_are_asked_for_and_shown_and_tokens_renewe
         with pytest.raises(StoreDenied):
             await store.transact(put("key"), timeout_s=LIMIT_S)
         await store.close()
+    gc.collect()
 
 
 async def test_a_full_database_takes_no_writes_until_room_was_made(folder: Path) -> None:

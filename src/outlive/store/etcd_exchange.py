@@ -73,6 +73,8 @@ class Exchange:
     async def close(self) -> None:
         """End all connections."""
         await self._client.aclose()
+        # Sockets close in a step of their own, for which a loop that ends now would have no time.
+        await asyncio.sleep(0)
 
     async def post(
         self, endpoint: Endpoint, path: str, body: bytes, headers: dict[str, str], attempt_s: float, connect_s: float

@@ -1,9 +1,10 @@
 """Every promise holds while members of an etcd cluster are killed, stand still, and are cut off from each other."""
 
 import asyncio
+import gc
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
@@ -13,7 +14,16 @@ from outlive.store.etcd import EtcdStore
 from ...store.etcd_cluster import NAMES, EtcdCluster
 from .histories import History, lived
 
+# A connection that is given up while it is being made is left to the garbage collector, by httpx's parts.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 TROUBLED_S, BETWEEN_S = 1.6, 0.7
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    yield
+    gc.collect()
 
 
 async def afflict(history: History, cluster: EtcdCluster, kind: str, name: str, seconds: float) -> None:
