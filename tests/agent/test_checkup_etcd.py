@@ -17,7 +17,6 @@ from outlive.config.store_address import EtcdAddress
 
 from ..store.etcd_cluster import EtcdCluster, etcd_cluster
 
-
 # A connection that is given up while it is being made is left to the garbage collector, by httpx's parts.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
