@@ -110,6 +110,7 @@ async def test_an_answer_without_a_length_ends_with_its_connection(tmp_path: Pat
         (b"HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\nhalf", "5 bytes of its answer are missing"),
         (b"HTTP/1.0 200 OK\r\n\r\n" + b"x" * 2000, "larger than 1000 bytes"),
         (b"HTTP/1.0 200 OK\r\nContent-Length: many\r\n\r\n", "many"),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: -1\r\n\r\n", "-1"),
         (b"HTTP/1.0 200 OK\r\n" + b"x: y\r\n" * 200, "more than 100 headers"),
         (b"HTTP/1.0 200 OK\r\nx: " + b"y" * 600_000, "limit"),
         (b"HTTP/1.0 fine\r\n\r\n", "fine"),

@@ -223,6 +223,7 @@ ONLY_READING_KNOWS = re.compile(
     r"|names \S+ for the second time|is a relative path|is no regular expression|must not be (above|below)"
     r"|for a service, only for a vm|is for protection hot|not among the sites|names the workload itself"
     r"|is no IP address|does not begin with an IP address|has no prefix length"
+    r"|is for a workload with a package|\.command is missing|but the workload names no package"
 )
 
 

@@ -64,6 +64,7 @@ def most_told(history: History) -> int:
     return max(each.value for each in history.answers)
 
 
+@pytest.mark.soak  # a cut while nothing is paired; those of pairs stay
 def test_a_power_cut_while_the_standby_is_seeded_leaves_the_machine_to_its_own_disk(
     shared: SharedLab, tmp_path: Path
 ) -> None:
@@ -110,6 +111,7 @@ def reign(scene: MachineScene) -> tuple[int, int]:
     return int(str(found["generation"])), int(str(found["pairing"]))
 
 
+@pytest.mark.soak  # links that are cut both ways stay
 def test_a_link_that_is_cut_one_way_leaves_exactly_one_whichever_way_it_is(scene: MachineScene) -> None:
     with scene.clients() as clients:
         time.sleep(1)

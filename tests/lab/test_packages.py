@@ -128,6 +128,7 @@ def counts(counting: Counting) -> None:
 
 def test_a_package_follows_its_workload_and_a_bad_version_of_it_goes_back(shared: SharedLab, tmp_path: Path) -> None:
     lab = shared.lab()
+    ready.until_ready(lab, SOON_S)
     push(lab, "c", package(tmp_path, "settings", "1.0.0", **{"redis.conf": SETTINGS}))
     push(lab, "c", store(tmp_path, "1.0.0", SERVES))
     apply(lab, "^1")

@@ -89,6 +89,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(scene: MachineScene) -> None
     assert int(after["counter"]) <= int(before["counter"])
 
 
+@pytest.mark.soak  # one that powers itself off stays
 def test_one_that_was_shut_down_in_order_is_booted_and_keeps_all_that_is_on_its_disk(scene: MachineScene) -> None:
     until_checkpointed(scene)
     before = counted(scene, 20)
@@ -119,6 +120,7 @@ def test_one_that_powers_itself_off_is_booted_and_not_taken_back_to_before_that(
     assert int(after["written"]) == int(before["written"])
 
 
+@pytest.mark.soak  # a datastore that is full stays
 def test_a_datastore_that_hangs_costs_checkpoints_and_not_the_guest(scene: MachineScene) -> None:
     until_checkpointed(scene)
     with scene.clients("inc", 2) as clients:

@@ -231,6 +231,7 @@ def test_a_primary_that_lives_but_gets_nowhere_is_lost_too(tmp_path: Path) -> No
         assert_clean(counting.stop())
 
 
+@pytest.mark.soak  # what slows it stays, in test_feed
 def test_a_slow_standby_slows_the_guest_and_fills_no_memory(tmp_path: Path) -> None:
     hot = HotValues(silence_ms=400.0, bandwidth_mib_s=24.0, progress_s=60.0)
     with hot_pair(Shape(memory_mib=256, hot=hot)) as scene:

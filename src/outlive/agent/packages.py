@@ -135,15 +135,17 @@ class Packages:
 
     def _held(self) -> dict[str, str]:
         """Id → NAME@VERSION of all that is on the shelf; what cannot be read is left out."""
-        ids = self.shelf.ids()
-        for id in ids - self._keys.keys():
+        ids, known = self.shelf.ids(), self._keys
+        found = {id: known[id] for id in ids & known.keys()}
+        for id in ids - found.keys():
             try:
                 manifest = self.shelf.manifest(id)
-                self._keys[id] = f"{manifest.name}@{manifest.version}"
+                found[id] = f"{manifest.name}@{manifest.version}"
             except OutliveError as error:
                 log.error("depot.package_unreadable", id=id, reason=str(error))
-        self._keys = {id: key for id, key in self._keys.items() if id in ids}
-        return dict(self._keys)
+        # Several threads may be here at once: each puts a whole one in the place of another.
+        self._keys = found
+        return dict(found)
 
     async def _fetched(self, pinned: Pinned, holders: Sequence[str]) -> str:
         """Have a package on the shelf; fetched once, however many want it. Raises NotFetched."""

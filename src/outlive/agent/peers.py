@@ -22,6 +22,7 @@ ANSWER_S = 10.0
 MOST_LINE_BYTES = 256 * 1024
 MOST_HEAD_LINES = 100
 PIECE_BYTES = 64 * 1024
+LENGTH_DIGITS = 15
 _VANISHED_MS = 10_000
 _PROBE_S = 3
 
@@ -151,8 +152,7 @@ async def ask(context: ssl.SSLContext, peer: Peer, request: Request) -> Answer:
             writer.write(_head(peer, request) + request.body)
             await writer.drain()
             status, headers = await _answered(reader)
-        length = headers.get("content-length")
-        return Answer(peer.host, status, headers, reader, writer, None if length is None else int(length))
+        return Answer(peer.host, status, headers, reader, writer, _length(headers.get("content-length")))
     except (OSError, ValueError, TimeoutError) as error:
         writer.transport.abort()
         cause = str(error) or f"no answer within {request.answer_s:g} s"
@@ -160,6 +160,13 @@ async def ask(context: ssl.SSLContext, peer: Peer, request: Request) -> Answer:
     except BaseException:
         writer.transport.abort()
         raise
+
+
+def _length(told: str | None) -> int | None:
+    """How long an answer says that it is; None: it does not say. Raises ValueError for what is no length."""
+    if told is not None and not (told.isascii() and told.isdigit() and len(told) <= LENGTH_DIGITS):
+        raise ValueError(f"it says that it is {told[:40]!r} bytes long")
+    return None if told is None else int(told)
 
 
 async def lines(context: ssl.SSLContext, peer: Peer, path: str) -> AsyncIterator[bytes]:

@@ -178,6 +178,7 @@ class Machines:
         "/v1/hosts/{host}/machines/{workload}/button",
         answers.Pressed,
         body=Button,
+        acts=True,
         problems=(404,),
         to_peers=True,
     )

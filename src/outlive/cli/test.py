@@ -27,9 +27,9 @@ QUICK = "not lab and not soak"
 LAB = "lab and not soak"
 SOAK = "soak"
 
-# Tests that make no hosts run beside each other, in processes that take work from each other. It takes seconds to
-# begin with, so a selection goes without.
-WORKERS = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
+# Tests that make no hosts run beside each other, in processes that take work from each other; one more than there are
+# processors, since many of them wait. It takes seconds to begin with, so a selection goes without.
+WORKERS = ("-n", str(min(4, 1 + len(os.sched_getaffinity(0)))), "--dist", "worksteal")
 
 # How long an interrupted step may clean up after itself: the lab takes its hosts down.
 CLEANUP_S = 60.0
