@@ -4,9 +4,11 @@ Fixtures that belong to one room live in that room's folder.
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 # Timings never fail a test: a loaded machine is slow, not wrong. In CI the same examples come each
@@ -20,6 +22,15 @@ for name in ("COLUMNS", "LINES"):
     os.environ.pop(name, None)
 
 LAB = Path(__file__).parent / "lab"
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """What a test, or what it runs, sets up for logs is not the next one's."""
+    before = structlog.get_config()
+    yield
+    if structlog.get_config() != before:
+        structlog.configure(**before)
 
 
 @pytest.hookimpl(tryfirst=True)
