@@ -110,6 +110,7 @@ def test_an_agent_that_ends_leaves_its_workload_to_the_next(patient_host: OneHos
     assert pids(patient_host, "web") == before
 
 
+@pytest.mark.soak  # an agent that is stopped stays, in the lab
 def test_no_agent_in_time_means_no_workload(one_host: OneHost) -> None:
     applied(one_host, "ended", f'[[virtual_ip]]\naddress = "{ADDRESS}/24"\n')
     assert ADDRESS in addresses(one_host)

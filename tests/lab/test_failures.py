@@ -56,6 +56,7 @@ def test_a_module_that_crashes_is_restored_in_place(scene: Scene) -> None:
     assert {"module.failed", "restore.ordered"} <= set(scene.kinds())
 
 
+@pytest.mark.soak  # one that crashes stays, and the scenario module-hang
 def test_a_module_that_hangs_is_found_by_its_health_check_and_restored(scene: Scene) -> None:
     [pid] = scene.module_pids()
     os.kill(pid, signal.SIGSTOP)
@@ -175,6 +176,7 @@ def test_two_of_three_hosts_killed_leave_one_that_runs_it(scene: Scene) -> None:
     scene.counts_again()
 
 
+@pytest.mark.soak  # the shared lab's hosts are switched on again after every test that kills one
 def test_a_host_switched_on_again_joins_and_can_take_over(scene: Scene) -> None:
     scene.lab.kill(scene.primary)
     successor = scene.runs_elsewhere()

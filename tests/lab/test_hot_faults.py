@@ -87,6 +87,7 @@ def test_a_power_cut_while_the_standby_is_seeded_leaves_the_machine_to_its_own_d
         assert int(scene.state()["written"]) >= told
 
 
+@pytest.mark.soak  # standbys that die stay
 def test_a_standby_whose_disk_is_full_leaves_the_primary_alone_and_another_follows(
     shared: SharedLab, small_disks: None, tmp_path: Path
 ) -> None:

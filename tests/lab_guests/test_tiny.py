@@ -47,6 +47,7 @@ def test_it_counts_writes_and_ends_by_its_power_button(guest: Booted, tmp_path: 
     assert guest.emulator.wait(60) == 0
 
 
+@pytest.mark.soak  # panics stay, in runtime/vm
 def test_it_panics_when_asked_to_and_the_emulator_is_told(guest: Booted) -> None:
     with Server.reach(ADDRESS, BOOT_S, namespace=guest.namespace) as server:
         told: list[object] = []
