@@ -72,6 +72,7 @@ def runs_web(*, host: str) -> dict[str, Any]:
     return {
         "workloads": entries(rec.WorkloadRecord(web)),
         "placements": entries(rec.PlacementRecord("web", 3, host, 7)),
+        "there": Map({host: frozenset({"web"})}),
     }
 
 

@@ -31,6 +31,7 @@ def picture(proof: EndProof = EndProof.FENCE, fence: rec.FenceRecord | None = No
         hosts=Map({"b": Entry(host("b"), 1, 1)}),
         claims=Map({"b": ENDED}),
         placements=Map({"web": Entry(PLACED, 8, 8)}),
+        there=Map({"b": frozenset({"web"})}),
         verdicts=Map({"b": Entry(rec.VerdictRecord("b", rec.Verdict.DEAD), 5, 40)}),
         policies=Entry(Policies(proof_of_end=proof), 2, 2),
         fences=Map({"b": Entry(fence, 45, 45)}) if fence is not None else Map(),
@@ -115,7 +116,7 @@ def test_a_persons_word_is_refused_while_anything_tells_of_life() -> None:
     assert "heard" in refusal(dead, "b", beat(CLAIM), timing, AT)
     assert "heard" in refusal(dead, "b", slot, timing, AT)
     assert "partitioned" in refusal(doubted, "b", SILENT, timing, AT)
-    assert "nothing waits" in refusal(picture(placements=Map()), "b", SILENT, timing, AT)
+    assert "nothing waits" in refusal(picture(placements=Map(), there=Map()), "b", SILENT, timing, AT)
 
 
 def test_a_persons_word_is_for_the_accused_incarnation_and_falls_if_the_host_comes_back_meanwhile() -> None:

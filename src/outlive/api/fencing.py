@@ -8,7 +8,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from outlive.cluster.confirming import acts_for, confirmed, refusal
+from outlive.cluster.confirming import confirmed, refusal
 from outlive.errors import RefusedForSafety, UsageInvalid
 
 from . import answers, once
@@ -59,9 +59,9 @@ class Fencing:
         if len(asked.by) > MOST_NAME:
             raise UsageInvalid(f"The name of who says so has at most {MOST_NAME} characters.")
         mirror = view.mirror
-        if host not in mirror.hosts and not acts_for(mirror, host):
+        if host not in mirror.hosts and not mirror.placed_on(host):
             raise NotFound(f"There is no host {host[:80]}.", remedy="see `outlive status`")
-        workloads = list(acts_for(mirror, host))
+        workloads = list(mirror.placed_on(host))
         timing = view.leader.timing
         why_not = refusal(mirror, host, view.leader.signs.get(host), timing, view.now())
         if why_not:

@@ -61,12 +61,10 @@ def _has_answered(turn: Turn, record: rec.PlacementRecord) -> bool:
 
 def _running_on(turn: Turn, host: str) -> list[str]:
     """What the host runs by its own reports, or follows as a standby."""
-    mirror = turn.state.mirror
-    found = []
-    for name, entry in mirror.placements.items():
-        report = mirror.reports.get(name)
-        runs = entry.record.host == host and report is not None and report.record.generation == entry.record.generation
-        runs = runs and report is not None and report.record.stage not in rec.FINAL
-        if runs or entry.record.standby == host:
+    mirror, found = turn.state.mirror, []
+    for name in sorted(mirror.there.get(host, ())):
+        placed, report = mirror.placements[name].record, mirror.reports.get(name)
+        began = placed.host == host and report is not None and report.record.generation == placed.generation
+        if placed.standby == host or (began and report is not None and report.record.stage not in rec.FINAL):
             found.append(name)
-    return sorted(found)
+    return found

@@ -12,11 +12,6 @@ from .timing import Timing
 from .transaction import Put, Transaction, absent, unchanged
 
 
-def acts_for(mirror: Mirror, host: str) -> tuple[str, ...]:
-    """The workloads that may run on the host still: they would run twice if it were not off."""
-    return tuple(sorted(name for name, placed in mirror.placements.items() if placed.record.host == host))
-
-
 def refusal(mirror: Mirror, host: str, signs: Signs, timing: Timing, at: float) -> str:
     """Why nobody's word is taken for the host's end now; '' when it is.
 
@@ -29,14 +24,14 @@ def refusal(mirror: Mirror, host: str, signs: Signs, timing: Timing, at: float) 
     verdict = mirror.verdicts.get(host)
     if host in mirror.hosts and (verdict is None or verdict.record.verdict is not rec.Verdict.DEAD):
         return f"the leader holds {host} to be {verdict.record.verdict if verdict is not None else 'unknown'}, not dead"
-    if not acts_for(mirror, host):
+    if not mirror.placed_on(host):
         return f"nothing waits for {host} to be off"
     return ""
 
 
 def confirmed(mirror: Mirror, host: str, by: str, because: str) -> Transaction:
     """What writes the word down, unless the host, or the verdict on it, is another by then.  by: whose word it is."""
-    claims = [placed.record.claim for placed in mirror.placements.values() if placed.record.host == host]
+    claims = [mirror.placements[name].record.claim for name in mirror.placed_on(host)]
     if (seen := mirror.claims.get(host)) is not None:
         claims.append(seen.incarnation)
     record = rec.FenceRecord(host, max(claims, default=0), FenceState.PROVEN, BY_HAND, by, "", because)

@@ -178,9 +178,9 @@ def kept_on(mirror: Mirror, host: str) -> KeepPackages:
         for entry in mirror.packages.values()
         if host in entry.record.hosts
     }
-    for name, placed in mirror.placements.items():
+    for name in mirror.placed_on(host):
         entry = mirror.workloads.get(name)
-        if placed.record.host != host or entry is None:
+        if entry is None:
             continue
         wanted |= {each.id: each for each in needed_by(entry.record)}
         rollout = entry.record.rollout

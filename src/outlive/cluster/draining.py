@@ -39,15 +39,13 @@ class Leaving:
 
 def held_by(mirror: Mirror, host: str) -> tuple[str, ...]:
     """The workloads that are on a host, the most important first."""
-    return ranked(mirror, (name for name, placed in mirror.placements.items() if placed.record.host == host))
+    return ranked(mirror, mirror.placed_on(host))
 
 
 def followed_on(mirror: Mirror, host: str) -> tuple[str, ...]:
     """The workloads whose standby, or whose live migration's target, a host is."""
-    followed = (
-        name for name, each in mirror.placements.items() if host in (each.record.standby, each.record.moving_to)
-    )
-    return ranked(mirror, followed)
+    named = ((name, mirror.placements[name].record) for name in mirror.there.get(host, ()))
+    return ranked(mirror, (name for name, placed in named if host in (placed.standby, placed.moving_to)))
 
 
 def ranked(mirror: Mirror, names: Iterable[str]) -> tuple[str, ...]:

@@ -222,14 +222,11 @@ def _write(turn: Turn, host: str, claim: int, state: FenceState, method: str, re
 
 def _forget(turn: Turn) -> None:
     """What is on record of a host goes once it lives under a newer claim and nothing rests on the old one."""
-    mirror, resting = turn.state.mirror, {entry.record.host for entry in turn.state.mirror.placements.values()}
+    mirror = turn.state.mirror
     for host, entry in sorted(mirror.fences.items()):
         key, claim = rec.FENCES + host, mirror.claimed(host)
         if claim is None or claim.incarnation <= entry.record.claim or turn.is_busy(key):
             continue
-        rests = host in resting and any(
-            placed.record.host == host and placed.record.claim <= entry.record.claim
-            for placed in mirror.placements.values()
-        )
-        if not rests:
+        resting = (mirror.placements[name].record.claim for name in mirror.placed_on(host))
+        if all(claim > entry.record.claim for claim in resting):
             turn.write(Act.FENCE, key, (unchanged(key, entry.mod_revision),), (Delete(key),), entry.record.because)

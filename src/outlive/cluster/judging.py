@@ -85,8 +85,7 @@ def _wake(turn: Turn, host: str) -> None:
     """Have the workloads of a host looked at on the next tick."""
     if turn.state.office_since is None:
         return
-    placements = turn.state.mirror.placements
-    there = {name for name in turn.state.mirror.there.get(host, ()) if placements[name].record.host == host}
+    there = {*turn.state.mirror.placed_on(host)}
     if not there <= turn.state.restless:
         turn.set(restless=turn.state.restless | there)
 

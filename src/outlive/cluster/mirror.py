@@ -84,6 +84,10 @@ class Mirror:
         seen = self.claims.get(host)
         return seen if seen is not None and seen.present else None
 
+    def placed_on(self, host: str) -> tuple[str, ...]:
+        """The workloads that `host` is to act for, by name; those that it follows are not among them."""
+        return tuple(sorted(name for name in self.there.get(host, ()) if self.placements[name].record.host == host))
+
     def in_maintenance(self, host: str) -> bool:
         """Whether `host` is to have no workloads."""
         entry = self.maintenance.get(host)

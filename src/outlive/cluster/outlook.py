@@ -145,7 +145,7 @@ def _host(mirror: Mirror, name: str) -> HostOutlook:
         verdict=verdict.record.verdict if verdict else "unknown",
         claim=mirror.claimed(name) is not None,
         leads=leader is not None and leader.record.host == name,
-        workloads=tuple(sorted(key for key, placed in mirror.placements.items() if placed.record.host == name)),
+        workloads=mirror.placed_on(name),
         evidence=verdict.record.evidence if verdict else {},
         maintenance=_maintenance(mirror, name),
     )
