@@ -1,6 +1,7 @@
 """What a failing seed is cut down to breaks the same rule, and nothing of it could be left out."""
 
 from collections.abc import Sequence
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -18,11 +19,11 @@ def test_only_what_it_takes_is_kept(faults: int, needed: set[int]) -> None:
 
 
 @given(st.integers(1, 40), st.randoms(use_true_random=False))
-def test_none_of_it_can_be_left_out_whatever_else_breaks_the_rule(faults: int, random: "object") -> None:
+def test_none_of_it_can_be_left_out_whatever_else_breaks_the_rule(faults: int, random: Random) -> None:
     answers: dict[tuple[int, ...], bool] = {}
 
     def breaks(kept: Sequence[int]) -> bool:
-        return answers.setdefault(tuple(kept), random.random() < 0.3)  # type: ignore[attr-defined]
+        return answers.setdefault(tuple(kept), random.random() < 0.3)
 
     kept = shrink(faults, breaks, 100_000)
     assert kept == tuple(range(faults)) or answers[kept]

@@ -27,18 +27,17 @@ def one(seed: int, hosts: int, faults: tuple[int, ...] | None, as_json: bool) ->
 
     Raises UsageInvalid for a fault that it has not.
     """
-    from outlive.sim.campaign import Outcome, Stopwatch, run_seed, world
-    from outlive.sim.timeline import written
+    from outlive.sim.campaign import Outcome, Stopwatch, run_seed
 
     watch = Stopwatch()
     found: list[Outcome] = []
     with _progress(1) as show:
-        outcome = run_seed(seed, hosts, only=faults)
+        outcome = run_seed(seed, hosts, only=faults, tell=not as_json)
         found += [outcome] if outcome.violation is not None else []
         show(1, len(found), outcome.simulated_s, watch.reads_s())
     wall_s = watch.reads_s()
     if not found and not as_json:
-        click.echo(written(world(seed, hosts, only=faults)[0].run().timeline.entries))
+        click.echo(outcome.told)
     _tell(found, hosts, as_json, shrink=faults is None)
     return _sum(seed, 1, hosts, found, outcome.simulated_s, wall_s, as_json)
 

@@ -164,14 +164,12 @@ class Client:
             with suppress(BrokenPipeError, ConnectionResetError):
                 connection.request("POST", path, iter(pieces), {"Content-Type": RAW}, encode_chunked=True)
             response = connection.getresponse()
-            content = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise self._unreachable(error) from error
-        finally:
+        except BaseException as error:  # what reads the pieces may fail too, or be interrupted
             connection.close()
-        if response.status >= 400:
-            raise Answered(_problem(content))
-        return json.loads(content)
+            if isinstance(error, OSError | http.client.HTTPException):
+                raise self._unreachable(error) from error
+            raise
+        return self._decoded(connection, response)
 
     def content(self, path: str, most_bytes: int) -> bytes:
         """GET an answer that is no JSON. Raises ClusterUnreachable also when it is larger than that, or breaks off."""
@@ -249,7 +247,10 @@ class Client:
         body: bytes | dict[str, Any] | None = None,
         headers: dict[str, str] | None = None,
     ) -> Any:
-        connection, response = self._send(method, path, body, headers or {}, REQUEST_S)
+        return self._decoded(*self._send(method, path, body, headers or {}, REQUEST_S))
+
+    def _decoded(self, connection: _UnixConnection, response: http.client.HTTPResponse) -> Any:
+        """An answer, whole, and its connection closed. Raises ClusterUnreachable, or what the agent answered."""
         try:
             content = response.read()
         except (OSError, http.client.HTTPException) as error:

@@ -17,7 +17,6 @@ from outlive.errors import UsageInvalid
 
 from .chance import FAULTS_S, draw
 from .faults import Fault
-from .setup import Setup
 from .shrink import shrink
 from .timeline import written
 from .world import World
@@ -42,41 +41,44 @@ class Outcome:
 
 def world(
     seed: int, hosts: int, faults_s: float = FAULTS_S, only: Sequence[int] | None = None
-) -> tuple[World, Setup, tuple[Fault, ...]]:
-    """The world of a seed, before its first moment. only: the numbers of the faults to do, from 0; None: all.
+) -> tuple[World, dict[int, Fault], int]:
+    """The world of a seed, before its first moment; its faults by number, and how many its plan has.
 
-    Raises UsageInvalid for a number that no fault of this seed has.
+    only: the numbers of the faults to do, from 0; None: all. Raises UsageInvalid for a number that no fault of it has.
     """
     random = Random(seed)
-    setup, faults = draw(random, hosts, faults_s)
-    if only is not None:
-        beyond = [number for number in only if not 0 <= number < len(faults)]
-        if beyond:
-            raise UsageInvalid(f"Seed {seed} of {hosts} hosts has no fault {beyond[0]}; the last is {len(faults) - 1}.")
-        faults = tuple(faults[number] for number in sorted(set(only)))
-    return World(setup, faults, random), setup, faults
+    setup, plan = draw(random, hosts, faults_s)
+    numbers = range(len(plan)) if only is None else sorted(set(only))
+    beyond = [number for number in numbers if not 0 <= number < len(plan)]
+    if beyond:
+        raise UsageInvalid(f"Seed {seed} of {hosts} hosts has no fault {beyond[0]}; the last is {len(plan) - 1}.")
+    faults = {number: plan[number] for number in numbers}
+    return World(setup, faults.values(), random), faults, len(plan)
 
 
-def run_seed(seed: int, hosts: int, faults_s: float = FAULTS_S, only: Sequence[int] | None = None) -> Outcome:
-    """Run one seed to its end or its first violation, with all its faults or only those of these numbers."""
-    there, _, faults = world(seed, hosts, faults_s, only)
+def run_seed(
+    seed: int, hosts: int, faults_s: float = FAULTS_S, only: Sequence[int] | None = None, *, tell: bool = False
+) -> Outcome:
+    """Run one seed to its end or its first violation, with all its faults or only those of these numbers.
+
+    tell: have the timeline told also where nothing was broken.
+    """
+    there, faults, planned = world(seed, hosts, faults_s, only)
     result = there.run()
-    if result.violation is None:
-        return Outcome(seed, result.simulated_s)
     wrong = result.violation
-    numbers = tuple(range(len(faults))) if only is None else tuple(sorted(set(only)))
-    planned = len(faults) if only is None else len(draw(Random(seed), hosts, faults_s)[1])
+    if wrong is None:
+        return Outcome(seed, result.simulated_s, told=written(result.timeline.entries) if tell else "")
     told = "\n".join(
         (
             f"seed {seed}, {hosts} hosts: {wrong.checker} at {wrong.at_s:.3f} s: {wrong.text}",
             f"{len(faults)} of its {planned} faults were planned:",
-            *(f"  {number:3}  {fault}" for number, fault in zip(numbers, faults, strict=True)),
+            *(f"  {number:3}  {fault}" for number, fault in faults.items()),
             "What happened, times in seconds, `<-` names the cause:",
             written(result.timeline.entries),
         )
     )
     violation = (wrong.checker, wrong.at_s, wrong.text)
-    return Outcome(seed, result.simulated_s, violation, told, numbers, planned)
+    return Outcome(seed, result.simulated_s, violation, told, tuple(faults), planned)
 
 
 def smallest(
@@ -84,13 +86,13 @@ def smallest(
 ) -> Outcome:
     """The same seed with as few of its faults as break the same rule. tried: told how many were run, and are left."""
     assert broken.violation is not None
-    best, runs = broken, 0
+    (rule, _, _), best, runs = broken.violation, broken, 0
 
     def breaks(places: Sequence[int]) -> bool:
         nonlocal best, runs
         runs += 1
         found = run_seed(broken.seed, hosts, faults_s, [broken.faults[place] for place in places])
-        same = found.violation is not None and found.violation[0] == broken.violation[0]  # type: ignore[index]
+        same = found.violation is not None and found.violation[0] == rule
         if same:
             best = found
         tried(runs, len(best.faults))

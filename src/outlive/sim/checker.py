@@ -80,6 +80,20 @@ class Checker:
         """The run is over."""
 
 
+class KnowsEnds(Checker):
+    """A checker that must know which hosts have ended which generations of what, by their own word."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._ended: set[tuple[str, str, int]] = set()
+
+    def recorded(self, host: str, record: EventRecord) -> str | None:
+        """Note an end."""
+        if record.kind in ("workload.stopped", "workload.failed", "workload.lost"):
+            self._ended.add((host, record.workload, record.generation))
+        return None
+
+
 def decoded(value: object) -> rec.Record | None:
     """What stands in a key; None when there is none, or a hand has spoilt it."""
     if not isinstance(value, KeyValue):

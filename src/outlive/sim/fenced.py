@@ -4,28 +4,20 @@ cut off that came back."""
 from outlive.cluster import records as rec
 from outlive.cluster.fence import BY_HAND as BY_A_PERSON
 from outlive.cluster.fence import EndProof, FenceState
-from outlive.cluster.records import EventRecord
 from outlive.cluster.transaction import KeyValue
 
-from .checker import Checker, decoded
+from .checker import Checker, KnowsEnds, decoded
 from .operators import BY_HAND, OPERATOR
 from .parts import Parts
 from .store import Changes
 
 
-class PlacedOnProof(Checker):
+class PlacedOnProof(KnowsEnds):
     """Where the policy asks for a fence, a new generation begins only on proof that the old one's host has ended."""
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
         self._placed: dict[str, rec.PlacementRecord | None] = {}
-        self._ended: set[tuple[str, str, int]] = set()
-
-    def recorded(self, host: str, record: EventRecord) -> str | None:
-        """Note which hosts have ended which generations."""
-        if record.kind in ("workload.stopped", "workload.failed", "workload.lost"):
-            self._ended.add((host, record.workload, record.generation))
-        return None
 
     def changed(self, origin: str, changes: Changes) -> str | None:
         """Look at new placements; what hands have spoilt is not known any more."""

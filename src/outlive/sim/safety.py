@@ -10,7 +10,7 @@ from outlive.cluster.records import EventRecord
 from outlive.cluster.transaction import KeyValue, Put, Transaction
 from outlive.cluster.workload import Apart
 
-from .checker import Checker, decoded
+from .checker import Checker, KnowsEnds, decoded
 from .operators import BY_HAND, OPERATOR
 from .parts import Parts
 from .store import Changes
@@ -29,19 +29,12 @@ class NeverTwo(Checker):
         return f"{host} acts for {workload} at generation {generation} while {told} still does"
 
 
-class ClaimsNeverOverlap(Checker):
+class ClaimsNeverOverlap(KnowsEnds):
     """A placement names a new host only when the one before it has no right to act any more, whether it acts or not."""
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
-        self._ended: set[tuple[str, str, int]] = set()
         self._placed: dict[str, rec.PlacementRecord] = {}
-
-    def recorded(self, host: str, record: EventRecord) -> str | None:
-        """Note which hosts have ended which generations."""
-        if record.kind in ("workload.stopped", "workload.failed", "workload.lost"):
-            self._ended.add((host, record.workload, record.generation))
-        return None
 
     def changed(self, origin: str, changes: Changes) -> str | None:
         """Look at new placements."""

@@ -5,6 +5,8 @@ A wish takes a while to reach the leader, and what the leader had sent before st
 KNOWN_S seconds after the wish stands in the store.
 """
 
+from collections.abc import Iterator
+
 from outlive.cluster import records as rec
 from outlive.cluster.policies import Policies
 from outlive.cluster.retrying import BY_ITS_FAULT
@@ -38,13 +40,7 @@ class FrozenStaysAsItIs(Checker):
             return None
         if origin in (OPERATOR, BY_HAND):
             return None
-        for write in transaction.writes:
-            if not isinstance(write, Put) or not write.key.startswith(rec.PLACEMENTS):
-                continue
-            before = decoded(self.parts.store.data.get(write.key))
-            after = decoded(KeyValue(write.key, write.value, 1, 1))
-            if not isinstance(before, rec.PlacementRecord) or not isinstance(after, rec.PlacementRecord):
-                continue
+        for before, after in _placed_anew(self.parts, transaction):
             if wrong := self._wrong(before, after):
                 return f"{origin} {wrong} {after.workload}, though the cluster is frozen"
         return None
@@ -95,16 +91,9 @@ class EmptiedStaysEmpty(Checker):
         """Look at new placements."""
         if not self._since or origin in (OPERATOR, BY_HAND):
             return None
-        for write in transaction.writes:
-            if not isinstance(write, Put) or not write.key.startswith(rec.PLACEMENTS):
+        for known, after in _placed_anew(self.parts, transaction):
+            if after.took_over:
                 continue
-            before = decoded(self.parts.store.data.get(write.key))
-            after = decoded(KeyValue(write.key, write.value, 1, 1))
-            if not isinstance(after, rec.PlacementRecord) or after.took_over:
-                continue
-            known = before if isinstance(before, rec.PlacementRecord) else None
-            if known is None:
-                continue  # a hand removed it, and it is written again as it was
             for here, there in ((after.host, known.host), (after.standby, known.standby)):
                 since = self._since.get(here or "")
                 if since is None or self.parts.agenda.now - since < KNOWN_S or not self._is_wished(here or ""):
@@ -112,3 +101,17 @@ class EmptiedStaysEmpty(Checker):
                 if here != there or after.generation > known.generation:
                     return f"{origin} gives {here} {after.workload}, though it is to be empty"
         return None
+
+
+def _placed_anew(parts: Parts, transaction: Transaction) -> Iterator[tuple[rec.PlacementRecord, rec.PlacementRecord]]:
+    """The placements that a transaction would change, as they stand and as it writes them.
+
+    One that a hand removed or spoilt, and that is written again as it was, is not among them.
+    """
+    for write in transaction.writes:
+        if not isinstance(write, Put) or not write.key.startswith(rec.PLACEMENTS):
+            continue
+        before = decoded(parts.store.data.get(write.key))
+        after = decoded(KeyValue(write.key, write.value, 1, 1))
+        if isinstance(before, rec.PlacementRecord) and isinstance(after, rec.PlacementRecord):
+            yield before, after
