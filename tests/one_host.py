@@ -20,7 +20,9 @@ from typing import Any
 import pytest
 
 from outlive.agent import founding, presence
+from outlive.api.problems import NotFound
 from outlive.client import Client
+from outlive.client.connection import Answered
 from outlive.cluster import records as rec
 from outlive.cluster.timing import Timing
 from outlive.cluster.transaction import Put, Transaction
@@ -95,9 +97,9 @@ class OneHost:
         return {each["name"] for each in self.client.get("/v1/workloads")["workloads"]}
 
     def forget(self, *names: str) -> None:
-        """Remove workloads, those that are there."""
+        """Remove workloads, those that are there, and those on their way out."""
         for name in self.names() & set(names):
-            self.client.delete(f"/v1/workloads/{name}")
+            forget(self.client, name)
         until(lambda: not self.names() & set(names), f"{names} are forgotten")
 
     def apply(self, name: str, *command: str) -> None:
@@ -105,6 +107,15 @@ class OneHost:
         words = command or ("/usr/bin/sleep", "3600")
         self.client.put(f"/v1/workloads/{name}", workload(name, *words).encode())
         until(lambda: self.outlook(name)["state"] == "running", f"{name} runs")
+
+
+def forget(client: Client, workload: str) -> None:
+    """Remove a workload; one that has gone since it was listed is no failure."""
+    try:
+        client.delete(f"/v1/workloads/{workload}")
+    except Answered as error:
+        if error.id != NotFound.id:
+            raise
 
 
 def workload(name: str, *command: str, more: str = "") -> str:

@@ -20,6 +20,7 @@ from outlive.lab.guests.tiny import tiny
 from outlive.lab.lab import Lab
 from outlive.lab.sentinel import owned_lab
 
+from ..one_host import forget
 from .looks import recorded
 
 WHOLE_S = 60.0
@@ -121,7 +122,7 @@ def forget_workloads(lab: Lab) -> None:
     client = ready.any_client(lab)
     names = [each["name"] for each in ready.outlook(lab)["workloads"]]
     for name in names:
-        client.delete(f"/v1/workloads/{name}")
+        forget(client, name)
     ready.until(lab, "no workload is left", lambda found: not found["workloads"], WHOLE_S)
     for name in names:
         _until_none(lab, name)

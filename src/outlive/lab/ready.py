@@ -59,14 +59,21 @@ def until(
 
 
 def until_ready(lab: Lab, timeout_s: float) -> dict[str, Any]:
-    """Wait until there is a leader and it holds every host to be alive."""
+    """Wait until there is a leader, it holds every host to be alive, and each host answers.
+
+    A host claims and beats before its API listens. Raises LabNotReady.
+    """
     count = len(lab.on())
 
     def ready(found: dict[str, Any]) -> bool:
         alive = [host for host in found["hosts"] if host["verdict"] == "alive" and host["claim"]]
-        return found["leader"] is not None and len(alive) >= count
+        if found["leader"] is None or len(alive) < count:
+            return False
+        for host in lab.on():
+            Client(str(lab.plan.api(host))).get("/healthz")
+        return True
 
-    return until(lab, "there is a leader and all hosts are alive", ready, timeout_s)
+    return until(lab, "there is a leader, and all hosts are alive and answer", ready, timeout_s)
 
 
 def workload(found: dict[str, Any], name: str) -> dict[str, Any] | None:
