@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outlive.cluster.package import Component
+from outlive.depot import files
 from outlive.depot.components import CHUNK_BYTES, Components, digest_of
 from outlive.depot.errors import ComponentDamaged, ComponentMissing, DepotFailed
+from outlive.depot.files import try_lock
 
 from .package_scene import component, files_in
 
@@ -107,6 +109,25 @@ def test_no_change_on_the_disk_goes_unnoticed(components: Components, tmp_path: 
     assert not components.has(one)
     assert stored(components, content) == one
     assert components.verify(one)
+
+
+def test_one_that_is_cut_short_hides_no_whole_one(components: Components, tmp_path: Path) -> None:
+    """Such as an older version, or a person, may have left beside what is packed."""
+    one = stored(components, TEXT)
+    [packed] = (tmp_path / "depot").rglob("*.zst")
+    short = packed.with_suffix("")
+    short.write_bytes(TEXT[:100])
+    assert components.has(one)
+    assert content_of(components, one) == TEXT
+    assert components.verify(one)
+    packed.unlink()
+    assert not components.has(one)
+    assert not components.verify(one)
+    with components.hold() as hold, components.receive(one, hold) as incoming:
+        incoming.append(TEXT)
+        incoming.finish()
+    assert components.verify(one)
+    assert not short.exists()
 
 
 def test_the_last_piece_of_a_damaged_one_is_never_given_out(tmp_path: Path) -> None:
@@ -257,6 +278,19 @@ def test_the_clock_may_be_set_back(components: Components, tmp_path: Path) -> No
         os.utime(path, (to_come, to_come))
     components.collect(list)
     assert not components.has(one)
+
+
+def test_a_collection_that_looks_at_a_new_file_does_not_get_it(
+    components: Components, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has each file's lock for a moment, to see whether somebody else has; that moment passes."""
+    looks = iter([False, False])
+    monkeypatch.setattr(files, "try_lock", lambda fd, shared=False: next(looks, None) is None and try_lock(fd))
+    new = tmp_path / "new"
+    fd = files.make_locked(new)
+    with open(new, "rb") as another:
+        assert not try_lock(another.fileno())
+    os.close(fd)
 
 
 def test_no_hold_begins_while_a_collection_decides(components: Components) -> None:

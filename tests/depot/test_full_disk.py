@@ -3,10 +3,12 @@
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from outlive.depot import incoming
 from outlive.depot.archive import read_archive, write_archive
 from outlive.depot.errors import DepotFull, InstallFailed
 from outlive.depot.install import LEASH, Installations
@@ -46,9 +48,13 @@ def test_what_there_is_certainly_no_room_for_is_refused_at_once(disk: Path, orig
     assert files_in(shelf.folder) == []
 
 
+@pytest.mark.parametrize(("looks", "told"), [(True, "are free"), (False, "found no room")])
 def test_a_disk_that_fills_up_while_a_package_comes_leaves_no_half_package(
-    disk: Path, origin: Shelf, tmp_path: Path
+    disk: Path, origin: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: bool, told: str
 ) -> None:
+    """Whether it was seen in time, or the system says so."""
+    if not looks:
+        monkeypatch.setattr(incoming, "room_for", lambda *_: None)
     shelf = Shelf(disk / "depot")
     small, large = on_shelf(origin, "small"), on_shelf(origin, files=LARGE)
     bring(origin.manifest(small), origin, shelf)
@@ -70,7 +76,7 @@ def test_a_disk_that_fills_up_while_a_package_comes_leaves_no_half_package(
             return self.file.read(size)
 
     archive = Filling()
-    with pytest.raises(DepotFull, match="no room"):
+    with pytest.raises(DepotFull, match=told):
         read_archive(archive, shelf)
     archive.file.close()
     assert files_in(shelf.folder) == before
@@ -79,6 +85,44 @@ def test_a_disk_that_fills_up_while_a_package_comes_leaves_no_half_package(
     with (tmp_path / "archive").open("rb") as again:
         read_archive(again, shelf)
     assert shelf.verify(large) is None
+
+
+def test_a_package_is_refused_before_the_disk_is_full(disk: Path, origin: Shelf) -> None:
+    """The agent's own journal has to find room when nothing else does."""
+    large = origin.manifest(on_shelf(origin, files=LARGE))
+    need = sum(one.bytes for one in large.components)
+    shelf = Shelf(disk / "depot")
+    fill(disk, need + 50_000)
+    with pytest.raises(DepotFull, match="are free in") as refused:
+        shelf.receive(large)
+    assert "stay free for the host itself" in refused.value.cause
+    with pytest.raises(DepotFull, match="Installing web"):
+        Installations(disk / "packages", origin).install(on_shelf(origin, files=LARGE))
+    assert files_in(disk, but=["filling", "collecting.lock", ".lock", LEASH]) == []
+
+
+def test_two_that_come_at_once_find_the_room_of_one(disk: Path, origin: Shelf) -> None:
+    shelf = Shelf(disk / "depot")
+    wanted = [origin.manifest(on_shelf(origin, version=f"{n}.0.0", files={"x": os.urandom(1_200_000)})) for n in (1, 2)]
+    receptions = [shelf.receive(manifest) for manifest in wanted]
+    with receptions[0], receptions[1], ExitStack() as stack:
+        stack.enter_context(pytest.raises(DepotFull, match="Storing a component needs"))
+        for manifest, reception in zip(wanted, receptions, strict=True):
+            [one] = manifest.components
+            with reception.receive(one) as coming:
+                for piece in origin.components.read(one):
+                    coming.append(piece)
+    assert shutil.disk_usage(disk).free > 50_000
+
+
+def test_what_could_be_kept_smaller_is_kept_as_it_is_where_both_find_no_room(disk: Path, origin: Shelf) -> None:
+    text = os.urandom(1000) * 1200
+    manifest = origin.manifest(on_shelf(origin, files={"x": text}))
+    shelf = Shelf(disk / "depot")
+    bring(manifest, origin, shelf)
+    [one] = manifest.components
+    assert (shelf.folder / "components" / one.digest[:2] / one.digest).exists()
+    assert shelf.verify(*shelf.ids()) is None
 
 
 def test_a_package_that_does_not_fit_is_not_installed(disk: Path, origin: Shelf) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from outlive.depot.commands import MOST_LOG_BYTES
+from outlive.depot.commands import MOST_LOG_BYTES, run
 from outlive.depot.errors import ComponentDamaged, DepotBusy, InstallFailed, PackageMissing
+from outlive.depot.files import try_lock
 from outlive.depot.install import LEASH, Installations, Progress, Step
 from outlive.depot.installed import Action, Installed, read_installed
 from outlive.depot.shelf import Shelf
@@ -278,6 +279,42 @@ def test_what_a_killed_agent_left_running_is_ended_before_the_next_try(
     finally:
         orphan.kill()
         orphan.wait()
+
+
+def test_no_command_is_begun_whose_leash_another_has(tmp_path: Path) -> None:
+    leash, made = tmp_path / LEASH, tmp_path / "made"
+    with leash.open("w") as held:
+        assert try_lock(held.fileno())
+        with pytest.raises(InstallFailed, match="was not begun"):
+            run(["touch", str(made)], {}, tmp_path, timeout_s=10, leash=leash, log=tmp_path / "log")
+    assert not made.exists()
+
+
+def test_what_is_taken_into_use_while_others_are_uninstalled_stays_or_is_installed_anew(
+    installations: Installations, shelf: Shelf
+) -> None:
+    id = on_shelf(shelf)
+    installations.install(id)
+    using: list[Installed] = []
+    found: list[Installed] = []
+    asked, decided = threading.Event(), threading.Event()
+
+    def used() -> list[Installed]:
+        asked.set()
+        decided.wait(0.2)  # for as long as whoever wants to use it might need
+        return list(using)
+
+    def begin_to_use() -> None:
+        asked.wait()
+        found.append(installations.install(id))
+        decided.set()
+
+    thread = threading.Thread(target=begin_to_use)
+    thread.start()
+    installations.uninstall_unused(used)
+    thread.join()
+    assert installations.verify(found[0]) == ()
+    assert installations.all() == (found[0],)
 
 
 def test_a_folder_without_a_mark_or_with_a_false_one_is_no_installation(

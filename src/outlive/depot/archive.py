@@ -9,7 +9,7 @@ but content that was checked against its hash.
 
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NoReturn, Protocol, cast
@@ -98,16 +98,22 @@ def build_archive(folder: Path, target: BinaryIO, *, within: Path | None = None)
         return manifest
 
 
-def read_archive(source: Readable, shelf: Shelf, limits: Limits = Limits()) -> Manifest:
+def read_archive(
+    source: Readable,
+    shelf: Shelf,
+    limits: Limits = Limits(),
+    known: Callable[[Manifest], object] = lambda manifest: None,
+) -> Manifest:
     """Put an archive's package on the shelf, in one pass and with little memory.
 
-    source: anything with `read(n)`; it need not seek.
+    source: anything with `read(n)`; it need not seek.  known: told which package it is, before anything of it is here.
     Raises PackageInvalid for any archive that is not whole and right, with nothing of it left; DepotFull, DepotFailed.
     """
     unpacker = zstandard.ZstdDecompressor(max_window_size=_WINDOW_BYTES)
     with unpacker.stream_reader(cast(BinaryIO, source), read_across_frames=True, closefd=False) as stream:
         members = _Members(stream)
         manifest = _manifest(members, limits)
+        known(manifest)
         with shelf.receive(manifest) as reception:
             try:
                 for component in manifest.components:

@@ -65,14 +65,19 @@ def run(
     """Run a command in a folder, and end all that it leaves running.
 
     leash: a lock file; it must be free (see `end_leftovers`).  log: appended to, at most MOST_LOG_BYTES.
-    Raises OSError; InstallFailed if something of it cannot be ended.
+    Raises OSError; InstallFailed if something of it cannot be ended, or another has the leash.
     """
-    held = open_or_make(leash)
     kept = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
     output = _Output(kept)
     try:
-        try_lock(held)
+        held = open_or_make(leash)
         try:
+            if not try_lock(held):
+                raise InstallFailed(
+                    "A command of a package was not begun.",
+                    cause=f"another holds {leash}, so that nobody could tell what of it still runs",
+                    remedy="try again once that has ended",
+                )
             process = subprocess.Popen(
                 list(words),
                 cwd=folder,

@@ -19,7 +19,7 @@ from outlive.cluster.package import Component
 
 from .collecting import Collected, collect
 from .errors import ComponentDamaged, ComponentMissing, damaged
-from .files import make_file, open_file, open_or_make, sync_folder, told, try_lock, write_all
+from .files import make_locked, open_file, open_or_make, sync_folder, told, try_lock, write_all
 from .holds import Hold
 from .incoming import Incoming
 from .packing import HEADER_BYTES, Unreadable, open_packed, pack, size_told
@@ -58,8 +58,8 @@ class Components:
         """Whether it is here, by name and size; what it holds is not looked at (see `verify`)."""
         with told("Looking for a component"):
             path = self._place(component.digest)
-            with suppress(FileNotFoundError):
-                return os.stat(path).st_size == component.bytes
+            if _is_whole(path, component):
+                return True
             with suppress(FileNotFoundError), open(open_file(_packed(path)), "rb") as file:
                 return size_told(file.read(HEADER_BYTES)) == component.bytes
         return False
@@ -79,9 +79,8 @@ class Components:
         path = self.incoming / f".{secrets.token_hex(8)}"
         hasher, size = blake3.blake3(), 0
         with told("Storing a component"):
-            fd = make_file(path)
+            fd = make_locked(path)
             try:
-                try_lock(fd)
                 while piece := source.read(CHUNK_BYTES):
                     write_all(fd, piece)
                     hasher.update(piece)
@@ -113,8 +112,7 @@ class Components:
             if not lasting:
                 os.close(fd)
                 path = self.incoming / f".{secrets.token_hex(8)}"
-                fd = make_file(path)
-                try_lock(fd)
+                fd = make_locked(path)
         incoming = Incoming(component, path, fd, self.put_in_place, lasting=lasting)
         incoming.go_on()
         return incoming
@@ -128,6 +126,9 @@ class Components:
         if self._packed and pack(fd, component.bytes, smaller):
             os.rename(smaller, _packed(place))
             os.unlink(path)
+            if not _is_whole(place, component):  # something that is cut short, and would be found first
+                with suppress(FileNotFoundError):
+                    os.unlink(place)
             return
         os.fsync(fd)
         os.rename(path, place)
@@ -200,15 +201,32 @@ class Components:
     def _open(self, component: Component) -> BinaryIO:
         path = self._place(component.digest)
         with suppress(FileNotFoundError):
-            return open(open_file(path), "rb")
-        try:
+            return _opened(path, component.bytes)
+        with suppress(FileNotFoundError):
             return open_packed(_packed(path))
-        except FileNotFoundError:
-            raise ComponentMissing(f"The component {component.digest} is not in this depot.") from None
+        with suppress(FileNotFoundError):
+            return _opened(path)
+        raise ComponentMissing(f"The component {component.digest} is not in this depot.")
 
 
 def _packed(path: Path) -> Path:
     return path.with_name(path.name + PACKED)
+
+
+def _is_whole(path: Path, component: Component) -> bool:
+    """Whether a component's content lies there as it is, by its size."""
+    with suppress(FileNotFoundError):
+        return os.stat(path, follow_symlinks=False).st_size == component.bytes
+    return False
+
+
+def _opened(path: Path, size: int | None = None) -> BinaryIO:
+    """A file, open for reading. size: what it must have. Raises FileNotFoundError, also for one of another size."""
+    file = open(open_file(path), "rb")  # noqa: SIM115 – the caller's
+    if size is not None and os.fstat(file.fileno()).st_size != size:
+        file.close()
+        raise FileNotFoundError(path)
+    return file
 
 
 def _is_still(path: Path, fd: int) -> bool:

@@ -19,6 +19,8 @@ from .errors import DepotBusy, DepotFailed, DepotFull
 
 LOOK_AGAIN_S = 0.02
 WAIT_S = 60.0
+RESERVE_BYTES = 256 << 20
+RESERVE_PART = 20
 _OPEN = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -48,6 +50,22 @@ def open_file(path: Path) -> int:
 def make_file(path: Path, mode: int = 0o600) -> int:
     """Make a file that is not there yet and open it for writing and reading."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _OPEN, mode)
+
+
+def make_locked(path: Path) -> int:
+    """Make a file that is not there yet, locked, so that no collection takes it for something left over.
+
+    Raises DepotBusy; what was made is gone then.
+    """
+    fd = make_file(path)
+    try:
+        # A collection may be looking at it this very moment, whether somebody has it.
+        take_lock(fd, f"The new file {path.name}")
+    except BaseException:
+        os.unlink(path)
+        os.close(fd)
+        raise
+    return fd
 
 
 def open_or_make(path: Path) -> int:
@@ -165,25 +183,54 @@ def locked(
     """Have a lock file's lock for a while. who: subject of what is told when it stays taken. Raises DepotBusy."""
     fd = open_or_make(path)
     try:
-        until = time.monotonic() + timeout_s
-        while not try_lock(fd, shared=shared):
-            if cancelled is not None and cancelled.is_set():
-                raise DepotBusy(f"{who} is held by somebody else, and waiting for it was cancelled.")
-            if time.monotonic() >= until:
-                raise DepotBusy(f"{who} is held by somebody else for {timeout_s:g} s.", remedy="try again later")
-            time.sleep(LOOK_AGAIN_S)
+        take_lock(fd, who, shared=shared, timeout_s=timeout_s, cancelled=cancelled)
         yield
     finally:
         os.close(fd)
 
 
-def room_for(folder: Path, need_bytes: int, doing: str) -> None:
-    """Raise DepotFull at once where it is certain that there is no room."""
+def take_lock(
+    fd: int,
+    who: str,
+    *,
+    shared: bool = False,
+    timeout_s: float = WAIT_S,
+    cancelled: threading.Event | None = None,
+) -> None:
+    """Wait for the lock of an open file; the rest as `locked`. Raises DepotBusy."""
+    until = time.monotonic() + timeout_s
+    while not try_lock(fd, shared=shared):
+        if cancelled is not None and cancelled.is_set():
+            raise DepotBusy(f"{who} is held by somebody else, and waiting for it was cancelled.")
+        if time.monotonic() >= until:
+            raise DepotBusy(f"{who} is held by somebody else for {timeout_s:g} s.", remedy="try again later")
+        time.sleep(LOOK_AGAIN_S)
+
+
+def room_for(where: Path | int, need_bytes: int, doing: str) -> None:
+    """Raise DepotFull where there is no room for so much beside the reserve.
+
+    The agent's own journal is often on the same file system, and must be written when nothing else fits any more.
+    where: a folder or an open file.
+    """
     with told(doing):
-        seen = os.statvfs(folder)
-    free = seen.f_bavail * seen.f_frsize
-    if need_bytes > free:
+        free, reserve = _free(where)
+    if need_bytes > free - reserve:
+        there = f" in {where}" if isinstance(where, Path) else ""
         raise DepotFull(
-            f"{doing} needs {need_bytes} bytes, and {free} are free in {folder}.",
+            f"{doing} needs {need_bytes} bytes, and {free} are free{there}.",
+            cause=f"{reserve} bytes stay free for the host itself",
             remedy="make room on that file system",
         )
+
+
+def has_room(where: Path | int, need_bytes: int) -> bool:
+    """Whether there is room for so much beside the reserve. Raises OSError."""
+    free, reserve = _free(where)
+    return need_bytes <= free - reserve
+
+
+def _free(where: Path | int) -> tuple[int, int]:
+    """Bytes that are free on a file system, and how many of them packages leave alone."""
+    seen = os.statvfs(where)
+    return seen.f_bavail * seen.f_frsize, min(RESERVE_BYTES, seen.f_blocks * seen.f_frsize // RESERVE_PART)

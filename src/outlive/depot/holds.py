@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from .files import locked, make_file, told, try_lock, write_all
+from .files import locked, make_locked, told, write_all
 
 COLLECTING = "collecting.lock"
 HOLDS = "holds"
@@ -27,8 +27,7 @@ class Hold:
         self._path = depot / HOLDS / secrets.token_hex(8)
         self._held: set[str] = set()
         with told("Holding components"), locked(self._lock, _WHO, shared=True):
-            self._fd = make_file(self._path)
-            try_lock(self._fd)
+            self._fd = make_locked(self._path)
         self.add(digests)
 
     def add(self, digests: Iterable[str]) -> None:

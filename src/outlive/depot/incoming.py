@@ -16,7 +16,7 @@ import blake3
 from outlive.cluster.package import Component
 
 from .errors import damaged
-from .files import told, write_all
+from .files import room_for, told, write_all
 
 _READ_BYTES = 1 << 20
 
@@ -44,6 +44,8 @@ class Incoming:
         if self.offset + len(raw) > self.component.bytes:
             self._forget()
             raise damaged(self.component, "it is longer than it should be")
+        # Whoever began at the same time found the same room.
+        room_for(self._fd, len(raw), "Storing a component")
         with told("Storing a component"):
             write_all(self._fd, raw)
         self._hasher.update(raw)

@@ -67,11 +67,16 @@ Report = Callable[[Progress], None]
 
 
 class Installations:
-    """What is installed in a folder, DATA/packages. Every method may be called by several threads and processes."""
+    """What is installed in a folder, DATA/packages. Every method may be called by several threads and processes.
+
+    Those who say what they use (`uninstall_unused`) and those who begin to use it (`install`) share one of these.
+    """
 
     def __init__(self, folder: Path, shelf: Shelf) -> None:
         self.folder = folder
         self.shelf = shelf
+        self.marks = threading.Lock()
+        """Taken to look whether something is installed, and to end that; never for long."""
 
     def all(self) -> tuple[Installed, ...]:
         """All that is installed, by name, version and what it was installed with."""
@@ -139,8 +144,9 @@ class Installations:
     ) -> tuple[Installed, ...]:
         """Remove all that is not used, nor needed by what is, and what killed attempts left; return what was removed.
 
-        used: called once nothing can be installed of those names that it is about; it is to return what is in use, or
-        about to be. A name of which something is being installed at this time stays as it is.
+        used: called for each name, once nothing of it can be installed, nor be found installed until it is decided; it
+        is to return what is in use, or about to be. So whoever says that it uses something before it calls `install`
+        keeps what that returns. A name of which something is being installed at this time stays as it is.
         timeout_s: how long to wait for such a one.
         Raises DepotFailed where something could not be removed, after having removed the rest.
         """
@@ -149,11 +155,7 @@ class Installations:
         with told("Uninstalling"):
             for name in folders_in(self.folder):
                 with suppress(DepotBusy), self.locked(name, timeout_s):
-                    kept = self._needed_by(used())
-                    for folder in self._folders(name):
-                        if folder.name in kept:
-                            continue
-                        one = read_installed(folder)
+                    for folder, one in self._ended(name, used, troubles):
                         try:
                             remove(folder)
                         except OSError as error:
@@ -163,6 +165,25 @@ class Installations:
             if troubles:
                 raise troubles[0]
         return tuple(removed)
+
+    def _ended(
+        self, name: str, used: Callable[[], Iterable[Installed]], troubles: list[OSError]
+    ) -> list[tuple[Path, Installed | None]]:
+        """Of one name, what is no installation any more from now on, and what it was."""
+        found: list[tuple[Path, Installed | None]] = []
+        with self.marks:
+            kept = self._needed_by(used())
+            for folder in self._folders(name):
+                if folder.name in kept:
+                    continue
+                one = read_installed(folder)
+                try:
+                    _unmark(folder)
+                except OSError as error:
+                    troubles.append(error)
+                else:
+                    found.append((folder, one))
+        return found
 
     @contextmanager
     def locked(self, name: str, timeout_s: float, cancelled: threading.Event | None = None) -> Iterator[None]:
@@ -210,7 +231,8 @@ class _Attempt:
         """Install it, or return what is installed. Raises as `Installations.install`, OSError."""
         name, key = self.manifest.name, key_of(self.manifest, self.dependencies)
         folder = self.where.folder / name / key
-        installed = read_installed(folder)
+        with self.where.marks:
+            installed = read_installed(folder)
         if installed is None:
             with self.where.locked(name, timeout_s, self.cancelled):
                 # Somebody else may have done it meanwhile.
@@ -253,6 +275,8 @@ class _Attempt:
         fd = make_file(path)
         try:
             for piece in self.where.shelf.components.read(file.component):
+                self._check_cancelled()
+                room_for(fd, len(piece), f"Installing {self.manifest}")
                 write_all(fd, piece)
             os.fchmod(fd, file.mode)
         finally:
@@ -296,11 +320,16 @@ class _Attempt:
 
 def remove(folder: Path) -> None:
     """Remove an installation, or what is left of an attempt; gone already is fine. Raises OSError."""
+    _unmark(folder)
+    with suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+
+
+def _unmark(folder: Path) -> None:
+    """Have it be no installation any more, durably. Raises OSError."""
     with suppress(FileNotFoundError):
         os.unlink(folder / MARK)
         sync_folder(folder)
-    with suppress(FileNotFoundError):
-        shutil.rmtree(folder)
 
 
 def _check_dependencies(manifest: Manifest, dependencies: tuple[Installed, ...]) -> None:

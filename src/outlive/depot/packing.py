@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import zstandard
 
-from .files import make_file, open_file, try_lock
+from .files import has_room, make_locked, open_file
 
 SMALLEST_BYTES = 4096
 HEADER_BYTES = 18
@@ -26,15 +26,15 @@ Unreadable = zstandard.ZstdError
 def pack(fd: int, size: int, path: Path) -> bool:
     """Write a file's content to a new one, smaller and synced; False, and no file, where that is not worth it.
 
-    size: the content's, in bytes. Raises OSError, and leaves no file then.
+    Nor is it where both would hardly find room beside each other. size: the content's, in bytes. Raises OSError and
+    DepotBusy, and leaves no file then.
     """
     packer = zstandard.ZstdCompressor(level=_LEVEL)
     sample = os.pread(fd, _SAMPLE_BYTES, 0)
-    if size < SMALLEST_BYTES or len(packer.compress(sample)) > _WORTH_IT * len(sample):
+    if size < SMALLEST_BYTES or len(packer.compress(sample)) > _WORTH_IT * len(sample) or not has_room(fd, size):
         return False
-    into = make_file(path)
+    into = make_locked(path)
     try:
-        try_lock(into)  # so that no collection takes it for something left over
         os.lseek(fd, 0, os.SEEK_SET)
         with open(fd, "rb", closefd=False) as source, open(into, "wb", closefd=False) as target:
             packer.copy_stream(source, target, size=size)
