@@ -3,7 +3,6 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from immutables import Map
 from msgspec.structs import replace
 
 from outlive.cluster import commands as do
@@ -19,7 +18,6 @@ from outlive.cluster.repeats import Repeats
 from outlive.cluster.signs import Sightings, Signs
 from outlive.cluster.timing import Timing
 from outlive.cluster.transaction import Delete, KeyValue
-from outlive.cluster.wheel import due, moment, put
 
 TIMING = Timing()
 HOSTS = tuple("abcdef")
@@ -92,6 +90,7 @@ steps = st.lists(
             "gone": st.one_of(st.just(set()), st.just(set()), hosts),
             "spoilt": st.one_of(st.just(set()), st.just(set()), hosts),
             "slots": st.one_of(st.just(set()), hosts),
+            "forgotten": st.one_of(st.just(set()), st.just(set()), hosts),
         }
     ),
     max_size=60,
@@ -115,9 +114,11 @@ def test_who_looks_only_at_hosts_that_may_be_silent_decides_as_who_looks_at_all(
         keys |= {rec.VERDICTS + host: b"?" for host in _names(step, "spoilt")}
         keys[rec.CLAIMS + ME] = rec.encode(claim(ME, number))
         led.tell(keys)
+        for host in _names(step, "forgotten"):
+            led.said.pop(host, None)
         led.step(ev.HeartbeatsRepeated(led.at, led.repeats()))
         tick = ev.Tick(led.at)
-        thorough, expected = leader.step(replace(led.state, due=Map(), wary=None), tick)
+        thorough, expected = leader.step(replace(led.state, wary=None), tick)
         quick, commands = leader.step(led.state, tick)
         assert quick.verdicts == thorough.verdicts
         assert commands == expected
@@ -153,15 +154,6 @@ def test_what_was_said_again_counts_as_newer_than_a_slot_written_before_it() -> 
     again = Sightings(seen.kept, Repeats({"b": 0}, (8,), (1.6,))).get("b")
     assert again.newest() is again.heartbeat
     assert (again.newest_at(), again.repeated) == (1.6, 8)
-
-
-@given(st.lists(st.tuples(st.integers(0, 400), st.sampled_from(HOSTS)), max_size=40), st.integers(0, 500))
-def test_nobody_comes_up_late_on_the_wheel_and_nobody_is_forgotten(entries: list[tuple[int, str]], now: int) -> None:
-    step_s = 0.1
-    wheel = put(Map(), [(moment(tenths / 10, step_s), [host]) for tenths, host in entries])
-    came_up, rest = due(wheel, now / 10, step_s)
-    assert came_up >= {host for tenths, host in entries if tenths <= now}
-    assert came_up | {host for names in rest.values() for host in names} == {host for _, host in entries}
 
 
 amounts = st.dictionaries(

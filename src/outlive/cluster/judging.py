@@ -5,9 +5,7 @@ falls silent is probed, directly and through peers. What a verdict leads to is d
 """
 
 import dataclasses
-from collections import defaultdict
 
-from immutables import Map
 from msgspec.structs import replace
 
 from . import records as rec
@@ -20,7 +18,6 @@ from .mirror import Mirror
 from .repeats import Repeats
 from .signs import Sightings, Signs, evidence, is_fresh
 from .transaction import Delete, Put, unchanged
-from .wheel import due, moment, put
 
 PROBE_VIA = 3
 WITNESS_S = 10.0
@@ -45,7 +42,10 @@ def heartbeat(turn: Turn, beat: Heartbeat) -> None:
 
 def repeated(turn: Turn, repeats: Repeats) -> None:
     """Hosts said again by network what they had said before: it tells nothing but that they are alive."""
+    before = turn.state.signs.repeats.places
     turn.set(signs=Sightings(turn.state.signs.kept, repeats))
+    if before is not repeats.places and turn.state.wary is not None and (gone := before.keys() - repeats.places.keys()):
+        turn.set(wary=turn.state.wary | gone)
 
 
 def slot(turn: Turn, beat: Heartbeat) -> None:
@@ -144,56 +144,45 @@ def judge(turn: Turn) -> bool:
     Whoever is alive, and known to be by the store, stays so until his silence has lasted: only then he is looked at.
     No more than TOLD_AT_ONCE verdicts are written at one tick, so that a tick of a large cluster ends in time.
     """
-    step_s, roster = turn.state.timing.tick_s, turn.state.roster
-    if turn.state.wary is None or sum(map(len, turn.state.due.values())) > 2 * len(roster):
-        turn.set(due=Map(), wary=frozenset(roster))
-    wary = turn.state.wary or frozenset()
-    came_up, wheel = due(turn.state.due, turn.state.at, step_s)
-    silent, later = _apart(turn, came_up - wary)
+    state = turn.state
+    wary, places = state.wary if state.wary is not None else frozenset(state.roster), state.signs.repeats.places
     changed, again = False, []
-    for host in sorted(wary.union(silent)):
-        if host not in turn.state.mirror.hosts:
+    for host in sorted(wary.union(_silent(turn))):
+        if host not in state.mirror.hosts:
             continue
-        silent_at = _silent_at(turn, host)
-        if silent_at is None or _may_tell(turn, host, rec.Verdict.ALIVE):
+        silent = _is_silent(turn, host)
+        if silent or _may_tell(turn, host, rec.Verdict.ALIVE):
             changed |= _judge(turn, host)
-            silent_at = _silent_at(turn, host)
-        if silent_at is None or not _is_told(turn, host, rec.Verdict.ALIVE):
+            silent = _is_silent(turn, host)
+        is_minded = host in places or host == state.me
+        if silent or not is_minded or not _is_told(turn, host, rec.Verdict.ALIVE):
             again.append(host)
-        elif host != turn.state.me:
-            later[moment(silent_at, step_s)].append(host)
-    turn.set(due=put(wheel, later.items()), wary=frozenset(again))
+    turn.set(wary=frozenset(again))
     return changed
 
 
-def _apart(turn: Turn, came_up: frozenset[str]) -> tuple[list[str], defaultdict[int, list[str]]]:
-    """Of hosts that were alive, those that may be silent by now, and when the others may be.
+def _silent(turn: Turn) -> list[str]:
+    """The hosts that have repeated nothing for so long that they may be silent.
 
-    By far the most are the others, at each tick: so this looks at nothing but when they were last heard.
+    This alone looks at every host at every tick; so it reads two arrays, and only one while nobody is silent.
     """
-    repeats, at, timing = turn.state.signs.repeats, turn.state.at, turn.state.timing
-    place_of, heard_at, suspect_s, step_s = repeats.places.get, repeats.heard_at, timing.suspect_s, timing.tick_s
-    silent, later = [], defaultdict[int, list[str]](list)
-    for host in came_up:
-        place = place_of(host)
-        if place is None or at - (since := heard_at[place]) >= suspect_s:
-            silent.append(host)
-        else:
-            later[moment(since + suspect_s, step_s)].append(host)
-    return silent, later
+    repeats, at, suspect_s = turn.state.signs.repeats, turn.state.at, turn.state.timing.suspect_s
+    heard_at = repeats.heard_at
+    if at - min(heard_at, default=at) < suspect_s:
+        return []
+    return [host for host, place in repeats.places.items() if at - heard_at[place] >= suspect_s]
 
 
-def _silent_at(turn: Turn, host: str) -> float | None:
-    """When a host that is alive counts as silent unless it is heard until then; None: it has to be judged now."""
+def _is_silent(turn: Turn, host: str) -> bool:
+    """Whether a host has to be judged now: it was not alive, or has been silent for long enough to be none."""
     state = turn.state
     if state.verdicts.get(host) is not rec.Verdict.ALIVE:
-        return None
+        return True
     if host == state.me:
-        return state.at
+        return False
     heard_at = state.signs.heard_at(host)
     since = _listening_since(turn, heard_at)
-    since = since if heard_at is None else max(heard_at, since)
-    return since + state.timing.suspect_s if state.at - since < state.timing.suspect_s else None
+    return state.at - (since if heard_at is None else max(heard_at, since)) >= state.timing.suspect_s
 
 
 def _judge(turn: Turn, host: str) -> bool:

@@ -189,7 +189,7 @@ def _notice_office(turn: Turn) -> None:
     claim = state.mirror.claimed(state.me)
     # A second agent of the same name would else take the first one's office for its own.
     if mine and state.office_since is None and claim is not None and claim.record.run == state.run:
-        turn.set(office_since=state.at, verdicts=Map(), verdict_causes=Map(), looked_at=0.0, due=Map(), wary=None)
+        turn.set(office_since=state.at, verdicts=Map(), verdict_causes=Map(), looked_at=0.0, wary=None)
         turn.note("leader.elected", host=state.me)
     elif not mine and state.office_since is not None:
         turn.set(

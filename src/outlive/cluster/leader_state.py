@@ -24,7 +24,6 @@ from .timing import Timing
 from .transaction import Compare, Delete, Put, Transaction, same_incarnation
 from .turn import BaseTurn
 from .upcoming import upcoming
-from .wheel import Wheel
 from .workload import Workload
 
 if TYPE_CHECKING:
@@ -99,8 +98,8 @@ class LeaderState(msgspec.Struct, frozen=True):
     isolated, unguarded, deaf: why this host must not lead; empty: it may.
     deaf_since: since when its picture of the store shows nothing of its own renewals, which the store answers.
     won: the revision at which this host last took the office, as the store answered.
-    roster: all registered hosts, by name. due: when each host that is alive has to be judged again, if not heard until
-    then; wary: those to judge at every tick; None: all.
+    roster: all registered hosts, by name. wary: those to judge at every tick; the others only once they have repeated
+    nothing for too long; None: all.
     restless: workloads to look at on every tick. meant: where workloads were just placed that the mirror may not show;
     followed: the same of their standbys.
     methods: the ways to fence that this host's agent has. pursuits: hosts that are being fenced; tries: how many were
@@ -129,7 +128,6 @@ class LeaderState(msgspec.Struct, frozen=True):
     won: int = 0
     signs: Sightings = Sightings()
     roster: tuple[str, ...] = ()
-    due: Wheel = Map()
     wary: frozenset[str] | None = None
     verdicts: "Map[str, rec.Verdict]" = Map()
     verdict_causes: "Map[str, str]" = Map()

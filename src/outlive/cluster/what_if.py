@@ -124,7 +124,6 @@ def _supposed(state: LeaderState, me: str, lost: frozenset[str], *, same: bool) 
         isolated="",
         unguarded="",
         roster=tuple(sorted(mirror.hosts)),
-        due=Map(),
         wary=None,
         verdicts=verdicts,
         verdict_causes=state.verdict_causes if same else Map(),
