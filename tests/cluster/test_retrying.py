@@ -45,6 +45,28 @@ def test_each_host_is_tried_soon_and_where_it_failed_only_after_growing_waits(wo
     assert len(tries(world)) == 4, "6 min after the third failure"
 
 
+def test_a_new_leader_goes_on_counting_failures_and_a_run_that_lasts_ends_the_row(world: SmallWorld) -> None:
+    broken(world, "a", "b", "c")
+    world.apply(service("web", FRAGILE))
+    world.run(60)
+    assert world.placement("web").failures == 3
+    world.failing.clear()
+    gone = str(world.leads())
+    world.off.add(gone)
+    world.run(20)
+    [where] = world.runs_on("web")
+    assert (world.leads() != gone, world.placement("web").failures) == (True, 3)
+    broken(world, where)
+    world.hosts[where].waiting.append(
+        ModuleChanged(world.now, "web", world.placement("web").generation, "main", ModuleStatus.FAILED, "as told")
+    )
+    world.run(10)
+    told = [event.text for event in world.happened if event.kind in ("placement.delayed", "workload.failed")]
+    assert world.placement("web").failures == 4, told
+    world.run(90)
+    assert (len(world.runs_on("web")), world.placement("web").failures) == (1, 0)
+
+
 @pytest.mark.parametrize("how", ["joins", "leaves maintenance", "workload removed", "file changes", "stop and start"])
 def test_it_is_tried_at_once_when_something_changes(world: SmallWorld, how: str) -> None:
     if how == "leaves maintenance":

@@ -181,6 +181,8 @@ def _unplaced(turn: Turn, wanted: Entry[rec.WorkloadRecord] | None, placed: Entr
     name = placed.record.workload
     if wanted.record.desired is rec.Desired.STOPPED:
         retrying.forgive(turn, name)
+        if placed.record.failures:
+            placing.write_placement(turn, replace(placed.record, failures=0), placed, ())
         return True
     if (reason := frozen(turn.state.mirror)) and not asked_for(turn.state.mirror, placed.record):
         placing.wait(turn, name, reason, "placement.frozen")
@@ -208,7 +210,7 @@ def _ended(
             text=proof.reason,
             because=report.record.because if report else record.because,
         )
-        stopped = replace(placing.nobodys(record), order=rec.Order.STOP, reason=proof.reason, because=cause)
+        stopped = replace(placing.nobodys(record), order=rec.Order.STOP, failures=0, reason=proof.reason, because=cause)
         placing.write_placement(turn, stopped, placed, ())
         return False
     if pairs.is_taking_over(turn, record):
@@ -380,6 +382,6 @@ def _forgive(turn: Turn, placed: Entry[rec.PlacementRecord]) -> bool:
         return False
     if course.failures and turn.state.at - course.settled_at >= turn.state.timing.stable_s:
         retrying.forgive(turn, name)
-    if (forgiven := retrying.forgive_deaths(turn, placed)) is not None:
+    if (forgiven := retrying.forgiven(turn, placed)) is not None:
         placing.write_placement(turn, forgiven, placed, ())
-    return course.failures == 0
+    return course.failures == record.failures == 0

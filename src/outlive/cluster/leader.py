@@ -142,8 +142,9 @@ def _tick(turn: Turn) -> None:
         meant = {name: host for name, host in state.meant.items() if turn.is_busy(rec.PLACEMENTS + name)}
         followed = {name: host for name, host in state.followed.items() if turn.is_busy(rec.PLACEMENTS + name)}
         in_flight = {key: until for key, until in state.in_flight.items() if until > state.at}
+        beside = {key: keys for key, keys in state.beside.items() if key in in_flight}
         turn.set(looked_at=state.at, in_flight=Map(in_flight), settling=Map(settling), meant=Map(meant))
-        turn.set(followed=Map(followed))
+        turn.set(followed=Map(followed), beside=Map(beside))
         judging.end_silent_claims(turn)
         fencing.tend(turn)
         retrying.hasten(turn)
@@ -195,6 +196,7 @@ def _notice_office(turn: Turn) -> None:
         turn.set(
             office_since=None,
             in_flight=Map(),
+            beside=Map(),
             courses=Map(),
             meant=Map(),
             followed=Map(),
@@ -298,18 +300,26 @@ def _transacted(turn: Turn, event: Transacted) -> None:
         turn.set(won=0)
     if event.purpose.act in (Act.CAMPAIGN, Act.RESIGN):
         return
+    _settle(turn, event)
+
+
+def _settle(turn: Turn, event: Transacted) -> None:
+    """A write has ended: what it was about may be decided on again once the picture shows it."""
     key = event.purpose.subject
     if key not in turn.state.in_flight:
         return
-    in_flight = turn.state.in_flight.delete(key)
-    if event.outcome is not Outcome.DONE:
-        # The picture is old or the store is away: another try in the same breath would end, and be told, the same.
-        in_flight = in_flight.set(key, turn.state.at + turn.state.timing.renew_s)
-    turn.set(in_flight=in_flight)
-    if event.outcome is Outcome.DONE and event.revision > turn.state.mirror.revision:
-        turn.set(settling=turn.state.settling.set(key, event.revision))
-    elif key in turn.state.settling:
-        turn.set(settling=turn.state.settling.delete(key))
+    keys = turn.state.beside.get(key, frozenset({key}))
+    in_flight, settling = turn.state.in_flight.mutate(), turn.state.settling.mutate()
+    for each in keys:
+        in_flight.pop(each, None)
+        settling.pop(each, None)
+        if event.outcome is not Outcome.DONE:
+            # The picture is old or the store is away: another try in the same breath would end, and be told, the same.
+            in_flight[each] = turn.state.at + turn.state.timing.renew_s
+        elif event.revision > turn.state.mirror.revision:
+            settling[each] = event.revision
+    beside = turn.state.beside.delete(key) if key in turn.state.beside else turn.state.beside
+    turn.set(in_flight=in_flight.finish(), settling=settling.finish(), beside=beside)
 
 
 def _keep_protected_list(turn: Turn) -> None:

@@ -93,7 +93,7 @@ class LeaderState(msgspec.Struct, frozen=True):
     """Everything that one host's leader machine knows.
 
     office_since: when this host was first seen to lead; None: it does not.
-    in_flight: key → until when a write to it counts as under way.
+    in_flight: key → until when a write to it counts as under way. beside: the subject of a write → all keys of it.
     settling: key → the revision that the mirror must reach before the key is decided on again.
     isolated, unguarded, deaf: why this host must not lead; empty: it may.
     deaf_since: since when its picture of the store shows nothing of its own renewals, which the store answers.
@@ -133,6 +133,7 @@ class LeaderState(msgspec.Struct, frozen=True):
     verdict_causes: "Map[str, str]" = Map()
     courses: "Map[str, Course]" = Map()
     in_flight: "Map[str, float]" = Map()
+    beside: "Map[str, frozenset[str]]" = Map()
     settling: "Map[str, int]" = Map()
     meant: "Map[str, str]" = Map()
     followed: "Map[str, str]" = Map()
@@ -252,11 +253,6 @@ class Turn(BaseTurn[LeaderState]):
             meant=meant.delete(workload.name) if workload.name in meant else meant,
         )
 
-    def hold(self, key: str) -> None:
-        """Count a write to `key` as under way: it is written beside another one."""
-        until = self.state.at + self.state.timing.transact_s * 2
-        self.set(in_flight=self.state.in_flight.set(key, until))
-
     def write(
         self,
         act: Act,
@@ -265,10 +261,18 @@ class Turn(BaseTurn[LeaderState]):
         writes: tuple[Put | Delete, ...],
         because: str = "",
     ) -> None:
-        """Write as the leader: nothing happens unless this host still leads. One write to a key at a time."""
+        """Write as the leader: nothing happens unless this host still leads. One write to a key at a time.
+
+        key: what it is about; that one, and all that is written with it, is busy until the picture shows it.
+        """
         leader = self.state.mirror.leader
         if leader is None:
             return
         office = same_incarnation(rec.LEADER, leader.create_revision)
-        self.hold(key)
+        until = self.state.at + self.state.timing.transact_s * 2
+        keys = frozenset({key, *(each.key for each in writes)})
+        self.set(
+            in_flight=self.state.in_flight.update(dict.fromkeys(keys, until)),
+            beside=self.state.beside.set(key, keys) if len(keys) > 1 else self.state.beside,
+        )
         self.transact(act, key, Transaction((office, *compares), writes), because=because)

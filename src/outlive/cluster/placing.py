@@ -93,6 +93,7 @@ def place(
         copies=with_copies(before, *before.disk_hosts) if before is not None else (),
         resume_at=resume_at,
         host_deaths=_deaths(turn, before),
+        failures=retrying.failures(turn, before, wanted.version),
     )
     record = replace(record, copies=tuple(each for each in record.copies if each != choice.host))
     turn.set_course(name, waiting="", cause="", after_since=None, after_told=False, held_for="")
@@ -162,9 +163,9 @@ def _nowhere(
     wait(turn, name, reason, kind, turn.course(name).cause)
     if placed is None or placed.record.host is None or proof is None:
         return
-    deaths = _deaths(turn, placed.record)
+    deaths, failures = _deaths(turn, placed.record), retrying.failures(turn, placed.record, placed.record.version)
     record = replace(nobodys(placed.record), order=rec.Order.RUN, reason=reason, because=turn.course(name).cause)
-    record = replace(record, host_deaths=deaths)
+    record = replace(record, host_deaths=deaths, failures=failures)
     write_placement(turn, record, placed, ())
 
 

@@ -214,6 +214,7 @@ class PlacementRecord:
     resume_at:  the checkpoint that it shall be resumed from; '': the newest.
     moving_to, moving_claim: the target of a live migration under way.
     host_deaths: how many hosts in a row died soon after they had begun it.
+    failures:   how often in a row it had failed by its own fault when this was written.
     """
 
     workload: str
@@ -239,6 +240,7 @@ class PlacementRecord:
     moving_to: str | None = None
     moving_claim: int = 0
     host_deaths: int = 0
+    failures: int = 0
 
 
 @dataclass(frozen=True, slots=True)

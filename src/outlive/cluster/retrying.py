@@ -4,6 +4,9 @@ A failure is a workload's own: it could not be started, or restoring it did not 
 delays nothing, unless several hosts in a row died soon after they had begun it: then it may be what kills them, and
 waits like one that failed. Waits end early when the cluster has come to offer more than when it failed, when the
 workload's file changes, and when an operator stops it (vSphere's waits: 2, 6, 14, 30 min).
+
+How often it failed stands in its placement, so that a new leader's waits go on growing. Where it failed and how long it
+has still to wait only this leader knows: its clock is its own. The next one tries once at once, and waits the longer.
 """
 
 from dataclasses import replace
@@ -34,7 +37,7 @@ def count_end(turn: Turn, record: rec.PlacementRecord, proof: Proof, verdict: re
 
 def _count_failure(turn: Turn, record: rec.PlacementRecord) -> None:
     course, at, timing = turn.course(record.workload), turn.state.at, turn.state.timing
-    failures = course.failures + 1
+    failures = max(course.failures, record.failures) + 1
     wait_s = turn.state.mirror.policies.record.retry_after_s(failures)
     elsewhere_s = timing.retry_first_s * 2.0 ** min(failures - 2, 20) if failures > 1 else 0.0
     if _is_locked_out(turn, record):
@@ -49,6 +52,14 @@ def _count_failure(turn: Turn, record: rec.PlacementRecord) -> None:
         elsewhere_at=at + min(timing.retry_most_s, elsewhere_s, wait_s),
         delayed=told,
     )
+
+
+def failures(turn: Turn, before: rec.PlacementRecord | None, version: int) -> int:
+    """How often in a row it has failed, for its next placement to say. version: the workload's then."""
+    if before is None or before.version != version:
+        return 0
+    course = turn.course(before.workload)
+    return course.failures if course.counted == before.generation else before.failures
 
 
 def _is_locked_out(turn: Turn, record: rec.PlacementRecord) -> bool:
@@ -109,13 +120,17 @@ def forgive(turn: Turn, name: str) -> None:
         )
 
 
-def forgive_deaths(turn: Turn, placed: Entry[rec.PlacementRecord]) -> rec.PlacementRecord | None:
-    """The placement as it is once its hosts' deaths are no sign against it any more; None: nothing changes."""
-    record, since = placed.record, turn.course(placed.record.workload).settled_at
-    enough_s = turn.state.mirror.policies.record.host_deaths_minutes * 60.0
-    if not record.host_deaths or since is None or turn.state.at - since < enough_s:
+def forgiven(turn: Turn, placed: Entry[rec.PlacementRecord]) -> rec.PlacementRecord | None:
+    """The placement as it is once what befell it before is no sign against it any more; None: nothing changes."""
+    record, since, timing = placed.record, turn.course(placed.record.workload).settled_at, turn.state.timing
+    if since is None or not (record.host_deaths or record.failures):
         return None
-    return replace(record, host_deaths=0)
+    ran_s, enough_s = turn.state.at - since, turn.state.mirror.policies.record.host_deaths_minutes * 60.0
+    deaths = 0 if ran_s >= enough_s else record.host_deaths
+    failed = 0 if ran_s >= timing.stable_s else record.failures
+    if (deaths, failed) == (record.host_deaths, record.failures):
+        return None
+    return replace(record, host_deaths=deaths, failures=failed)
 
 
 def hasten(turn: Turn) -> None:

@@ -9,6 +9,7 @@ A host gets the version before anything is stopped. How a changed workload is st
 from dataclasses import replace
 
 from . import records as rec
+from . import retrying
 from .commands import Act
 from .failover import Proof, Wait
 from .freezing import frozen
@@ -157,6 +158,8 @@ def tend(
         return False
     if turn.is_busy(rec.WORKLOADS + name):
         return True
+    if record.desired is rec.Desired.STOPPED and state is rec.RolloutState.TRIAL:
+        return _put_off(turn, wanted)
     if record.desired is not rec.Desired.RUNNING:
         return False
     if state is rec.RolloutState.WAITING:
@@ -172,7 +175,9 @@ def _begin_when_due(turn: Turn, wanted: Entry[rec.WorkloadRecord], placed: Entry
     rollout, key = record.rollout, target(record)
     assert rollout is not None
     package = mirror.packages.get(key)
-    if package is not None and package.record.failed and not turn.is_busy(rec.PACKAGES + key):
+    if turn.is_busy(rec.PACKAGES + key):
+        return False  # who is on trial with it the picture shows in a moment
+    if package is not None and package.record.failed:
         where, why = min(package.record.failed.items())
         reason = f"{key} was given up with {where}: {why}"
         halted = replace(rollout, state=rec.RolloutState.HALTED, reason=reason)
@@ -208,8 +213,6 @@ def _must_wait(
         return reason
     if package is None or package.record.removing:
         return f"{key} is not among the packages any more"
-    if turn.is_busy(rec.PACKAGES + key):
-        return f"another workload is about to be brought to {key}"
     if package.record.trial not in ("", name):
         return f"{package.record.trial} is brought to {key} first"
     host = placed.record.host if placed is not None else None
@@ -244,13 +247,34 @@ def _judge(
     if turn.course(name).trial_since is None:
         turn.set_course(name, trial_since=turn.state.at)
     reason = _failure(turn, record, placed.record if placed is not None else None, end, signs)
-    if reason and not frozen(turn.state.mirror):
+    failed = bool(reason) and not frozen(turn.state.mirror)
+    ran = placed is not None and placed.record.version == record.version and _proved(turn, record, placed.record)
+    if not failed and not ran:
+        return False
+    if turn.is_busy(rec.PACKAGES + target(record)):
+        return True  # both records change together, and the picture does not show yet what the package's says
+    if failed:
         _give_up(turn, wanted, placed, reason)
-        return True
-    if placed is not None and placed.record.version == record.version and _proved(turn, record, placed.record):
+    else:
         _succeed(turn, wanted)
+    return True
+
+
+def _put_off(turn: Turn, wanted: Entry[rec.WorkloadRecord]) -> bool:
+    """It was stopped on trial: nobody can judge it, and nobody shall wait for it. It waits for its turn as before."""
+    record, rollout, key = wanted.record, wanted.record.rollout, target(wanted.record)
+    assert rollout is not None
+    if turn.is_busy(rec.PACKAGES + key):
         return True
-    return False
+    name, package = record.workload.name, turn.state.mirror.packages.get(key)
+    reason = f"it was stopped before {key} had proven itself; that is tried anew once it is started"
+    cause = turn.note("rollout.waiting", workload=name, text=reason, because=record.because)
+    waits = rec.Rollout(rec.RolloutState.WAITING, record.workload, because=cause)
+    before = replace(record, workload=rollout.other, version=record.version + 1, rollout=waits)
+    on_trial = package is not None and package.record.trial == name
+    turn.set_course(name, trial_since=None, starting_since=None)
+    _write(turn, wanted, before, cause, package, replace(package.record, trial="") if package and on_trial else None)
+    return True
 
 
 def _failure(
@@ -327,7 +351,9 @@ def _give_up(
     )
     package = turn.state.mirror.packages.get(target(record))
     failed = replace(package.record, failed={**package.record.failed, name: reason}) if package is not None else None
-    turn.set_course(name, trial_since=None, cause=cause, failures=0, next_try_at=0.0)
+    # How another version fared says nothing of this one: neither how often it failed, nor where, nor until when.
+    retrying.forgive(turn, name)
+    turn.set_course(name, trial_since=None, starting_since=None, cause=cause)
     _write(turn, wanted, back, cause, package, failed)
 
 
@@ -365,5 +391,4 @@ def _write(
         room = rec.PACKAGES + changed.key
         compares.append(unchanged(room, package.mod_revision))
         writes.append(Put(room, rec.encode(changed)))
-        turn.hold(room)
     turn.write(Act.ROLLOUT, key, tuple(compares), tuple(writes), because)

@@ -129,6 +129,7 @@ def _supposed(state: LeaderState, me: str, lost: frozenset[str], *, same: bool) 
         verdict_causes=state.verdict_causes if same else Map(),
         courses=state.courses if same else Map(),
         in_flight=Map(),
+        beside=Map(),
         settling=Map(),
         meant=Map(),
         followed=Map(),
