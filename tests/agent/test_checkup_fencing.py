@@ -60,17 +60,40 @@ def test_a_file_is_no_watchdog(config: AgentConfig, tmp_path: Path) -> None:
     assert found(config, tmp_path / "file")[0] is Result.FAILED
 
 
-def status(code: int) -> Method:
-    return Method("pdu", command=("/bin/false",), status=("/bin/sh", "-c", f"echo said; exit {code}"))
+def status(script: str, *words: str) -> Method:
+    return Method("pdu", command=("/bin/false",), status=("/bin/sh", "-c", script, "sh", *words))
 
 
-@pytest.mark.parametrize(("code", "result"), [(0, Result.OK), (2, Result.OK), (1, Result.FAILED)])
-def test_a_method_is_asked_and_not_used(config: AgentConfig, code: int, result: Result) -> None:
-    assert asyncio.run(checkup_fencing.method(config, status(code))).result is result
+def asked(config: AgentConfig, method: Method, **addresses: str) -> tuple[Result, str]:
+    told = asyncio.run(checkup_fencing.method(config, method, addresses))
+    return told.result, told.found
+
+
+@pytest.mark.parametrize(
+    ("script", "result"), [("exit 0", Result.OK), ("echo a: off; exit 2", Result.OK), ("exit 1", Result.FAILED)]
+)
+def test_a_method_is_asked_and_not_used(config: AgentConfig, script: str, result: Result) -> None:
+    assert asked(config, status(script))[0] is result
+
+
+def test_a_program_that_ends_with_two_and_does_not_say_off_is_told(config: AgentConfig) -> None:
+    result, told = asked(config, status("echo 'usage: pdu HOST'; exit 2"))
+    assert result is Result.FAILED
+    assert "ended with 2" in told
+    assert "usage: pdu HOST" in told
+
+
+def test_hosts_are_asked_for_by_their_addresses_and_not_where_these_are_unknown(config: AgentConfig) -> None:
+    method = status('test -n "$1" && echo $1', "{address}")
+    assert asked(config, method, b="10.0.0.2") == (Result.OK, "a is on, b is on, says /bin/false")
+    named = replace(method, hosts={"b": {}, "c": {}})
+    result, told = asked(config, named, b="10.0.0.2")
+    assert result is Result.WARNING
+    assert told == "c cannot be asked for: the address is not known"
 
 
 def test_run_locks_need_a_datastore(config: AgentConfig) -> None:
     locks = Method("locks", run_locks=True)
-    assert asyncio.run(checkup_fencing.method(config, locks)).result is Result.FAILED
+    assert asked(config, locks)[0] is Result.FAILED
     shared = replace(config, datastores=(DatastoreFolder("shared", Path("/srv")),))
-    assert asyncio.run(checkup_fencing.method(shared, locks)).result is Result.OK
+    assert asked(shared, locks)[0] is Result.OK

@@ -50,7 +50,7 @@ class Desk:
     def power(self) -> Method:
         """A switch that is told the host's address."""
         off = ("/bin/sh", "-c", f"{SWITCH}{self.folder / 'power'}", "sh", "{address}")
-        return Method("power", command=off, status=("/bin/sh", "-c", f"test -e {self.folder / 'power'} && exit 2"))
+        return Method("power", command=off, status=("/bin/sh", "-c", f"cat {self.folder / 'power'} && exit 2"))
 
 
 @pytest.fixture

@@ -101,14 +101,14 @@ def _runs(word: str) -> bool:
 
 async def test_a_host_that_the_device_calls_off_is_off_though_the_switch_complained(make: MAKE, tmp_path: Path) -> None:
     (tmp_path / "b").write_text("off")
-    command = Method("pdu", command=("/bin/false",), status=("/bin/sh", "-c", "exit 2"))
+    command = Method("pdu", command=("/bin/false",), status=("/bin/sh", "-c", "echo off; exit 2"))
     assert (await stonith.fence(command, "b", "")).power is Power.OFF
 
 
 async def test_a_command_of_ones_own_is_told_the_host_and_its_options(tmp_path: Path) -> None:
     note = tmp_path / "note"
     words = ("/bin/sh", "-c", 'echo "$@" > ' + str(note), "x", "{host}", "{address}", "{outlet}")
-    status = ("/bin/sh", "-c", f"test -e {note} && exit 2")
+    status = ("/bin/sh", "-c", f"test -e {note} && echo b: off && exit 2")
     method = Method("pdu", command=words, status=status, hosts={"b": {"outlet": "7"}})
     assert (await stonith.fence(method, "b", "10.0.0.2")).power is Power.OFF
     assert note.read_text() == "b 10.0.0.2 7\n"
@@ -133,6 +133,58 @@ async def test_a_password_that_cannot_be_read_is_told(make: MAKE) -> None:
     said = await stonith.fence(make(password="nowhere"), "b", "")
     assert said.power is Power.UNKNOWN
     assert "password" in said.text
+
+
+async def test_a_password_that_is_no_file_is_told_and_not_waited_for(make: MAKE, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    for name, says in (("pipe", "no file"), ("bytes", "not text"), ("nu\0l", "null")):
+        said = await stonith.fence(make(password=name), "b", "")
+        assert said.power is Power.UNKNOWN
+        assert says in said.text
+
+
+async def test_words_that_no_program_can_be_given_are_told_and_prove_nothing() -> None:
+    said = await stonith.fence(Method("pdu", command=("/bin/true", "a\0b"), status=("/bin/true",)), "b", "")
+    assert said.power is Power.UNKNOWN
+    assert "pdu cannot be used" in said.text
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "exit 2",
+        "echo 'usage: pdu on|off'; exit 2",
+        "echo off >&2; exit 2",
+        "echo c: off; exit 2",
+        "printf 'a: on\noff\n' | sed s/a/b/; exit 2",
+        "echo no such command: off; exit 2",
+        "printf 'Status: ON\nStatus: OFF\n'; exit 2",
+        "echo Status: OFF; exit 1",
+        "echo Status: OFF",
+    ],
+)
+async def test_a_code_that_wrong_usage_has_too_is_no_proof_without_the_word(script: str) -> None:
+    method = Method("pdu", command=("/bin/false",), status=("/bin/sh", "-c", script))
+    assert (await stonith.fence(method, "b", "")).power is not Power.OFF
+
+
+@pytest.mark.parametrize("word", ["off", "OFF", "Status: OFF", "b: off", "noise\nstatus: off."])
+async def test_the_code_beside_the_word_is_proof(word: str) -> None:
+    method = Method("pdu", command=("/bin/false",), status=("/bin/sh", "-c", f"printf '{word}\n'; exit 2"))
+    assert (await stonith.fence(method, "b", "")).power is Power.OFF
+
+
+async def test_a_device_is_asked_only_after_all_that_was_to_switch_it_has_ended(tmp_path: Path) -> None:
+    """Here what the switch leaves behind would switch the host on again, right after the proof."""
+    power = tmp_path / "power"
+    power.write_text("off")
+    undo = f"(sleep 3; echo on > {power}) & exit 0"
+    ask = f"cat {power}; test $(cat {power}) = off && exit 2"
+    method = Method("pdu", command=("/bin/sh", "-c", undo), status=("/bin/sh", "-c", ask))
+    assert (await stonith.fence(method, "b", "")).power is Power.OFF
+    await asyncio.sleep(2.5)
+    assert power.read_text() == "off"
 
 
 async def test_asking_alone_switches_nothing(make: MAKE, tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ from . import parts as assembly
 from .answering import answer
 from .durable import JournalKeeper
 from .ending import AgentEnded, Ending
+from .enclosing import Enclosures
 from .fencing import Fencers
 from .ground import Ground
 from .history import History
@@ -105,8 +106,9 @@ class Agent:
         self._holdings = Holdings(ground, self._journal, self.tell)
         self._ticker = Ticker(timing.tick_s, boot_time_s, lambda: self._neighbours.sequence)
         self._fencers = Fencers(
-            host.name, parts.config.fencing.methods, parts.datastores, boot_time_s, tasks, lambda: parts.watcher.mirror
-        )
+            host.name, parts.config.fencing.methods, parts.datastores, boot_time_s, tasks, lambda: parts.watcher.mirror,
+            Enclosures(parts.premises.cgroups.root),
+        )  # fmt: skip
         means = Means(
             parts.store,
             self._neighbours,

@@ -76,7 +76,9 @@ async def _member(member: Member) -> AsyncIterator[Finding]:
         ("watchdog", lambda: fencing.watchdog(member.config)),
     ]
     for method in member.config.fencing.methods:
-        checks.append((f"fence.{method.name}", lambda method=method: fencing.method(member.config, method)))
+        checks.append(
+            (f"fence.{method.name}", lambda method=method: fencing.method(member.config, method, member.addresses))
+        )
     for folder in member.config.datastores:
         checks.append((f"datastore.{folder.name}", lambda folder=folder: member.datastore(folder)))
     for id, check in checks:

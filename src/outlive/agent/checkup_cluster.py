@@ -14,7 +14,7 @@ import stat
 import sys
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
@@ -61,9 +61,10 @@ print(worst)
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A host that was set up: what its file says."""
+    """A host that was set up: what its file says, and the hosts' addresses once the store was read."""
 
     config: AgentConfig
+    addresses: dict[str, str] = field(default_factory=dict)
 
     def key(self) -> Finding:
         """The cluster's key."""
@@ -145,6 +146,7 @@ class Member:
         """Whose store it is, and whether all of it can be read."""
         found: list[Finding] = []
         picture = mirror.snapshot(mirror.Mirror(), listing.revision, listing.keys, 0.0)
+        self.addresses.update((name, entry.record.address) for name, entry in picture.hosts.items())
         if picture.cluster is None or picture.cluster.record.id != self.config.cluster.id:
             whose = picture.cluster.record.id if picture.cluster else "no cluster"
             fix = "name the right store in the agent's file, or make this cluster's record with `outlive up`"

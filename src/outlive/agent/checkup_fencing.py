@@ -7,6 +7,7 @@ devices are only asked for the state of hosts.
 import asyncio
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 from outlive.cluster.watchdog import longest_timeout_s
@@ -77,28 +78,32 @@ async def _guard(config: AgentConfig) -> Hello | None:
         guard.close()
 
 
-async def method(config: AgentConfig, method: Method) -> Finding:
-    """A fence method: whether its program is there, and whether a device answers for the hosts that it knows."""
+async def method(config: AgentConfig, method: Method, addresses: Mapping[str, str]) -> Finding:
+    """A fence method: whether its program is there, and whether a device answers for the hosts that it knows.
+
+    addresses: of the hosts that the store knows; what needs one is asked for these alone.
+    """
     id = f"fence.{method.name}"
     if method.run_locks:
         if not config.datastores:
             return failed(id, "it takes run locks, and this host has no datastore", "name one in [[datastore]]")
         return ok(id, f"takes run locks on {', '.join(each.name for each in config.datastores)}")
     program = stonith.program(method)
-    hosts = sorted(method.hosts) or [config.host]
-    asked = hosts[:MOST_HOSTS]
+    known = {**addresses, config.host: config.address}
+    hosts = sorted(method.hosts) or sorted(known)
+    unknown = [host for host in hosts if host not in known and method.uses_address(host)]
+    asked = [host for host in hosts if host not in unknown][:MOST_HOSTS]
     async with asyncio.timeout(ASKED_S):
-        answers = await asyncio.gather(*(stonith.status(method, host, _address(config, host)) for host in asked))
+        answers = await asyncio.gather(*(stonith.status(method, host, known.get(host, "")) for host in asked))
     for host, said in zip(asked, answers, strict=True):
         if said.power is Power.UNKNOWN:
             found = f"{program} does not tell whether {host} is on: {said.text or 'it says nothing'}"
             return failed(id, found, "try it by hand with these options; until it answers it proves nothing")
+    if unknown:
+        found = f"{', '.join(unknown)} cannot be asked for: the address is not known"
+        return warning(id, found, "start the agents there once; or name the hosts as the cluster does")
     told = ", ".join(f"{host} is {said.power.value}" for host, said in zip(asked, answers, strict=True))
     return ok(id, f"{told}, says {program}")
-
-
-def _address(config: AgentConfig, host: str) -> str:
-    return config.address if host == config.host else ""
 
 
 def _ignore(_: object) -> None:

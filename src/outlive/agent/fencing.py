@@ -29,7 +29,10 @@ log = structlog.get_logger()
 
 
 class Fencers:
-    """This agent's ways to fence others. mirror: gives the newest picture of the store."""
+    """This agent's ways to fence others.
+
+    mirror: gives the newest picture of the store.  enclose: makes room for one run of a program.
+    """
 
     def __init__(
         self,
@@ -39,6 +42,7 @@ class Fencers:
         clock: Clock,
         tasks: asyncio.TaskGroup,
         mirror: Callable[[], Mirror],
+        enclose: stonith.Enclose = lambda: None,
     ) -> None:
         self._host = host
         self._methods = {method.name: method for method in methods}
@@ -46,6 +50,7 @@ class Fencers:
         self._clock = clock
         self._tasks = tasks
         self._mirror = mirror
+        self._enclose = enclose
         self._tries: dict[int, asyncio.Task[None]] = {}
 
     def told(self) -> tuple[FenceMethod, ...]:
@@ -77,7 +82,8 @@ class Fencers:
             answer(fenced(at=self._clock(), proven=False, freed=freed, said=why))
         else:
             host = mirror.hosts.get(command.host)
-            said = await stonith.fence(method, command.host, host.record.address if host is not None else "")
+            address = host.record.address if host is not None else ""
+            said = await stonith.fence(method, command.host, address, self._enclose)
             proven = said.power is stonith.Power.OFF
             log.info("fence.tried", host=command.host, method=method.name, proven=proven, said=said.text)
             answer(fenced(at=self._clock(), proven=proven, said=said.text))

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from outlive.errors import Failed, OutliveError
+
 from .connect import say
 from .output import json_option, print_json
 
@@ -153,15 +155,28 @@ _breaking("cut_store", "Cut hosts off from the store alone; `heal` mends it.", "
 _breaking("fill_disk", "Fill hosts' own disks to the last byte; `heal` frees them.", "its disk is full")
 
 
-@command.command()
+class _Power(click.Command):
+    """A command whose code 2 means one thing alone."""
+
+    def make_context(self, *args: Any, **keys: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **keys)
+        except click.UsageError as error:
+            raise Failed(error.format_message(), remedy="see outlive lab power --help") from error
+
+
+@command.command(cls=_Power)
 @click.argument("host", metavar="HOST")
 @name_option
 def power(host: str, name: str) -> int:
-    """Say whether a host has power: exit code 0 it is on, 2 it is off. It is how a lab's fence method asks."""
+    """Say whether a host has power: exit code 0 it is on, 2 it is off, 1 cannot tell. A lab's fence method asks so."""
     from outlive.lab.hosts import is_on
 
-    lab = _open(name)
-    lab.plan.host(host)
+    try:
+        lab = _open(name)
+        lab.plan.host(host)
+    except OutliveError as error:
+        raise Failed(error.sentence, cause=error.cause, remedy=error.remedy) from error
     on = is_on(lab.plan, host)
     click.echo(f"{host}: {'on' if on else 'off'}")
     return 0 if on else POWER_OFF

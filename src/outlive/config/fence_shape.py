@@ -55,8 +55,8 @@ METHOD = Table(
         Key(
             "status",
             ListOf(WORD, "words", least=1, most=64),
-            "The program that tells whether the host is off, required with `command`: exit code 0 it is on, 2 it is "
-            "off, anything else: unknown.",
+            "The program that tells whether the host is off, required with `command`: exit code 0 it is on; 2, and a "
+            "line `off`, `Status: OFF` or `HOST: off` on standard output, it is off; anything else: unknown.",
             also=("status_command",),
         ),
         Key(

@@ -44,6 +44,11 @@ class Method:
         """What decisions need to know of it."""
         return FenceMethod(self.name, frozenset(self.hosts) if self.hosts else None, self.run_locks, self.tries)
 
+    def uses_address(self, host: str) -> bool:
+        """Whether the host's address is among what its programs are told."""
+        texts = (*self.command, *self.status, *self.options.values(), *self.hosts.get(host, {}).values())
+        return any("address" in used(text) for text in texts)
+
     @property
     def program(self) -> str:
         """What it runs; '' for run locks."""
@@ -132,7 +137,7 @@ def _check_kind(method: Mapping[str, Any], at: tuple[str | int, ...], problems: 
         said = "says none of" if not kinds else "says more than one of"
         problems.add(at, f"{said} agent, command and run_locks", "Write just one of them.")
     if "command" in kinds and "status" not in method and problems.whole:
-        fix = 'Write status = ["…"]: a program that ends with 2 when the host is off. Without it nothing is proven.'
+        fix = 'Write status = ["…"]: a program that says "off" and ends with 2 when the host is off. Nothing else proves it.'
         problems.add((*at, "status"), "is missing", fix)
     if "command" not in kinds and "status" in method:
         problems.add((*at, "status"), "is for methods with a command", "Remove it.")

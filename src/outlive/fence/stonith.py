@@ -3,16 +3,17 @@
 A program that says that it succeeded has proven nothing: the host is off when the device, asked afterwards, says so.
 Fence agents are spoken to by their common interface (ClusterLabs, "Fence Agent API"): options as lines KEY=VALUE on
 standard input, `action` among them; `status` ends with 0 for on, 2 for off, 1 when it cannot tell. A program of one's
-own gets arguments, and a second one answers in the same codes. Nothing that is said is told on with a secret in it.
+own gets arguments, and a second one answers in the same codes. Shells and parsers of options end with 2 as well, for
+wrong usage: so 2 counts only beside the word, on standard output. Nothing counts before all that a program started has
+ended (`program`), and nothing that is said is told on with a secret in it.
 """
 
 import asyncio
-import contextlib
 import os
 import re
 import shutil
-import signal
-from collections.abc import Mapping
+import stat
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -21,10 +22,10 @@ from outlive.config.fencing import SECRET, SECRET_FILE, Method
 from outlive.config.placeholders import filled
 from outlive.errors import Failed
 
+from .program import Enclosure, Ended, NeverEnding, run
+
 ASKED_EVERY_S = 1.0
-KILLED_WITHIN_S = 1.0
 MOST_SAID = 400
-MOST_READ_BYTES = 64 * 1024
 MOST_SECRET_BYTES = 4096
 SEARCHED = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin"
 _NAMED_SECRET = re.compile(r"((?:pass(?:wd|word)?|secret|token)\S*\s*[=:]\s*)\S+", re.IGNORECASE)
@@ -61,17 +62,21 @@ class _Call:
     secrets: tuple[str, ...]
 
 
-async def fence(method: Method, host: str, address: str) -> Said:
+Enclose = Callable[[], Enclosure | None]
+"""Makes room for one run of a program; None where there are no control groups."""
+
+
+async def fence(method: Method, host: str, address: str, enclose: Enclose = lambda: None) -> Said:
     """Switch the host off, and ask until the device says so or the method's time is over.
 
     Raises nothing but cancellation; OFF is the proof. A try that is cancelled ends its program.
     """
-    text = f"it took longer than {method.limit_s:g} s"
+    text = ""
     try:
         async with asyncio.timeout(method.limit_s):
-            code, text = await _run(_call(method, host, address, "off"))
+            code, text = await _switch_off(method, host, address, enclose)
             while True:
-                said = await _status(method, host, address)
+                said = await _status(method, host, address, enclose)
                 if said.power is Power.OFF:
                     return Said(Power.OFF, f"{said.text or 'the device says that it is off'}")
                 text = said.text or text
@@ -80,19 +85,17 @@ async def fence(method: Method, host: str, address: str) -> Said:
                 await asyncio.sleep(ASKED_EVERY_S)
     except TimeoutError:
         return Said(Power.UNKNOWN, f"not proven to be off within {method.limit_s:g} s" + (f": {text}" if text else ""))
-    except (MethodUnusable, OSError) as error:
-        return Said(Power.UNKNOWN, str(error) if isinstance(error, MethodUnusable) else os.strerror(error.errno or 0))
+    except (MethodUnusable, NeverEnding) as error:
+        return Said(Power.UNKNOWN, str(error))
 
 
 async def status(method: Method, host: str, address: str) -> Said:
-    """Ask only whether the host is on. Raises MethodUnusable."""
+    """Ask only whether the host is on. Raises MethodUnusable and NeverEnding."""
     try:
         async with asyncio.timeout(method.limit_s):
-            return await _status(method, host, address)
+            return await _status(method, host, address, lambda: None)
     except TimeoutError:
         return Said(Power.UNKNOWN, f"no answer within {method.limit_s:g} s")
-    except OSError as error:
-        raise MethodUnusable(f"The fence method {method.name} cannot be used.", cause=str(error)) from error
 
 
 def program(method: Method) -> str:
@@ -107,9 +110,42 @@ def program(method: Method) -> str:
     return found
 
 
-async def _status(method: Method, host: str, address: str) -> Said:
-    code, text = await _run(_call(method, host, address, "status"))
-    return Said({0: Power.ON, 2: Power.OFF}.get(code, Power.UNKNOWN), text)
+async def _switch_off(method: Method, host: str, address: str, enclose: Enclose) -> tuple[int, str]:
+    call, ended = await _ended(method, host, address, "off", enclose)
+    return ended.code, _redacted(ended.out + b"\n" + ended.err, call.secrets)
+
+
+async def _status(method: Method, host: str, address: str, enclose: Enclose) -> Said:
+    call, ended = await _ended(method, host, address, "status", enclose)
+    text = _redacted(ended.out + b"\n" + ended.err, call.secrets)
+    if ended.code == 0:
+        return Said(Power.ON, text)
+    if ended.code != 2:
+        return Said(Power.UNKNOWN, text)
+    if _says_off(ended.out, host):
+        return Said(Power.OFF, text)
+    why = f'it ended with 2, as programs do that were asked wrongly, and did not say "Status: OFF" or "{host}: off"'
+    return Said(Power.UNKNOWN, f"{why}: {text}" if text else why)
+
+
+def _says_off(out: bytes, host: str) -> bool:
+    """Whether a line of what a status program said is the word for it, and none is the word for on."""
+    lines = [line.strip().rstrip(".").lower() for line in out.decode(errors="replace").splitlines()]
+    told = {line.removeprefix("status:").removeprefix(f"{host.lower()}:").strip() for line in lines}
+    return "off" in told and "on" not in told
+
+
+async def _ended(method: Method, host: str, address: str, action: str, enclose: Enclose) -> tuple[_Call, Ended]:
+    """Run one of the method's programs to its end. Raises MethodUnusable and NeverEnding."""
+    try:
+        # The password's file, and the folders of programs, may lie on storage that hangs.
+        call = await asyncio.to_thread(_call, method, host, address, action)
+        given = call.given.encode()
+        enclosure = await asyncio.to_thread(enclose)
+        return call, await run(call.words, given, _environment(os.environ), enclosure)
+    except (OSError, ValueError) as error:
+        why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        raise MethodUnusable(f"The fence method {method.name} cannot be used.", cause=why) from error
 
 
 def _call(method: Method, host: str, address: str, action: str) -> _Call:
@@ -136,48 +172,23 @@ def _call(method: Method, host: str, address: str, action: str) -> _Call:
 def _secret(method: Method, path: Path) -> str:
     """The first line of a file with a password."""
     try:
-        with path.open("rb") as file:
-            text = file.read(MOST_SECRET_BYTES).decode()
+        # A pipe that nobody writes to would be waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ValueError(f"{path} is no file")
+            text = os.read(descriptor, MOST_SECRET_BYTES).decode()
+        finally:
+            os.close(descriptor)
+    except UnicodeDecodeError as error:
+        raise MethodUnusable(
+            f"The password of the fence method {method.name} cannot be read.", cause=f"{path} is not text in UTF-8"
+        ) from error
     except (OSError, ValueError) as error:
         raise MethodUnusable(
             f"The password of the fence method {method.name} cannot be read.", cause=str(error)
         ) from error
     return text.partition("\n")[0].rstrip("\r")
-
-
-async def _run(call: _Call) -> tuple[int, str]:
-    """Run a program to its end; its exit code and what it said. Cancelled, it is killed with all that it started."""
-    process = await asyncio.create_subprocess_exec(
-        *call.words,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env=_environment(os.environ),
-        cwd="/",
-        start_new_session=True,
-    )
-    try:
-        assert process.stdin is not None
-        with contextlib.suppress(ConnectionError):
-            process.stdin.write(call.given.encode())
-            await process.stdin.drain()
-        process.stdin.close()
-        said = await _read(process)
-        return await process.wait(), _redacted(said, call.secrets)
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), KILLED_WITHIN_S)
-
-
-async def _read(process: asyncio.subprocess.Process) -> bytes:
-    assert process.stdout is not None
-    said = b""
-    while piece := await process.stdout.read(8192):
-        said = (said + piece)[-MOST_READ_BYTES:]
-    return said
 
 
 def _environment(ours: Mapping[str, str]) -> dict[str, str]:
