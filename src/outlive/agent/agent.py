@@ -38,8 +38,8 @@ from . import forgetting
 from . import parts as assembly
 from .answering import answer
 from .durable import JournalKeeper
-from .ending import AgentEnded, Ending
 from .enclosing import Enclosures
+from .ending import AgentEnded, Ending
 from .fencing import Fencers
 from .ground import Ground
 from .history import History
@@ -107,7 +107,7 @@ class Agent:
         self._ticker = Ticker(timing.tick_s, boot_time_s, lambda: self._neighbours.sequence)
         self._fencers = Fencers(
             host.name, parts.config.fencing.methods, parts.datastores, boot_time_s, tasks, lambda: parts.watcher.mirror,
-            Enclosures(parts.premises.cgroups.root),
+            Enclosures(parts.premises.tree.root),
         )  # fmt: skip
         means = Means(
             parts.store,

@@ -137,7 +137,7 @@ def _check_kind(method: Mapping[str, Any], at: tuple[str | int, ...], problems: 
         said = "says none of" if not kinds else "says more than one of"
         problems.add(at, f"{said} agent, command and run_locks", "Write just one of them.")
     if "command" in kinds and "status" not in method and problems.whole:
-        fix = 'Write status = ["…"]: a program that says "off" and ends with 2 when the host is off. Nothing else proves it.'
+        fix = 'Write status = ["…"]: a program that prints "off" and ends with 2 if it is off. Else nothing is proven.'
         problems.add((*at, "status"), "is missing", fix)
     if "command" not in kinds and "status" in method:
         problems.add((*at, "status"), "is for methods with a command", "Remove it.")

@@ -81,7 +81,9 @@ async def run(
         if enclosure is not None:
             enclosure.remove()
         raise
-    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
     reading = [asyncio.ensure_future(_last_of(stream)) for stream in (process.stdout, process.stderr)]
     writing = asyncio.ensure_future(_give(process.stdin, given))
     try:
@@ -93,7 +95,7 @@ async def run(
         finally:
             writing.cancel()
             # What holds the other end of a pipe is gone by now, or cannot be ended.
-            done, late = await asyncio.wait(reading, timeout=GONE_WITHIN_S)
+            _, late = await asyncio.wait(reading, timeout=GONE_WITHIN_S)
             for each in late:
                 each.cancel()
     if late:
@@ -120,7 +122,7 @@ async def _last_of(stream: asyncio.StreamReader) -> bytes:
 
 async def _exit(process: asyncio.subprocess.Process) -> None:
     """Wait for the process alone: asyncio's own waits also for whoever has its pipes."""
-    while process.returncode is None:
+    while process.returncode is None:  # noqa: ASYNC110 - asyncio has no event for it
         await asyncio.sleep(LOOKED_EVERY_S)
 
 
