@@ -134,3 +134,30 @@ def test_no_standby_is_chosen_but_a_pair_settles_between_its_two_hosts(world: Sm
     freeze(world, frozen=False)
     world.run(5)
     assert world.placement("vm").paired
+
+
+def test_policies_that_nobody_could_ever_read_may_say_that_it_is_frozen_and_count_as_that() -> None:
+    world = SmallWorld("a", "b", "c")
+    world.store.put(rec.POLICIES, b"{")
+    world.run(2)
+    world.apply(service("web"))
+    world.run(3)
+    [where] = world.runs_on("web")
+    world.off.add(where)
+    world.run(20)
+    assert world.placement("web").host == where
+    assert [event.kind for event in world.happened if "`outlive unfreeze` writes them anew" in event.text]
+    freeze(world, frozen=False)
+    world.run(3)
+    assert world.runs_on("web") != [where]
+
+
+@pytest.mark.parametrize("last", [FROZEN, Policies()])
+def test_policies_that_cannot_be_read_any_more_hold_as_they_were(world: SmallWorld, last: Policies) -> None:
+    world.store.put(rec.POLICIES, rec.encode(last))
+    world.run(0.5)
+    world.store.put(rec.POLICIES, b"{")
+    [where] = world.runs_on("web")
+    world.off.add(where)
+    world.run(20)
+    assert (world.placement("web").host == where) == (last is FROZEN)

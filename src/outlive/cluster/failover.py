@@ -7,11 +7,11 @@ When in doubt the answer is to wait, and it says for what.
 from dataclasses import dataclass
 
 from .fence import BY_HAND, EndProof, FenceState
-from .freezing import frozen
+from .freezing import are_unknown, frozen
 from .heartbeat import Flags, ModuleStatus
 from .lease import surely_over_at
 from .mirror import Mirror
-from .records import FINAL, POLICIES, FenceRecord, Order, PlacementRecord, ReportRecord, Stage, Verdict
+from .records import FINAL, FenceRecord, Order, PlacementRecord, ReportRecord, Stage, Verdict
 from .signs import Signs, is_fresh, statuses
 from .timing import Timing
 
@@ -102,9 +102,7 @@ def needs_fence(mirror: Mirror) -> bool:
 
     Policies that nobody can read, and nobody remembers, may have asked for it.
     """
-    policies = mirror.policies
-    unknown = POLICIES in mirror.bad and policies.mod_revision == 0
-    return unknown or policies.record.proof_of_end is EndProof.FENCE
+    return are_unknown(mirror) or mirror.policies.record.proof_of_end is EndProof.FENCE
 
 
 def is_proven(mirror: Mirror, host: str, claim: int) -> bool:

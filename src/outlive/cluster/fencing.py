@@ -19,6 +19,7 @@ from .freezing import frozen
 from .leader_state import Turn
 from .lease import surely_over
 from .machine_rules import datastores_of
+from .naming import named
 from .transaction import Delete, Put, absent, unchanged
 
 NO_METHOD = "no method is configured that can fence it"
@@ -72,7 +73,7 @@ def ended(turn: Turn, event: Fenced) -> None:
         if placed is not None:
             turn.set(freed=turn.state.freed.set(workload, placed.record.generation))
     if event.freed:
-        text = f"{method.name}: {', '.join(event.freed)}"
+        text = f"{method.name}: {named(event.freed)}"
         because = turn.note("fence.freed", host=event.host, text=text, because=because)
         turn.set(restless=turn.state.restless | set(event.freed))
     if event.proven:

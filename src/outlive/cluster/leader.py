@@ -153,7 +153,7 @@ def _tick(turn: Turn) -> None:
         copies.tend_all(turn)
         courses.advance(turn, courses.looked_at_by_turns(turn))
     else:
-        courses.advance(turn, sorted(state.restless))
+        courses.advance(turn, state.restless)
     _keep_protected_list(turn)
 
 
@@ -174,13 +174,15 @@ def _store_moved(turn: Turn, event: StoreMoved) -> None:
         return
     if any(key.startswith(rec.FENCES) for key in event.changed):
         turn.set(looked_at=0.0)
+    if rec.POLICIES in event.changed:
+        courses.wake_all(turn)
     watched = (rec.WORKLOADS, rec.PLACEMENTS, rec.REPORTS, rec.STANDBYS)
     if any(key.startswith((rec.OPERATIONS, rec.MAINTENANCE, *watched)) for key in event.changed):
         draining.advance_all(turn)
         operations.advance_all(turn)
     if any(key.startswith(rec.PACKAGES) for key in event.changed):
         copies.tend_all(turn)
-    courses.advance(turn, sorted({rec.name_in(key) for key in event.changed if key.startswith(watched)}))
+    courses.advance(turn, {rec.name_in(key) for key in event.changed if key.startswith(watched)})
 
 
 def _notice_office(turn: Turn) -> None:
@@ -201,6 +203,7 @@ def _notice_office(turn: Turn) -> None:
             meant=Map(),
             followed=Map(),
             restless=frozenset(),
+            passed=frozenset(),
             offered=None,
         )
         fencing.leave_office(turn)

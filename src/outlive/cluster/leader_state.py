@@ -100,7 +100,8 @@ class LeaderState(msgspec.Struct, frozen=True):
     won: the revision at which this host last took the office, as the store answered.
     roster: all registered hosts, by name. wary: those to judge at every tick; the others only once they have repeated
     nothing for too long; None: all.
-    restless: workloads to look at on every tick. meant: where workloads were just placed that the mirror may not show;
+    restless: workloads to look at on every tick; passed: those that are looked at last, since a turn that had to
+    end before it came to others had them first. meant: where workloads were just placed that the mirror may not show;
     followed: the same of their standbys.
     methods: the ways to fence that this host's agent has. pursuits: hosts that are being fenced; tries: how many were
     begun. freed: workload → the generation whose run lock was taken from its host.
@@ -138,6 +139,7 @@ class LeaderState(msgspec.Struct, frozen=True):
     meant: "Map[str, str]" = Map()
     followed: "Map[str, str]" = Map()
     restless: frozenset[str] = frozenset()
+    passed: frozenset[str] = frozenset()
     protected: tuple[tuple[str, int, str], ...] = ()
     protected_at: float = 0.0
     methods: tuple[FenceMethod, ...] = ()

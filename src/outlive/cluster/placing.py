@@ -16,6 +16,7 @@ from .generation import first_generation
 from .host import Capacity
 from .leader_state import Turn
 from .mirror import Entry
+from .naming import named
 from .ordering import waits_for
 from .pairing import unpaired, with_copies
 from .placement import NOTHING, Choice, choose, takes_room_beside
@@ -125,8 +126,7 @@ def _order(turn: Turn, workload: Workload) -> str:
 
 
 def _told(held: tuple[holding.Held, ...]) -> str:
-    names = [each.workload.name for each in held]
-    return " and ".join(names) if len(names) < 4 else f"{', '.join(names[:2])} and {len(names) - 2} others"
+    return named([each.workload.name for each in held])
 
 
 def _choose(turn: Turn, name: str, prefer: str | None, best: Callable[[dict[str, str]], Choice]) -> Choice | None:
