@@ -7,7 +7,6 @@ from outlive.cluster.commands import Role
 from outlive.cluster.events import ModuleChanged, PeerLost
 from outlive.cluster.heartbeat import ModuleStatus
 from outlive.cluster.policies import Freeze, Policies
-from outlive.cluster.workload import OnIsolation
 
 from .small_world import SmallWorld, machine, service
 
@@ -104,7 +103,7 @@ def test_a_host_is_emptied_also_then(world: SmallWorld) -> None:
 
 
 def test_a_host_that_is_cut_off_stops_nothing_until_then(world: SmallWorld) -> None:
-    assert service("web").on_isolation is OnIsolation.STOP
+    assert Policies().stops_when_isolated(service("web"))
     freeze(world)
     [where] = world.runs_on("web")
     world.cut.add(where)

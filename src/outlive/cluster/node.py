@@ -135,10 +135,10 @@ def _dispatch(turn: Turn, event: Event) -> None:
             session.advance(turn)
             isolation.watch(turn)
         case StoreMoved(mirror=mirror):
-            was_frozen = bool(frozen(turn.state.mirror))
+            policies = turn.state.mirror.policies
             _see(turn, mirror)
-            if was_frozen:
-                isolation.on_unfrozen(turn)
+            if policies is not mirror.policies:
+                isolation.on_policies(turn)
         case HeartbeatReceived(heartbeat=heartbeat):
             isolation.heard(turn, heartbeat.host)
         case HeartbeatsRepeated(repeats=repeats):

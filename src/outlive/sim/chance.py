@@ -88,6 +88,7 @@ def _policies(random: Random) -> Policies:
         begin_within_s=6.0,
         host_deaths=random.choice((0, 2, 3)),
         host_deaths_minutes=random.choice((0.1, 0.5)),
+        on_isolation=random.choice((OnIsolation.STOP, OnIsolation.LEAVE)),
     )
 
 
@@ -127,7 +128,7 @@ def _workload(random: Random, number: int, hosts: list[str]) -> WorkloadSetup:
         name=f"w{number}",
         modules=tuple(modules),
         priority=random.choice((50, 100, 100, 200)),
-        on_isolation=random.choice((OnIsolation.STOP, OnIsolation.STOP, OnIsolation.LEAVE)),
+        on_isolation=random.choice((OnIsolation.STOP, None, OnIsolation.LEAVE)),
         resources=Capacity(random.choice((0.5, 1.0, 2.0, 3.0)), 512),
         placement=rules,
         virtual_ips=(VirtualIP(f"10.0.9.{number + 1}/24"),),
@@ -190,7 +191,7 @@ def _machine(random: Random, number: int, hosts: list[str]) -> WorkloadSetup:
         kind=Kind.VM,
         protection=protection,
         priority=random.choice((50, 100, 100, 200)),
-        on_isolation=random.choice((OnIsolation.STOP, OnIsolation.LEAVE)),
+        on_isolation=random.choice((OnIsolation.STOP, None)),
         resources=Capacity(random.choice((0.5, 1.0, 2.0)), 512),
         placement=replace(rules, prefer_sites=random.choice(((), ("south",)))),
         machine=Machine(disks=disks, boot=None if disks else KernelBoot("/boot/vmlinuz")),
