@@ -46,7 +46,6 @@ from .events import (
     TornDown,
     Transacted,
 )
-from .freezing import frozen
 from .heartbeat import Flags, Heartbeat, ModuleKey, ModuleStatus, ModuleTable
 from .host import Host
 from .mirror import Mirror

@@ -41,6 +41,7 @@ class SimHost:
         self.depot = SimDepot(self)
         self._setup = setup
         self._sequence = 0
+        self._machines = 1
         self._boots = 0
         self._runs = 0
         self._pending_starts = 0
@@ -48,8 +49,8 @@ class SimHost:
 
     @property
     def boot_id(self) -> str:
-        """The kernel's name for this boot."""
-        return f"{self.name.encode().hex()[:24]:0<24}{self._boots:08x}"
+        """Which machine it is, and for which time it has booted."""
+        return f"{self.name.encode().hex()[:12]:0<12}{self._machines:04x}{self._boots:016x}"
 
     @property
     def sequence(self) -> int:
