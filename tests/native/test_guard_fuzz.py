@@ -16,8 +16,8 @@ from .guarding import Client, GuardProcess, boot_ns, clear, populated, sleeper
 
 NATIVE = Path(__file__).parents[2] / "native"
 GUARD_SOURCES = (
-    "guard", "clients", "requests", "listening", "hardening", "watchdog", "fence", "dropper", "address", "journal",
-    "process", "cgroup",
+    "guard", "clients", "requests", "listening", "hardening", "watchdog", "armed", "fence", "dropper", "address",
+    "journal", "process", "cgroup",
 )  # fmt: skip
 SANITIZED = ("-std=c17", "-Wall", "-Wextra", "-Werror", "-g", "-O1", "-pthread",
              "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")  # fmt: skip
