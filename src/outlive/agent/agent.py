@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
 from enum import Enum, auto
+from functools import partial
 
 import structlog
 
@@ -60,6 +61,7 @@ KEPT_IN_ORDER_S = 5.0
 STOPPED_WITHIN_S = 120.0
 REVOKED_WITHIN_S = 3.0
 COMPACTED_WITHIN_S = 10.0
+READ_WITHIN_S = 5.0
 
 log = structlog.get_logger()
 
@@ -97,7 +99,13 @@ class Agent:
         self._journal = JournalKeeper(parts.config.data_folder)
         self._others = Others(parts.config.tls, lambda: parts.watcher.mirror)
         self._packages = Packages(
-            parts.config.data_folder, host.name, self._others.ask, self.tell, lambda: parts.watcher.mirror, boot_time_s
+            parts.config.data_folder,
+            host.name,
+            self._others.ask,
+            self.tell,
+            lambda: parts.watcher.mirror,
+            partial(parts.store.get, timeout_s=READ_WITHIN_S),
+            boot_time_s,
         )
         ground = Ground(
             host.name, parts.premises, parts.floor, parts.guard, parts.datastores, parts.addresses, boot_time_s, tasks,

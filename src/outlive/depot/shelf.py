@@ -69,6 +69,10 @@ class Reception:
         self._shelf.put(self.id, self.manifest)
         self._hold.release()
 
+    def leave(self) -> None:
+        """Break it off as it is, to go on later; without effect once it is finished."""
+        self._hold.release()
+
     def discard(self) -> None:
         """Break off and remove at once what came with it and nothing else needs."""
         self._hold.release()
