@@ -68,12 +68,12 @@ def bring(manifest: Manifest, origin: Shelf, target: Shelf) -> None:
         reception.finish()
 
 
-def install_all(installations: Installations, ids: Iterable[str]) -> list[Installed]:
+def install_all(installations: Installations, ids: Iterable[str]) -> tuple[Installed, ...]:
     """Install packages, each with those before it that it needs."""
     done: list[Installed] = []
     for id in ids:
         done.append(installations.install_after(id, done))
-    return done
+    return tuple(done)
 
 
 def files_in(folder: Path, *, but: Iterable[str] = ("collecting.lock",)) -> list[str]:
