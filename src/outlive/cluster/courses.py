@@ -112,6 +112,8 @@ def _look(turn: Turn, name: str) -> bool:
             begun_at=turn.state.at,
             moved_at=None,
             drain="",
+            stayed=0,
+            stayed_at=None,
         )
     if placed.record.host is None:
         return not rollout.tend(turn, wanted, placed) and _unplaced(turn, wanted, placed)

@@ -42,6 +42,8 @@ class Course:
     begun_at: since when its present generation is known; moved_at: when it was last asked to leave a host.
     asked_stop_at: when a forced failover's stop was ordered. settled_at: since when it runs whole.
     waiting: the reason last recorded for not being placed; drain: the same for not leaving a host in maintenance.
+    move: the operation that was last asked for it there.
+    stayed, stayed_at: how often in a row it could go nowhere, and when that was found last.
     cause: id of the latest event in its course.
     take_over_since: since when its standby is waited for. avoid_standby: host → until when it
     is to be the last choice as a standby.
@@ -66,6 +68,9 @@ class Course:
     begun_at: float = 0.0
     moved_at: float | None = None
     drain: str = ""
+    move: str = ""
+    stayed: int = 0
+    stayed_at: float | None = None
     avoid: "Map[str, tuple[float, str]]" = Map()
     modules: "Map[str, Attempts]" = Map()
     generation: int = 0
@@ -107,6 +112,10 @@ class LeaderState(msgspec.Struct, frozen=True):
     begun. freed: workload → the generation whose run lock was taken from its host.
     relations: which workloads are related to which, as last looked at.
     offered, taken: what the hosts offered, and which workloads had or wanted a place, at the last look at all.
+    roomier_at: when they last came to offer more.
+    drains_due: hosts in maintenance are to be looked at in the next tick; drained_up_to: the one looked at last.
+    copies_due: the same of packages. chosen_on: the picture that their keepers were last chosen on; unchosen: those
+    whose keepers have yet to be looked at on that one; chosen_up_to: the one looked at last.
     free: the hosts that were starting fewer workloads than they may when a workload last had to wait its turn.
     """
 
@@ -149,6 +158,13 @@ class LeaderState(msgspec.Struct, frozen=True):
     relations: Relations = NO_RELATIONS
     offered: frozenset[tuple[str, int]] | None = None
     taken: frozenset[str] = frozenset()
+    roomier_at: float = 0.0
+    drains_due: bool = False
+    drained_up_to: str = ""
+    copies_due: bool = False
+    chosen_on: tuple[object, ...] = ()
+    unchosen: tuple[str, ...] = ()
+    chosen_up_to: str = ""
     free: frozenset[str] = frozenset()
 
 

@@ -77,7 +77,7 @@ def step(state: NodeState, event: Event) -> tuple[NodeState, tuple[Command, ...]
         _follow(turn)
     if _moves_operations(turn, event):
         checkpointing.follow(turn)
-    if _moves_packages(event):
+    if isinstance(event, Tick | AgentStarted):
         keeping.follow(turn)
     if turn.state.depot is not None:
         keeping.report(turn, session.in_force(turn))
@@ -120,13 +120,6 @@ def _moves_operations(turn: Turn, event: Event) -> bool:
     return isinstance(event, AgentStarted) or (isinstance(event, Tick) and bool(turn.state.checkpoints))
 
 
-def _moves_packages(event: Event) -> bool:
-    """Whether another package may have to be kept here."""
-    if isinstance(event, StoreMoved):
-        return event.changed is None or any(key.startswith(keeping.FOLLOWED) for key in event.changed)
-    return isinstance(event, AgentStarted)
-
-
 def _dispatch(turn: Turn, event: Event) -> None:
     match event:
         case Tick():
@@ -134,9 +127,10 @@ def _dispatch(turn: Turn, event: Event) -> None:
             session.advance(turn)
             isolation.watch(turn)
         case StoreMoved(mirror=mirror):
-            policies = turn.state.mirror.policies
+            before = turn.state.mirror
             _see(turn, mirror)
-            if policies is not mirror.policies:
+            keeping.notice(turn, before, event.changed)
+            if before.policies is not mirror.policies:
                 isolation.on_policies(turn)
         case HeartbeatReceived(heartbeat=heartbeat):
             isolation.heard(turn, heartbeat.host)
@@ -223,6 +217,7 @@ def _adopt(turn: Turn, event: AgentStarted) -> None:
         session=Session(guarded=True),
     )
     _see(turn, event.mirror)
+    keeping.notice(turn, event.mirror, None)
     turn.note("agent.started", host=turn.state.host.name)
     journal = event.journal
     if journal is None:

@@ -143,6 +143,7 @@ def hasten(turn: Turn) -> None:
         return
     if not (offered - before_offered or before_taken - taken):
         return
+    turn.set(roomier_at=turn.state.at)
     gained = named(sorted(host for host, _ in offered - before_offered)) or "what others left"
     for name, course in sorted(turn.state.courses.items()):
         placed = turn.state.mirror.placements.get(name)
