@@ -286,7 +286,7 @@ def test_a_note_that_says_nothing_is_taken_for_the_worst(
     assert client.ask("QUIT").startswith("ERR protecting ")
     assert device.opened == 0
     assert client.ask("WHOLE") == "OK"
-    until(lambda: device.armed)
+    until(lambda: device.asked[-1:] == ["gettimeout"])
 
 
 def test_a_note_of_an_earlier_start_of_the_host_is_over(

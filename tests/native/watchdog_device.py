@@ -84,7 +84,7 @@ class Device:
             self.armed, self._magic = True, False
             self.fed_ns.append(boot_ns())
             self._open = connection
-            with connection:
+            with connection, contextlib.suppress(BrokenPipeError):  # of a guard that died while it asked
                 self._speak(connection)
             if self._magic:
                 self.armed = False
