@@ -34,7 +34,7 @@ from outlive.store.base import (
 )
 from outlive.store.etcd import EtcdStore
 from outlive.store.etcd_exchange import Tls
-from outlive.store.etcd_gateway import Login
+from outlive.store.etcd_login import Login
 
 from .etcd_cluster import HOST, READY_S, free_ports
 
@@ -67,20 +67,27 @@ class OneMember:
         deadline = time.monotonic() + READY_S
         while True:
             with contextlib.suppress(httpx.HTTPError):
-                if self.say("/v3/maintenance/status").get("leader"):
+                if self._serves():
                     return
             assert time.monotonic() < deadline, (self.folder / "etcd.log").read_text()[-2000:]
             time.sleep(0.05)
 
     def say(self, path: str, token: str = "", **body: Any) -> Any:
         """Ask as an operator would."""
+        with self._client() as client:
+            return client.post(path, json=body, headers={"Authorization": token} if token else {}, timeout=5).json()
+
+    def _serves(self) -> bool:
+        """What newer ones tell without a user, too."""
+        with self._client() as client:
+            return bool(client.get("/health", timeout=5).json().get("health") == "true")
+
+    def _client(self) -> httpx.Client:
         verify: ssl.SSLContext | bool = False
         if self._tls:
             verify = ssl.create_default_context(cafile=str(self._tls / "ca.pem"))
             verify.load_cert_chain(self._tls / "user.pem", self._tls / "user.key")
-        with httpx.Client(verify=verify, trust_env=False) as client:
-            url = f"{self._scheme}://{HOST}:{self.port}{path}"
-            return client.post(url, json=body, headers={"Authorization": token} if token else {}, timeout=5).json()
+        return httpx.Client(base_url=f"{self._scheme}://{HOST}:{self.port}", verify=verify, trust_env=False)
 
     def kill(self) -> None:
         self.process.kill()

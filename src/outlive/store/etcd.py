@@ -33,8 +33,9 @@ from .base import (
 from .boot_clock import boot_time_s
 from .etcd_exchange import Refusal, Tls
 from .etcd_faults import Meaning, refused
-from .etcd_gateway import Gateway, Kind, Login, replaced
+from .etcd_gateway import Gateway, Kind, replaced
 from .etcd_keeping import Keeper
+from .etcd_login import Login
 from .etcd_watch import INTERNAL, EtcdWatch, key_value
 
 MARK = b'{"format": "outlive store", "version": 1}'

@@ -6,7 +6,7 @@ from outlive.config.store_address import SqliteAddress
 from .base import Store
 from .etcd import EtcdStore
 from .etcd_exchange import Tls
-from .etcd_gateway import Login
+from .etcd_login import Login
 from .sqlite import SqliteStore
 
 
