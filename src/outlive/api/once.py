@@ -213,7 +213,8 @@ def _content(response: Response) -> dict[str, Any]:
 async def _fingerprint(request: Request) -> str:
     told = sha256()
     for part in (
-        request.method, request.url.path, request.url.query, request.headers.get("if-match", ""),
+        request.method, request.scope["path"], request.scope["query_string"].decode("latin-1"),
+        request.headers.get("if-match", ""),
     ):  # fmt: skip
         told.update(part.encode() + b"\0")
     told.update(await body(request))

@@ -288,7 +288,7 @@ class Client:
             raise Answered(_problem(content))
         try:
             return json.loads(content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._unreachable(error) from error
 
     def _send(
@@ -346,6 +346,6 @@ def _unknown(error: OutliveError, remedy: str) -> OutliveError:
 def _problem(content: bytes) -> dict[str, Any]:
     try:
         problem = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         problem = {}
     return problem if isinstance(problem, dict) else {}

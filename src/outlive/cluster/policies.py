@@ -5,7 +5,6 @@ each is decided where it matters: `courses` and `placing` (when), `placement` (w
 two* rests on: its times are in `timing`, and `proof_of_end` can only ask for more.
 """
 
-import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -96,12 +95,12 @@ def problem_with(policies: Policies) -> str:
         ("host_deaths_minutes", policies.host_deaths_minutes, 0, MOST_MINUTES),
     )
     for name, value, least, most in bounds:
-        if not (math.isfinite(value) and least <= value <= most):
-            return f"{name} is from {least:g} to {most:g}, not {value:g}"
+        if not least <= value <= most:  # which no infinity and no NaN is
+            return f"{name} is from {least:g} to {most:g}, not {_word(value)[:40]}"
     if not 1 <= len(policies.retry_minutes) <= MOST_RETRIES:
         return f"retry_minutes has 1 to {MOST_RETRIES} numbers, not {len(policies.retry_minutes)}"
     for minutes in policies.retry_minutes:
-        if not (math.isfinite(minutes) and 0 <= minutes <= MOST_MINUTES):
+        if not 0 <= minutes <= MOST_MINUTES:
             return f"each of retry_minutes is from 0 to {MOST_MINUTES:g}, not {minutes:g}"
     frozen = policies.frozen
     if frozen is not None and (len(frozen.by) > MOST_TEXT or len(frozen.reason) > MOST_TEXT):

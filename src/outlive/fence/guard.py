@@ -364,14 +364,15 @@ class Guard:
 
 
 def _hello(line: str) -> Hello:
-    word, _version, *fields = line.split(" ")
+    word, *fields = line.split(" ")
     told = dict(field.partition("=")[::2] for field in fields)
-    if word != "HELLO" or not told.get("pid", "").isdigit():
+    pid = told.get("pid", "")
+    if word != "HELLO" or not (pid.isascii() and pid.isdigit() and len(pid) < 20):
         raise GuardLost("What answers as the guard is none.", cause=line)
     memory, priority, oom, device, asked_s = (
         told.get(name, "") for name in ("memory", "priority", "oom", "device", "asked")
     )
-    return Hello(int(told["pid"]), memory, priority, oom, told.get("watchdog", "none"), device, asked_s)
+    return Hello(int(pid), memory, priority, oom, told.get("watchdog", "none"), device, asked_s)
 
 
 def _news(line: str) -> tuple[str, int, float]:
