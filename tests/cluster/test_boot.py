@@ -24,11 +24,11 @@ def test_the_same_start_is_neither() -> None:
     assert not is_another_start(same, same)
 
 
-def test_machines_that_nobody_can_name_are_others_unless_the_start_is_the_same() -> None:
-    before, now = boot_id("", "monday"), boot_id("", "tuesday")
-    assert is_another_machine(before, now)
-    assert not is_another_start(before, now)
-    assert not is_another_machine(before, before)
+def test_of_machines_that_nobody_can_name_nothing_is_certain() -> None:
+    named = boot_id("box", "tuesday")
+    for before, now in ((boot_id("", "monday"), boot_id("", "tuesday")), ("", named), (boot_id("", "monday"), named)):
+        assert not is_another_machine(before, now)
+        assert not is_another_start(before, now)
 
 
 @given(st.text(), st.text())

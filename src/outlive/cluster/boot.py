@@ -25,10 +25,14 @@ def _name(text: str, use: bytes) -> str:
 
 
 def is_another_machine(before: str, now: str) -> bool:
-    """Whether `now` is not certainly of the machine that `before` is of; both boot ids, of the same host."""
-    return before != now and (before[:_HALF] != now[:_HALF] or before[:_HALF] == _UNKNOWN)
+    """Whether the two boot ids are certainly of different machines; one that names none is never certain."""
+    return _is_known(before) and _is_known(now) and before[:_HALF] != now[:_HALF]
 
 
 def is_another_start(before: str, now: str) -> bool:
-    """Whether both are of the same machine for certain, at different starts."""
-    return before != now and not is_another_machine(before, now)
+    """Whether both are certainly of the same machine, at different starts."""
+    return _is_known(before) and before[:_HALF] == now[:_HALF] and before != now
+
+
+def _is_known(boot_id: str) -> bool:
+    return len(boot_id) == 2 * _HALF and boot_id[:_HALF] != _UNKNOWN

@@ -131,6 +131,7 @@ def _tick(turn: Turn) -> None:
     _campaign(turn)
     _resign(turn)
     if not in_office(turn.state) or not _sees_the_store(turn) or _is_unfit(turn):
+        fencing.pause(turn)
         return
     _heal_own_key(turn)
     _heal_policies(turn)

@@ -295,6 +295,7 @@ class FenceRecord:
     """How far the fencing of a host is, or the proof that it has ended.
 
     claim:  the incarnation of its claim that this is about, and all before it.
+    boot_id: of whoever held it; '': not known.
     method: what is being tried, or what proved it.  by: the leader, or the person whose word it is.
     reason: what the method said last.
     """
@@ -306,6 +307,7 @@ class FenceRecord:
     by: str = ""
     reason: str = ""
     because: str = ""
+    boot_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

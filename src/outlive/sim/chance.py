@@ -431,9 +431,10 @@ def _fence_ill(random: Random, at_s: float, hosts: list[str], _: list[WorkloadSe
 
 
 def _confirm(random: Random, at_s: float, hosts: list[str], _: list[WorkloadSetup]) -> list[Fault]:
-    """Somebody says that a host is off while it dies, hangs, or lives."""
+    """Somebody says that a host is off while it dies, hangs, lives, or is another machine soon."""
     host = _some(random, hosts)
-    away = Fault(at_s, random.choice(("crash", "unplug", "pause", "hang-agent")), (host,), random.uniform(4.0, 15.0))
+    verb = random.choice(("crash", "replace", "replace", "unplug", "pause", "hang-agent"))
+    away = Fault(at_s, verb, (host,), random.uniform(4.0, 15.0))
     return [away, Fault(at_s + random.uniform(0.0, 9.0), "confirm-dead", (host,))]
 
 

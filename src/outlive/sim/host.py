@@ -25,6 +25,8 @@ from .setup import HostSetup
 SOCKET_BUFFER = 256
 NETWORK_CARD_BUFFER = 32
 GUARD_RESTART_S = (0.02, 0.15)
+ANOTHERS_SEQUENCE = 1 << 20
+"""A machine without a file of its sequence begins at its wall clock, above all that went before."""
 
 
 class SimHost:
@@ -104,6 +106,15 @@ class SimHost:
     def boot(self) -> None:
         """Power is back."""
         if not self.powered:
+            self._boot(self.parts.draw((2.0, 8.0)))
+
+    def replaced(self) -> None:
+        """Another machine gets power under this name, with nothing of what was on the disks of the one before."""
+        if not self.powered:
+            self._machines += 1
+            self.journal = None
+            self.depot = SimDepot(self)
+            self._sequence += ANOTHERS_SEQUENCE
             self._boot(self.parts.draw((2.0, 8.0)))
 
     def pause(self) -> None:
