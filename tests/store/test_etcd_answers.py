@@ -17,6 +17,7 @@ from outlive.config.store_address import EtcdAddress
 from outlive.store import etcd_messages as say
 from outlive.store.base import (
     Compacted,
+    HistoryKept,
     LeaseGone,
     RequestRefused,
     StoreCorrupt,
@@ -31,6 +32,7 @@ from outlive.store.base import (
     WatchBatch,
 )
 from outlive.store.etcd import MARK, EtcdStore
+from outlive.store.etcd_compaction import Compaction
 from outlive.store.etcd_login import Login
 from outlive.store.etcd_watch import Assembly
 
@@ -382,6 +384,60 @@ async def test_calls_that_need_a_token_together_share_one_login_and_each_its_own
         await asyncio.gather(*patient)
         await store.close()
     assert logins == 2
+
+
+def counting(everyone: bytes, ours: int) -> tuple[Answer, list[int]]:
+    """A gateway that counts keys so; what it is asked to forget."""
+    forgotten: list[int] = []
+
+    async def answer(path: str, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        if path == "/v3/kv/compaction":
+            forgotten.append(int(body["revision"]))
+            writer.write(good())
+        elif body.get("count_only") and base64.b64decode(body["key"]) == b"\0":
+            assert base64.b64decode(body["range_end"]) == b"\0"
+            writer.write(everyone)
+        elif body.get("count_only"):
+            assert body["revision"] == HEADER["revision"]
+            writer.write(good(count=str(ours if "range_end" in body else 1)))
+        else:
+            writer.write(MARKED)
+
+    return answer, forgotten
+
+
+@pytest.mark.parametrize(
+    ("everyone", "policy", "kept"),
+    [
+        (good(count="8"), Compaction.ALONE, ""),
+        (good(count="9"), Compaction.ALONE, "1 of its keys are other programs'"),
+        (good(count="9"), Compaction.ALWAYS, ""),
+        (bad(403, "etcdserver: permission denied", 7), Compaction.ALONE, "may not look"),
+        (bad(403, "etcdserver: permission denied", 7), Compaction.ALWAYS, ""),
+    ],
+)
+async def test_etcd_is_made_to_forget_only_what_nobody_else_may_need(
+    everyone: bytes, policy: Compaction, kept: str
+) -> None:
+    answer, forgotten = counting(everyone, ours=7)
+    async with pretended(answer) as endpoint:
+        store = await EtcdStore.open(EtcdAddress((endpoint,), "/p"), timeout_s=10, compaction=policy)
+        if kept:
+            with pytest.raises(HistoryKept, match=kept):
+                await store.compact(4, timeout_s=5)
+        else:
+            await store.compact(4, timeout_s=5)
+        await store.close()
+    assert forgotten == ([] if kept else [4])
+
+
+async def test_what_is_left_to_etcd_is_not_asked_for() -> None:
+    answer, forgotten = counting(good(count="8"), ours=7)
+    async with pretended(answer) as endpoint:
+        store = await EtcdStore.open(EtcdAddress((endpoint,), "/p"), timeout_s=10, compaction=Compaction.NEVER)
+        await store.compact(4, timeout_s=5)
+        await store.close()
+    assert forgotten == []
 
 
 def test_a_transaction_that_writes_nothing_reads_something_so_that_it_is_not_answered_from_the_past() -> None:

@@ -24,6 +24,7 @@ from outlive.agent.founding import Authority
 from outlive.cluster.transaction import Delete, Put, Transaction
 from outlive.config.store_address import Endpoint, EtcdAddress
 from outlive.store.base import (
+    HistoryKept,
     StoreDenied,
     StoreError,
     StoreForeign,
@@ -33,6 +34,7 @@ from outlive.store.base import (
     StoreUncertain,
 )
 from outlive.store.etcd import EtcdStore
+from outlive.store.etcd_compaction import Compaction
 from outlive.store.etcd_exchange import Tls
 from outlive.store.etcd_login import Login
 
@@ -202,6 +204,12 @@ async def test_certificates_and_a_user_are_asked_for_and_shown_and_tokens_renewe
             async for batch in watch:
                 if batch.changes:
                     break
+        alone = await EtcdStore.open(
+            one.address(), timeout_s=LIMIT_S, tls=tls, login=login, compaction=Compaction.ALONE
+        )
+        with pytest.raises(HistoryKept, match="may not look"):
+            await alone.compact(1, timeout_s=LIMIT_S)
+        await alone.close()
         token = one.say("/v3/auth/authenticate", name="root", password="of the root")["token"]
         one.say("/v3/auth/user/changepw", token, name="outlive", password="second secret")
         password.write_text("second secret")
@@ -279,5 +287,7 @@ async def test_a_watch_beside_other_programs_is_fresh_all_the_same(folder: Path)
                 assert batch.changes == ()
                 if batch.revision >= revision + 3:
                     break
+        others = (await store.tenancy(timeout_s=LIMIT_S)).others
+        assert others == 1
         assert [key.key for key in (await store.list("", timeout_s=LIMIT_S)).keys] == ["key"]
         await store.close()

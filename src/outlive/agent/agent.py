@@ -31,7 +31,7 @@ from outlive.errors import Failed, OutliveError
 from outlive.fence.guard import Status
 from outlive.network.link_watch import LinkWatch
 from outlive.network.links import LinkState
-from outlive.store.base import StoreError
+from outlive.store.base import HistoryKept, StoreDenied, StoreError
 from outlive.store.boot_clock import boot_time_s
 from outlive.wire.endpoint import Address, open_endpoint
 
@@ -128,6 +128,7 @@ class Agent:
             self._packages,
         )
         self._performer = Performer(host.name, timing, means, boot_time_s, tasks, lambda: parts.watcher.mirror)
+        self._history_kept_told = False
         self._name_taken_told = False
 
     # Events in, commands out.
@@ -337,8 +338,15 @@ class Agent:
         if not watcher.fresh:
             return
         revision = history.forgettable(boot_time_s(), watcher.mirror.revision)
-        if revision is not None:
+        if revision is None:
+            return
+        try:
             await self._parts.store.compact(revision, timeout_s=COMPACTED_WITHIN_S)
+            self._history_kept_told = False
+        except (HistoryKept, StoreDenied) as error:
+            if not self._history_kept_told:
+                log.warning("store.history_kept", reason=str(error), remedy=error.remedy)
+            self._history_kept_told = True
 
     def _say_if_name_is_taken(self) -> None:
         name = self._parts.host.name
