@@ -64,6 +64,30 @@ async def test_what_is_wanted_and_cannot_be_fetched_is_told_as_a_trouble(host: H
     assert said.troubles == {"app@1.0.0": "b: it is off"}
 
 
+async def test_a_damaged_copy_is_found_thrown_out_told_and_fetched_anew(host: Host, tmp_path: Path) -> None:
+    content = archive(tmp_path)
+    pinned = await host.push(content)
+    [file] = (tmp_path / "data" / "depot" / "components").glob("*/*")
+    file.write_bytes(b"?" + file.read_bytes()[1:])
+    assert not await host.packages.verifying.look(), "it came just now"
+    host.packages.shelf.was_read(pinned.id, 0.0)
+    assert await host.packages.verifying.look()
+    assert [each for each in host.told if isinstance(each, ev.PackageDamaged)] == [
+        ev.PackageDamaged(host.now, "app@1.0.0", "one of its components is damaged")
+    ]
+    assert isinstance(said := host.told[-1], ev.PackagesHeld)
+    assert said.holds == {}
+
+    def troubled() -> bool:
+        return isinstance(last := host.told[-1], ev.PackagesHeld) and "app@1.0.0" in last.troubles
+
+    async with host.running():
+        await host.until(troubled, "it tries to fetch it, from nobody here")
+    await host.push(content)
+    assert host.packages.shelf.ids() == {pinned.id}
+    assert not await host.packages.verifying.look()
+
+
 async def test_what_is_free_goes_unless_it_runs_here(host: Host, tmp_path: Path) -> None:
     kept, running, old = [await host.push(archive(tmp_path, f"{number}.0.0")) for number in (1, 2, 3)]
     await host.packages.ready("web", use(running), host.said)

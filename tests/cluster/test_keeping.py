@@ -6,8 +6,8 @@ import pytest
 
 from outlive.cluster import mirror, node
 from outlive.cluster import records as rec
-from outlive.cluster.commands import Command, KeepPackages
-from outlive.cluster.events import PackagesHeld, StoreMoved, Tick
+from outlive.cluster.commands import Command, KeepPackages, RecordEvent
+from outlive.cluster.events import PackageDamaged, PackagesHeld, StoreMoved, Tick
 from outlive.cluster.node_state import NodeState
 from outlive.cluster.pushed import DepotRecord, PackageRecord, PackageUse
 from outlive.cluster.transaction import KeyValue
@@ -82,6 +82,13 @@ def test_what_would_be_fetched_from_elsewhere_or_may_go_follows_others_depots(to
     [keep] = told.tick()
     assert isinstance(keep, KeepPackages)
     assert keep.free == (APP.id,)
+
+
+def test_a_damaged_copy_is_told_to_the_cluster(told: Told) -> None:
+    _, commands = node.step(told.state, PackageDamaged(told.state.at, APP.key, "one of its components is damaged"))
+    [event] = [each.event for each in commands if isinstance(each, RecordEvent)]
+    assert (event.kind, event.host) == ("package.damaged", "c")
+    assert event.text == "app@1.0.0: one of its components is damaged"
 
 
 def test_what_leaves_the_host_is_kept_for_it_no_longer(told: Told) -> None:

@@ -227,6 +227,7 @@ class Agent:
                 self._holdings.keep_addresses(),
                 parts.wiring.run(),
                 self._packages.run(),
+                self._packages.verifying.run(),
                 self._watch_links(),
                 self._keep_in_order(),
                 answer(parts.config, view),

@@ -35,6 +35,7 @@ from .package_leaving import TIDY_S, Leaving, Read
 from .package_needs import Needs
 from .package_threads import Threads
 from .package_uploads import Uploads
+from .package_verifying import Verifying
 
 LOOK_AGAIN_S = 10.0
 DEPOT_THREADS = 4
@@ -71,6 +72,7 @@ class Packages:
         self._leaving = Leaving(host, installations, self._needs, read, picture, clock, self._threads)
         self._installing = Installing(installations)
         self._uploads = Uploads(self.shelf, self._needs)
+        self.verifying = Verifying(self.shelf, self._threw_out)
         self._wake = asyncio.Event()
         self._saying = asyncio.Lock()
         self._troubles: dict[str, str] = {}
@@ -120,6 +122,15 @@ class Packages:
             except OutliveError as error:
                 self._troubles[each.pinned.key] = error.cause or str(error)
             await self._say()
+
+    async def _threw_out(self, damage: dict[str, str]) -> None:
+        """These are not on the shelf any more, id → what is wrong: told, and fetched anew where they are wanted."""
+        for id, reason in damage.items():
+            key = self._keys.get(id, id)
+            log.error("depot.package_damaged", package=key, reason=reason)
+            self._tell(ev.PackageDamaged(self._clock(), key, reason))
+        await self._say()
+        self._wake.set()
 
     async def _say(self) -> None:
         async with self._saying:  # what was seen last is told last

@@ -26,6 +26,7 @@ from .events import (
     Migrated,
     MigrationFailed,
     ModuleChanged,
+    PackageDamaged,
     PackagesHeld,
     PackageStep,
     Paired,
@@ -100,6 +101,7 @@ def _follow(turn: Turn) -> None:
 _IDLE = (
     LeaseGranted | LeaseRefused | HeartbeatReceived | HeartbeatsRepeated | PeerHeard | ProbeAnswered | DatastoreChanged
     | GuardReady | GuardLost | GuardFired | AgentStarted | CheckpointEnded | PackageStep | PackagesHeld
+    | PackageDamaged
 )  # fmt: skip
 """After these neither orders nor reports are due that were not before."""
 
@@ -166,6 +168,8 @@ def _dispatch(turn: Turn, event: Event) -> None:
             keeping.on_step(turn, event)
         case PackagesHeld():
             keeping.on_held(turn, event)
+        case PackageDamaged(package=package, reason=reason):
+            turn.note("package.damaged", host=turn.state.me, text=f"{package}: {reason}")
         case TornDown():
             reigns.on_torn_down(turn, event)
         case GuardFired():
