@@ -2,9 +2,10 @@
 
 import itertools
 import os
+import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ AGAIN_S = 60.0
 FOLLOWED_S = 90.0
 MOVED_S = 90.0
 ANSWERED_S = 30.0
+MANY = 25
 
 _records = itertools.count()
 
@@ -68,7 +70,7 @@ class MachineScene:
         )
         record = self.folder / f"record-{first_id}"
         with Clients(asking, record, namespace=self.lab.plan.client) as asked:
-            asked.until_answered(connections, 30)
+            asked.until_answered(connections, AGAIN_S, answers=MANY)
             yield asked
 
     def processes(self, host: str, module: str = "vm") -> list[int]:
@@ -76,11 +78,16 @@ class MachineScene:
         return hosts.pids(self.lab.plan, host, f"{hosts.WORKLOADS}/{self.name}/{module}")
 
     def kill_processes(self, host: str, module: str, number: int) -> None:
-        """Send a signal to each of them."""
+        """Send a signal to each of them. Killed ones are gone then: a dying emulator's guest may take a connection."""
         found = self.processes(host, module)
         assert found, f"{module} has no processes on {host}"
         for pid in found:
-            os.kill(pid, number)
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        deadline = time.monotonic() + AGAIN_S
+        while number == signal.SIGKILL and set(found) & set(self.processes(host, module)):
+            assert time.monotonic() < deadline, f"{module} does not die on {host}"
+            time.sleep(0.005)
 
     def starts(self, host: str) -> int:
         """How often an agent of a host has started."""

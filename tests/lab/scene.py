@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from outlive.lab import hosts, ready
@@ -14,8 +15,8 @@ from outlive.lab.watching import Counting, Sightings, counting_clients, watched
 from .looks import agent_pid, recorded
 
 WORKLOAD = demo.WORKLOAD
-TAKEOVER_S = 45.0
-SETTLED_S = 30.0
+TAKEOVER_S = 60.0
+SETTLED_S = 60.0
 
 
 @dataclass
@@ -94,15 +95,31 @@ class Scene:
         """What was recorded since the test began, by kind."""
         return [event["kind"] for event in self.events(besides=besides)]
 
+    def until_told(self, *kinds: str, besides: tuple[str, ...] = ()) -> None:
+        """Wait until all these kinds are recorded: hosts carry what happened to the store after it did."""
+        ready.until(
+            self.lab, f"{', '.join(kinds)} are recorded", lambda _: set(kinds) <= set(self.kinds(besides=besides)),
+            SETTLED_S, besides=besides,
+        )  # fmt: skip
+
     def module_pids(self, host: str | None = None) -> list[int]:
-        """Redis's own processes on a host."""
-        found = hosts.pids(self.lab.plan, host or self.primary, f"{hosts.WORKLOADS}/{WORKLOAD}/redis")
+        """Redis's own processes on a host, without those that look after its health."""
+        group = hosts.pids(self.lab.plan, host or self.primary, f"{hosts.WORKLOADS}/{WORKLOAD}/redis")
+        found = [pid for pid in group if _program(pid) == "redis-server"]
         assert found, "Redis has no processes there"
         return found
 
     def agent_pid(self, host: str | None = None) -> int:
         """The agent's own process on a host: its keeper's child."""
         return agent_pid(self.lab, host or self.primary)
+
+
+def _program(pid: int) -> str:
+    """What a process runs; '' when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 @contextmanager

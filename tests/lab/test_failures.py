@@ -5,6 +5,8 @@ import signal
 import sqlite3
 import subprocess
 import time
+from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -16,6 +18,24 @@ from .scene import WORKLOAD, Scene
 
 TIMING = Timing()
 SURELY_OVER_S = TIMING.claim_surely_over_s()
+SOON_S = 60.0
+
+
+def until(holds: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + SOON_S
+    while not holds():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def until_nothing_runs(scene: Scene, host: str) -> None:
+    """Wait until a host has no process of the workload: killed ones are there for a moment."""
+    until(lambda: not hosts.pids(scene.lab.plan, host, f"{hosts.WORKLOADS}/{WORKLOAD}"), f"nothing runs on {host}")
+
+
+def has_address(scene: Scene, host: str) -> bool:
+    shown = network.ip("-n", scene.lab.plan.host(host).namespace, "-4", "addr", "show", "dev", "eth0")
+    return "10.77.0.100/" in shown
 
 
 def test_a_host_that_loses_power_is_replaced_in_time_and_why_tells_the_whole_chain(scene: Scene) -> None:
@@ -27,10 +47,7 @@ def test_a_host_that_loses_power_is_replaced_in_time_and_why_tells_the_whole_cha
     scene.counts_again()
     besides = (scene.primary,)
 
-    def is_told(_: object) -> bool:
-        return "workload.running" in scene.kinds(besides=besides)
-
-    ready.until(scene.lab, "that it runs is on record", is_told, 20, besides=besides)
+    scene.until_told("verdict.dead", "failover.started", "workload.running", besides=besides)
     events = scene.events(besides=besides)
     dead = [event for event in events if event["kind"] == "verdict.dead" and event["host"] == scene.primary]
     assert len(dead) == 1
@@ -39,7 +56,7 @@ def test_a_host_that_loses_power_is_replaced_in_time_and_why_tells_the_whole_cha
     print(f"restart issued {placed['unix_ms'] / 1000 - cut_at:.2f} s after the cut")
     survivor = ready.any_client(scene.lab, besides=(scene.primary,))
     command = [*outlive_command("why", WORKLOAD, "--socket", survivor.path)]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True, cwd="/").stdout
+    told = subprocess.run(command, capture_output=True, text=True, timeout=SOON_S, check=True, cwd="/").stdout
     kinds = ["verdict.dead", "workload.fenced", "failover.started", "workload.prepared", "module.running"]
     places = [told.find(kind) for kind in (*kinds, "workload.running")]
     assert -1 not in places, told
@@ -49,11 +66,10 @@ def test_a_host_that_loses_power_is_replaced_in_time_and_why_tells_the_whole_cha
 def test_a_module_that_crashes_is_restored_in_place(scene: Scene) -> None:
     [pid] = scene.module_pids()
     os.kill(pid, signal.SIGKILL)
-    ready.until(scene.lab, "it is restored", lambda found: "module.restored" in scene.kinds(), 60)
+    scene.until_told("module.failed", "restore.ordered", "module.restored")
     stands = scene.runs_here()
     scene.counts_again()
     assert stands["generation"] == scene.first
-    assert {"module.failed", "restore.ordered"} <= set(scene.kinds())
 
 
 @pytest.mark.soak  # one that crashes stays, and the scenario module-hang
@@ -66,26 +82,23 @@ def test_a_module_that_hangs_is_found_by_its_health_check_and_restored(scene: Sc
 
 
 def test_a_module_that_fails_again_and_again_moves_to_another_host(scene: Scene) -> None:
-    deadline = time.monotonic() + 60
-    while ready.until_running(scene.lab, WORKLOAD, 40) == scene.primary:
+    deadline = time.monotonic() + 90
+    while ready.until_running(scene.lab, WORKLOAD, SOON_S) == scene.primary:
         assert time.monotonic() < deadline
         pids = hosts.pids(scene.lab.plan, scene.primary, f"{hosts.WORKLOADS}/{WORKLOAD}/redis")
         for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # one that looked after its health
+                os.kill(pid, signal.SIGKILL)
         time.sleep(0.3)
     scene.counts_again()
-    assert scene.kinds().count("restore.ordered") >= 3
-    assert "restore.given_up" in scene.kinds()
+    scene.until_told("restore.given_up")
+    ready.until(scene.lab, "it was tried", lambda _: scene.kinds().count("restore.ordered") >= 3, SOON_S)
 
 
 def test_a_stopped_agent_cannot_keep_its_workload_and_the_guard_sees_to_that(scene: Scene) -> None:
     scene.lab.pause(scene.primary, agent_only=True)
-    stopped_at = time.monotonic()
-    while hosts.pids(scene.lab.plan, scene.primary, f"{hosts.WORKLOADS}/{WORKLOAD}"):
-        assert time.monotonic() - stopped_at < SURELY_OVER_S + 20
-        time.sleep(0.02)
-    addresses = network.ip("-n", scene.lab.plan.host(scene.primary).namespace, "-4", "addr", "show", "dev", "eth0")
-    assert "10.77.0.100" not in addresses
+    until_nothing_runs(scene, scene.primary)
+    until(lambda: not has_address(scene, scene.primary), "its address is taken away")
     scene.runs_elsewhere()
     scene.counts_again()
     scene.lab.resume(scene.primary, agent_only=True)
@@ -99,7 +112,7 @@ def test_a_host_paused_for_longer_than_its_claim_does_not_act_when_it_wakes(scen
     scene.lab.resume(scene.primary)
     ready.until_ready(scene.lab, 60)
     scene.counts_again()
-    assert not hosts.pids(scene.lab.plan, scene.primary, f"{hosts.WORKLOADS}/{WORKLOAD}")
+    until_nothing_runs(scene, scene.primary)
 
 
 def test_a_short_pause_changes_nothing(scene: Scene) -> None:
@@ -159,7 +172,7 @@ def test_the_leaders_host_killed_leaves_a_cluster_that_leads_itself_again(scene:
     killed_at = time.monotonic()
     scene.lab.kill(leader)
     found = ready.until(
-        scene.lab, "another leads", lambda found: found["leader"] not in (None, leader), 30, besides=(leader,)
+        scene.lab, "another leads", lambda found: found["leader"] not in (None, leader), SOON_S, besides=(leader,)
     )
     print(f"{found['leader']} led {time.monotonic() - killed_at:.2f} s after the leader's end")
     if leader == scene.primary:
@@ -190,11 +203,11 @@ def test_a_host_switched_on_again_joins_and_can_take_over(scene: Scene) -> None:
 
 
 def test_a_store_that_is_locked_for_longer_than_a_claim_stops_everything_and_lets_it_begin_anew(scene: Scene) -> None:
-    locker = sqlite3.connect(scene.lab.plan.store, isolation_level=None, timeout=10)
+    locker = sqlite3.connect(scene.lab.plan.store, isolation_level=None, timeout=SOON_S)
     locker.execute("BEGIN IMMEDIATE")
-    time.sleep(TIMING.claim_ttl_s + 1)
+    time.sleep(TIMING.claim_ttl_s)
     for host in scene.lab.plan.hosts:
-        assert not hosts.pids(scene.lab.plan, host.name, f"{hosts.WORKLOADS}/{WORKLOAD}/redis")
+        until_nothing_runs(scene, host.name)
     locker.execute("ROLLBACK")
     locker.close()
     scene.counts_again()

@@ -10,6 +10,8 @@ from outlive.native import outlive_command
 from .scene import WORKLOAD, Scene
 from .shared import SharedLab
 
+SOON_S = 60.0
+
 TALKER = """
 name = "talker"
 [module.talk]
@@ -21,7 +23,7 @@ def test_logs_are_followed_across_hosts(shared: SharedLab) -> None:
     lab = shared.lab()
     client = ready.any_client(lab)
     client.put("/v1/workloads/talker", TALKER.encode())
-    first = ready.until_running(lab, "talker", 30)
+    first = ready.until_all_know_it_runs(lab, "talker", SOON_S)
     watcher = next(host.name for host in lab.plan.hosts if host.name != first)
     command = outlive_command("logs", "-f", "talker", "--socket", str(lab.plan.api(watcher)))
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd="/") as following:
@@ -30,7 +32,7 @@ def test_logs_are_followed_across_hosts(shared: SharedLab) -> None:
         assert f"at {first}" in line
         target = next(host.name for host in lab.plan.hosts if host.name not in (first, watcher))
         client.post("/v1/operations", {"kind": "migrate", "workload": "talker", "target": target})
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + SOON_S
         while f"at {target}" not in following.stdout.readline():
             assert time.monotonic() < deadline
         following.terminate()
@@ -38,7 +40,7 @@ def test_logs_are_followed_across_hosts(shared: SharedLab) -> None:
         outlive_command("logs", "-n", "1000", "talker", "--socket", str(lab.plan.api(watcher))),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=SOON_S,
         check=True,
         cwd="/",
     ).stdout
@@ -51,7 +53,9 @@ def test_migrate_is_a_planned_stop_and_start_with_a_small_gap(scene: Scene) -> N
     began = time.time()
     client = ready.any_client(scene.lab)
     asked = client.post("/v1/operations", {"kind": "migrate", "workload": WORKLOAD, "target": target})["operation"]
-    ended = client.get(f"/v1/operations/{asked['id']}?wait_s=20")
+    deadline = time.monotonic() + SOON_S
+    while (ended := client.get(f"/v1/operations/{asked['id']}?wait_s=10"))["state"] in ("asked", "running"):
+        assert time.monotonic() < deadline, ended
     assert ended["state"] == "done", ended
     scene.counts_again()
     assert scene.runs_elsewhere() == target
@@ -78,7 +82,7 @@ def test_a_leftover_address_of_ours_is_removed_and_a_foreign_one_stays(scene: Sc
     namespace = scene.lab.plan.host(scene.others()[0]).namespace
     network.ip("-n", namespace, "addr", "add", "10.77.0.100/24", "dev", "eth0", "proto", "111", tolerate=True)
     network.ip("-n", namespace, "addr", "add", "10.77.0.200/24", "dev", "eth0")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + SOON_S
     while "10.77.0.100" in network.ip("-n", namespace, "-4", "addr", "show", "dev", "eth0"):
         assert time.monotonic() < deadline
         time.sleep(0.2)

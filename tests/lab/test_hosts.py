@@ -18,7 +18,7 @@ def group() -> Iterator[Path]:
     made = hosts.control_groups() / f"outlive-{time.monotonic_ns()}"
     made.mkdir()
     yield made
-    made.rmdir()
+    hosts.remove_empty(made)
 
 
 def frozen_in(group: Path, until: ExitStack) -> "list[subprocess.Popen[bytes]]":

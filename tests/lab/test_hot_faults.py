@@ -156,7 +156,6 @@ def test_a_standby_that_runs_in_fits_and_starts_costs_time_and_no_memory(scene: 
 def test_after_both_hosts_lost_power_at_once_all_that_was_told_is_on_a_whole_disk(scene: MachineScene) -> None:
     pair = (scene.primary, scene.standby)
     with scene.clients("dw", 2) as writing:
-        time.sleep(2)
         cuts = [threading.Thread(target=scene.lab.kill, args=(host,)) for host in pair]
         for cut in cuts:
             cut.start()

@@ -15,7 +15,7 @@ from outlive.lab import service_demo as demo
 from outlive.lab.lab import Lab
 from outlive.lab.plan import LabMissing, LabPlan
 
-CLEARED_S = 30.0
+CLEARED_S = 60.0
 
 
 def is_cleared(plan: LabPlan) -> bool:

@@ -17,6 +17,7 @@ from .shared import SharedLab
 
 WORKLOAD = demo.WORKLOAD
 SOON_S = 60.0
+PUSHED_TO = "c"
 
 FILE = f"""
 name = "{WORKLOAD}"
@@ -87,15 +88,15 @@ SERVES = (
 FAILS = "#!/bin/sh\nsleep 0.2\nexit 3\n"
 
 
-def push(lab: Lab, host: str, archive: bytes) -> None:
-    """Push a package to the agent of a host, to be kept there alone."""
-    Client(str(lab.plan.api(host))).upload("/v1/packages?copies=1", [archive])
+def push(lab: Lab, archive: bytes) -> None:
+    """Push a package to the agent of one host, to be kept there alone."""
+    Client(str(lab.plan.api(PUSHED_TO))).upload("/v1/packages?copies=1", [archive])
 
 
 def apply(lab: Lab, versions: str) -> dict[str, Any]:
-    """Apply the workload's file with these versions of its package."""
+    """Apply the workload's file with these versions of its package, by an agent that knows of them."""
     text = FILE.replace("{versions}", versions).encode()
-    found: dict[str, Any] = ready.any_client(lab).put(f"/v1/workloads/{WORKLOAD}", text)
+    found: dict[str, Any] = Client(str(lab.plan.api(PUSHED_TO))).put(f"/v1/workloads/{WORKLOAD}", text)
     return found
 
 
@@ -129,8 +130,8 @@ def counts(counting: Counting) -> None:
 def test_a_package_follows_its_workload_and_a_bad_version_of_it_goes_back(shared: SharedLab, tmp_path: Path) -> None:
     lab = shared.lab()
     ready.until_ready(lab, SOON_S)
-    push(lab, "c", package(tmp_path, "settings", "1.0.0", **{"redis.conf": SETTINGS}))
-    push(lab, "c", store(tmp_path, "1.0.0", SERVES))
+    push(lab, package(tmp_path, "settings", "1.0.0", **{"redis.conf": SETTINGS}))
+    push(lab, store(tmp_path, "1.0.0", SERVES))
     apply(lab, "^1")
     primary = ready.until_running(lab, WORKLOAD, SOON_S)
     with (
@@ -140,7 +141,7 @@ def test_a_package_follows_its_workload_and_a_bad_version_of_it_goes_back(shared
         assert counting.wait_for(lambda: len(counting.acknowledged) > 20, SOON_S)
 
         # A bad version is tried once, and the one before is back with all that clients were told.
-        push(lab, "c", store(tmp_path, "2.0.0", FAILS))
+        push(lab, store(tmp_path, "2.0.0", FAILS))
         apply(lab, "^2")
         record = until_rolled(lab, "back")
         assert record["workload"]["package"]["version"] == "1.0.0"

@@ -36,7 +36,7 @@ def test_an_agent_killed_comes_back_and_adopts_what_runs(patient: SharedLab) -> 
     with on_stage(patient.lab()) as scene:
         [redis] = scene.module_pids()
         os.kill(scene.agent_pid(), signal.SIGKILL)
-        ready.until(scene.lab, "it was adopted", lambda found: "workload.adopted" in scene.kinds(), 20)
+        scene.until_told("workload.adopted")
         scene.counts_again()
         assert scene.module_pids() == [redis]
         assert scene.generation() == scene.first
@@ -50,8 +50,7 @@ def test_a_machine_survives_its_agent_and_is_restored_where_it_died(patient: Sha
         ready.until(scene.lab, "its agent is back", lambda _: scene.starts(scene.primary) > started, AGAIN_S)
         time.sleep(1)
         assert scene.processes(scene.primary) == before
-        for pid in before:
-            os.kill(pid, signal.SIGKILL)
+        scene.kill_processes(scene.primary, "vm", signal.SIGKILL)
         assert scene.state()
         assert scene.runs_on() == scene.primary
         assert scene.processes(scene.primary) != before
@@ -63,7 +62,7 @@ def test_killed_agents_on_both_sides_are_not_noticed(patient: SharedLab, tmp_pat
             for host in (scene.primary, scene.standby):
                 started = scene.starts(host)
                 os.kill(scene.agent_pid(host), signal.SIGKILL)
-                ready.until(scene.lab, f"the agent of {host} is back", lambda _: scene.starts(host) > started, 30)  # noqa: B023
+                ready.until(scene.lab, f"the agent of {host} is back", lambda _: scene.starts(host) > started, AGAIN_S)  # noqa: B023
                 time.sleep(1)
             # A pair that a busy machine broke meanwhile is for the new agents to decide about.
             pair = scene.followed()

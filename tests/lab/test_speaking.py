@@ -38,6 +38,16 @@ def test_a_host_that_was_replaced_and_still_speaks_is_told() -> None:
     assert [host for _, host in voices.turns] == ["a", "b"]
 
 
+def test_what_is_heard_late_and_may_have_been_said_before_the_other_began_is_not_out_of_turn() -> None:
+    voices = heard((0.0, "a"), (5.0, "b"))
+    voices.heard(7.0, "a", 4.9)
+    assert voices.both == []
+    voices.heard(7.1, "b", 6.9)
+    voices.heard(7.2, "a", 7.0)
+    voices.heard(7.3, "b", 7.2)
+    assert voices.both == [(7.3, "b")]
+
+
 def test_one_that_speaks_in_between_for_longer_is_caught_once_the_other_is_heard_again() -> None:
     voices = heard((0.0, "a"), (5.0, "b"), (6.5, "a"), (6.6, "b"))
     assert voices.both == [(6.6, "b")]

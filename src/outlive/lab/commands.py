@@ -4,7 +4,7 @@ import subprocess
 
 from outlive.errors import Failed
 
-COMMAND_S = 20.0
+COMMAND_S = 60.0
 
 
 def ip(*arguments: str, tolerate: bool = False) -> str:

@@ -25,9 +25,9 @@ from outlive.native import outlive_command
 from .plan import PEER_PORT, PORT, LabPlan, labs_folder, member_address
 
 GUARD, AGENT, WORKLOADS = "guard", "agent", "workloads"
-SETTLE_S = 5.0
+SETTLE_S = 30.0
 START_S = 0.05
-GUARD_FIRST_S = 2.0
+GUARD_FIRST_S = 20.0
 PF_EXITING = 0x4
 DATA_SIZE = "64m"
 CAPACITY = Capacity(4, 4096)
@@ -186,13 +186,14 @@ def remove_groups(lab: LabPlan, name: str = "") -> None:
     """Remove the empty control groups of a host, or of the lab."""
     root = group(lab, name)
     for folder, _, _ in os.walk(root, topdown=False):
-        _rmdir(Path(folder))
+        remove_empty(Path(folder))
     if not name:
         with suppress(OSError):
             root.parent.rmdir()
 
 
-def _rmdir(folder: Path) -> None:
+def remove_empty(folder: Path) -> None:
+    """Remove a control group, once the kernel has let go of what was killed in it. Raises Failed."""
     deadline = time.monotonic() + SETTLE_S
     while folder.is_dir():
         try:
@@ -311,6 +312,6 @@ def unmount_all(root: Path) -> None:
 
 
 def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode:
         raise Failed(f"`{' '.join(command)}` failed.", cause=done.stderr.strip(), remedy="the lab needs root")

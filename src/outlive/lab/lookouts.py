@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from outlive.errors import Failed
 
-END_S = 5.0
+END_S = 60.0
 
 
 @contextmanager

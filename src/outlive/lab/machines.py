@@ -59,7 +59,7 @@ protection = "{wish.protection}"
 cpus = {wish.cpus}
 memory_mib = {wish.memory_mib}
 type = "{wish.type}"
-stop_s = 10
+stop_s = 30
 
 [vm.boot]
 kernel = "{guest.kernel}"

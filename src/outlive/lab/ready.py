@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from outlive.client import Client
+from outlive.client.connection import Answered
 from outlive.errors import ClusterUnreachable, Failed
 
 from .lab import Lab
@@ -52,28 +53,38 @@ def until(
             last = found
             if holds(found):
                 return found
-        except ClusterUnreachable as error:
+        except (ClusterUnreachable, Answered) as error:
+            if error.exit_code != ClusterUnreachable.exit_code:
+                raise
             last = str(error)
         time.sleep(POLL_S)
     raise LabNotReady(f"After {timeout_s:g} s it does not hold that {what}.", cause=str(last)[:2000])
 
 
-def until_ready(lab: Lab, timeout_s: float) -> dict[str, Any]:
-    """Wait until there is a leader, it holds every host to be alive, and each host answers.
+def until_everywhere(lab: Lab, what: str, holds: Callable[[dict[str, Any]], bool], timeout_s: float) -> dict[str, Any]:
+    """As `until`, by what every host says that is on: each has a picture of its own, which may be behind others'."""
 
-    A host claims and beats before its API listens. Raises LabNotReady.
+    def everywhere(found: dict[str, Any]) -> bool:
+        return holds(found) and all(
+            holds(Client(str(lab.plan.api(host))).get("/v1/cluster")["outlook"]) for host in lab.on()
+        )
+
+    return until(lab, what, everywhere, timeout_s)
+
+
+def until_ready(lab: Lab, timeout_s: float) -> dict[str, Any]:
+    """Wait until each host says that there is a leader, and that every host is alive.
+
+    A host claims and beats before its API listens, and one that stood still tells what it knew before. Raises
+    LabNotReady.
     """
     count = len(lab.on())
 
     def ready(found: dict[str, Any]) -> bool:
         alive = [host for host in found["hosts"] if host["verdict"] == "alive" and host["claim"]]
-        if found["leader"] is None or len(alive) < count:
-            return False
-        for host in lab.on():
-            Client(str(lab.plan.api(host))).get("/healthz")
-        return True
+        return found["leader"] is not None and len(alive) >= count
 
-    return until(lab, "there is a leader, and all hosts are alive and answer", ready, timeout_s)
+    return until_everywhere(lab, "there is a leader, and all hosts are alive and answer", ready, timeout_s)
 
 
 def workload(found: dict[str, Any], name: str) -> dict[str, Any] | None:
@@ -84,10 +95,16 @@ def workload(found: dict[str, Any], name: str) -> dict[str, Any] | None:
 def until_running(lab: Lab, name: str, timeout_s: float, *, besides: tuple[str, ...] = ()) -> str:
     """Wait until a workload runs; returns its host."""
 
-    def running(found: dict[str, Any]) -> bool:
-        each = workload(found, name)
-        return each is not None and each["state"] == "running"
+    found = until(lab, f"{name} runs", lambda found: _runs(found, name), timeout_s, besides=besides)
+    return str((workload(found, name) or {})["host"])
 
-    each = workload(until(lab, f"{name} runs", running, timeout_s, besides=besides), name)
-    assert each is not None
-    return str(each["host"])
+
+def until_all_know_it_runs(lab: Lab, name: str, timeout_s: float) -> str:
+    """Wait until a workload runs and every host that is on says so; returns its host."""
+    found = until_everywhere(lab, f"{name} runs", lambda found: _runs(found, name), timeout_s)
+    return str((workload(found, name) or {})["host"])
+
+
+def _runs(found: dict[str, Any], name: str) -> bool:
+    each = workload(found, name)
+    return each is not None and each["state"] == "running"

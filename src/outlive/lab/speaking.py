@@ -28,10 +28,13 @@ class Voices:
     both: list[tuple[float, str]] = field(default_factory=list)
     looks: int = 0
 
-    def heard(self, at_s: float, host: str) -> None:
-        """A host spoke just now."""
+    def heard(self, at_s: float, host: str, since_s: float | None = None) -> None:
+        """A host spoke just now, or at some moment since it was looked at before."""
         before = [each for _, each in self.turns]
         if before and before[-1] == host:
+            return
+        # It may have been before the other began. If it was not, the next look tells.
+        if host in before and since_s is not None and since_s < self.turns[-1][0]:
             return
         # The one that was replaced may be seen a moment late, since hosts are looked at one after the other.
         if host in before and at_s - self.turns[-1][0] < 1.0:
@@ -70,12 +73,15 @@ def listened(lab: Lab) -> Iterator[Voices]:
 
     def listen(host: _Host, stop: threading.Event) -> None:
         host.enter()
+        since_s = time.time()
         while not stop.wait(LOOK_S):
+            looked_s = time.time()
             spoke, now = host.spoke(), time.time()
             with lock:
                 voices.looks += 1
                 if spoke:
-                    voices.heard(now, host.name)
+                    voices.heard(now, host.name, since_s)
+            since_s = looked_s
 
     listening = [partial(listen, _Host(each.name, each.namespace)) for each in lab.plan.hosts]
     with looking("A host of the lab was not listened to.", listening):

@@ -119,6 +119,8 @@ def watched(lab: Lab, workload: str) -> Iterator[Sightings]:
     def look(stop: threading.Event) -> None:
         while not stop.wait(LOOK_S):
             acting = tuple(host.name for host in lab.plan.hosts if acts(lab, host.name, workload))
+            # Looking takes time: the first may have stopped before the last began, unless they act still.
+            acting = (*(host for host in acting[:-1] if acts(lab, host, workload)), *acting[-1:])
             now = time.time()
             sightings.looks += 1
             for host in acting:

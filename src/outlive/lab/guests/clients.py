@@ -103,10 +103,10 @@ class Clients:
         """What is recorded by now, some 50 ms late."""
         return parse(self.record.read_text())
 
-    def until_answered(self, connections: int, timeout_s: float) -> None:
-        """Wait until so many connections had an answer. Raises GuestSilent."""
+    def until_answered(self, connections: int, timeout_s: float, *, answers: int = 0) -> None:
+        """Wait until so many connections had an answer, and all together so many answers. Raises GuestSilent."""
         deadline = time.monotonic() + timeout_s
-        while len({each.connection for each in self.so_far().answers}) < connections:
+        while len(found := self.so_far().answers) < answers or len({each.connection for each in found}) < connections:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise GuestSilent(f"Not all of {connections} clients had an answer within {timeout_s:g} s.")
             time.sleep(_POLL_S)
