@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,17 +21,19 @@ from outlive.config.agent_file import AgentConfig
 from outlive.errors import Failed
 from outlive.store.sqlite import SqliteStore
 
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as trial:
-        trial.bind(("127.0.0.1", 0))
-        return int(trial.getsockname()[1])
+from ..ports import free_port
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> AgentConfig:
+def port() -> Iterator[int]:
+    with free_port() as found:
+        yield found
+
+
+@pytest.fixture
+def host(tmp_path: Path, port: int) -> AgentConfig:
     """A host that was set up and whose agent does not run."""
-    return found_host(Places.below(tmp_path), Wish(name="one", port=free_port()), lambda step: None)[0]
+    return found_host(Places.below(tmp_path), Wish(name="one", port=port), lambda step: None)[0]
 
 
 @pytest.fixture
@@ -59,8 +61,8 @@ def results(folder: Path) -> dict[str, Finding]:
 
 def write(path: Path, *writes: Put | Delete) -> None:
     async def transact() -> None:
-        store = await SqliteStore.open(path, timeout_s=10)
-        await store.transact(Transaction((), writes), timeout_s=10)
+        store = await SqliteStore.open(path, timeout_s=60)
+        await store.transact(Transaction((), writes), timeout_s=60)
         await store.close()
 
     asyncio.run(transact())
@@ -184,10 +186,10 @@ def test_what_is_broken_is_found_and_has_its_fix(
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(("days", "result"), [(-1, Result.FAILED), (10, Result.WARNING), (400, Result.OK)])
 def test_a_certificate_is_told_before_it_ends(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int, result: Result
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch, days: int, result: Result
 ) -> None:
     monkeypatch.setattr(founding, "VALID_DAYS", days)
-    found_host(Places.below(tmp_path), Wish(name="one", port=free_port()), lambda step: None)
+    found_host(Places.below(tmp_path), Wish(name="one", port=port), lambda step: None)
     found = examined(tmp_path / "agent.toml")["certificates"]
     assert found.result is result
     ends = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
@@ -315,14 +317,12 @@ def test_doctor_ends_with_what_it_found(
 
 @pytest.mark.usefixtures("quick")
 def test_doctor_is_content_with_a_machine_that_has_nothing_yet(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from outlive.lab import leftovers
 
     monkeypatch.setattr(checkup, "AGENT_FILE", Path("/nonexistent/agent.toml"))
     monkeypatch.setattr(leftovers, "leftovers", lambda: ([], []))
-    monkeypatch.setattr(
-        checkup, "NOT_SET_UP", AgentConfig("x", "127.0.0.1", checkup.NOT_SET_UP.cluster, port=free_port())
-    )
+    monkeypatch.setattr(checkup, "NOT_SET_UP", AgentConfig("x", "127.0.0.1", checkup.NOT_SET_UP.cluster, port=port))
     assert main.run(["doctor"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].endswith("All is well.")

@@ -13,6 +13,8 @@ from outlive.agent import peers
 from outlive.agent.founding import Authority
 from outlive.errors import ClusterUnreachable
 
+from ..serving import serving
+
 
 @dataclass(frozen=True)
 class Files:
@@ -29,7 +31,7 @@ def member(folder: Path, host: str) -> Files:
 
 
 @asynccontextmanager
-async def serving(files: Files, answer: bytes, heard: list[bytes] | None = None) -> AsyncIterator[int]:
+async def peer(files: Files, answer: bytes, heard: list[bytes] | None = None) -> AsyncIterator[int]:
     """A peer that shows these files and gives this answer to whoever has a certificate of the same authority."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(files.certificate, files.key)
@@ -45,37 +47,36 @@ async def serving(files: Files, answer: bytes, heard: list[bytes] | None = None)
         writer.write(answer)
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    async with server:
-        yield server.sockets[0].getsockname()[1]
+    async with serving(serve, ssl=context) as port:
+        yield port
 
 
 async def asked(files: Files, port: int) -> list[bytes]:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         return [line async for line in peers.lines(peers.trusting(files), peers.Peer("b", "127.0.0.1", port), "/v1/x")]
 
 
 async def test_a_members_lines_come_whole_and_half_a_line_is_left_out(tmp_path: Path) -> None:
     answer = b"HTTP/1.0 200 OK\r\nx: y\r\n\r\n" + b'{"a": 1}\n{"a": 2}\n{"a"'
-    async with serving(member(tmp_path, "b"), answer) as port:
+    async with peer(member(tmp_path, "b"), answer) as port:
         assert await asked(member(tmp_path, "a"), port) == [b'{"a": 1}\n', b'{"a": 2}\n']
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.0 404 Not Found\r\n\r\nno\n", b"", b"SSH-2.0\r\n"])
 async def test_any_other_answer_is_told(tmp_path: Path, answer: bytes) -> None:
-    async with serving(member(tmp_path, "b"), answer) as port:
+    async with peer(member(tmp_path, "b"), answer) as port:
         with pytest.raises(ClusterUnreachable, match="agent of b"):
             await asked(member(tmp_path, "a"), port)
 
 
 async def test_a_stranger_is_not_believed(tmp_path: Path) -> None:
-    async with serving(member(tmp_path / "theirs", "b"), b"HTTP/1.0 200 OK\r\n\r\n{}\n") as port:
+    async with peer(member(tmp_path / "theirs", "b"), b"HTTP/1.0 200 OK\r\n\r\n{}\n") as port:
         with pytest.raises(ClusterUnreachable, match=r"(?i)certificate"):
             await asked(member(tmp_path / "ours", "a"), port)
 
 
 async def test_a_peer_that_is_not_there_is_told(tmp_path: Path) -> None:
-    async with serving(member(tmp_path, "b"), b"") as port:
+    async with peer(member(tmp_path, "b"), b"") as port:
         pass
     with pytest.raises(ClusterUnreachable):
         await asked(member(tmp_path, "a"), port)
@@ -83,11 +84,11 @@ async def test_a_peer_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 async def answered(folder: Path, answer: bytes, request: peers.Request, heard: list[bytes] | None = None) -> bytes:
     """The whole content that comes of asking."""
-    async with serving(member(folder, "b"), answer, heard) as port, asyncio.timeout(30):
+    async with peer(member(folder, "b"), answer, heard) as port, asyncio.timeout(60):
         context = peers.trusting(member(folder, "a"))
         found = await peers.ask(context, peers.Peer("b", "127.0.0.1", port), request)
         try:
-            return await found.whole(1000, 10)
+            return await found.whole(1000, 60)
         finally:
             found.close()
 
@@ -126,12 +127,12 @@ async def test_an_answer_that_is_not_whole_or_too_much_is_none(tmp_path: Path, a
 async def test_a_peer_that_says_nothing_is_given_up(tmp_path: Path) -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
-        writer.close()
 
     files = member(tmp_path, "b")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(files.certificate, files.key)
-    async with await asyncio.start_server(silent, "127.0.0.1", 0, ssl=context) as server:
-        peer = peers.Peer("b", "127.0.0.1", server.sockets[0].getsockname()[1])
+    async with serving(silent, ssl=context) as port:
         with pytest.raises(ClusterUnreachable, match="no answer within"):
-            await peers.ask(peers.trusting(files), peer, peers.Request("GET", "/x", answer_s=0.2))
+            await peers.ask(
+                peers.trusting(files), peers.Peer("b", "127.0.0.1", port), peers.Request("GET", "/x", answer_s=0.2)
+            )

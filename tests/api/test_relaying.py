@@ -34,9 +34,10 @@ from outlive.cluster.workload import Kind, Module, Protection, Workload
 from outlive.errors import ClusterUnreachable, Failed, OutliveError
 
 from ..cluster.small_world import host
+from ..ports import free_port
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(300_000)
-WITHIN_S = 30.0
+WITHIN_S = 60.0
 
 
 class Console:
@@ -177,21 +178,17 @@ def picture(**placed: Any) -> Mirror:
 @asynccontextmanager
 async def two(folder: Path, seen: Mirror) -> AsyncIterator[tuple[Pretended, Pretended]]:
     """Agents a and b; b's machine is asked for at a."""
-    import socket
-
     authority = Authority(folder)
     authority.make("00112233445566ff")
     for name in "ab":
         authority.issue(name, "127.0.0.1")
     a, b = Pretended("a", seen, folder), Pretended("b", seen, folder)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number = free.getsockname()[1]
-    b.port = replace(b.port, port=number)
-    a.others["b"] = number
-    serve_a, serve_b = serving(cast(View, a), a.socket, None), serving(cast(View, b), b.socket, b.port)
-    async with asyncio.timeout(2 * WITHIN_S), serve_b, serve_a:
-        yield a, b
+    with free_port() as number:
+        b.port = replace(b.port, port=number)
+        a.others["b"] = number
+        serve_a, serve_b = serving(cast(View, a), a.socket, None), serving(cast(View, b), b.socket, b.port)
+        async with asyncio.timeout(2 * WITHIN_S), serve_b, serve_a:
+            yield a, b
 
 
 async def on(agent: Pretended, ask: Callable[[Client], Any]) -> Any:

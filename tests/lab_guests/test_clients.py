@@ -11,12 +11,14 @@ from outlive.lab.guests.clients import Asking, Clients, ClientsFailed, GuestSile
 from outlive.lab.guests.history import judge
 from outlive.native import find_guest_program
 
+from ..ports import free_port
+
 HERE = "127.0.0.1"
 
 
 def eventually(holds: Callable[[], bool]) -> None:
     """Wait until it holds, long enough for a busy machine."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -42,27 +44,28 @@ class Guest:
 
 
 @pytest.fixture
-def guest(unused_tcp_port: int) -> Iterator[Guest]:
-    made = Guest(unused_tcp_port)
-    yield made
-    made.close()
+def guest() -> Iterator[Guest]:
+    with free_port() as port:
+        made = Guest(port)
+        yield made
+        made.close()
 
 
 def test_open_connections_count_and_nothing_is_lost(guest: Guest, tmp_path: Path) -> None:
     with Clients(guest.asking(connections=8, seconds=0.5), tmp_path / "record") as clients:
-        history = clients.wait(20)
+        history = clients.wait(60)
     outcome = judge(history)
     assert outcome.clean
     assert outcome.answered > 0
     assert len(history.connections) == 8
     assert history.ended_ns is not None
-    with Server.reach(HERE, 5, port=guest.port) as server:
+    with Server.reach(HERE, 60, port=guest.port) as server:
         assert server.state()["counter"] == str(outcome.answered)
 
 
 def test_clients_are_stopped_and_verify_what_they_were_told(guest: Guest, tmp_path: Path) -> None:
     with Clients(guest.asking(connections=3, think_ms=5), tmp_path / "record") as clients:
-        clients.until_answered(3, 20)
+        clients.until_answered(3, 60)
         assert clients.so_far().ended_ns is None
         outcome = judge(clients.stop())
     assert outcome.clean
@@ -72,12 +75,12 @@ def test_clients_are_stopped_and_verify_what_they_were_told(guest: Guest, tmp_pa
 def test_a_second_run_with_the_same_ids_is_judged_by_its_own_counts(guest: Guest, tmp_path: Path) -> None:
     for _ in range(2):
         with Clients(guest.asking(seconds=0.1), tmp_path / "record") as clients:
-            assert judge(clients.wait(20)).clean
+            assert judge(clients.wait(60)).clean
 
 
 def test_a_server_that_dies_breaks_every_connection(guest: Guest, tmp_path: Path) -> None:
     with Clients(guest.asking(connections=2), tmp_path / "record") as clients:
-        clients.until_answered(2, 20)
+        clients.until_answered(2, 60)
         guest.close()
         outcome = judge(clients.stop())
     assert outcome.broken_connections == 2
@@ -88,7 +91,7 @@ def test_a_server_that_dies_breaks_every_connection(guest: Guest, tmp_path: Path
 def test_a_server_that_forgot_is_found_out_by_clients_that_come_back(guest: Guest, tmp_path: Path) -> None:
     asking = guest.asking(connections=2, reconnect=True, think_ms=1)
     with Clients(asking, tmp_path / "record") as clients:
-        clients.until_answered(2, 20)
+        clients.until_answered(2, 60)
         guest.close()
         again = Guest(guest.port)
         try:
@@ -101,17 +104,18 @@ def test_a_server_that_forgot_is_found_out_by_clients_that_come_back(guest: Gues
     assert outcome.lost > 0
 
 
-def test_nobody_at_the_other_end_is_told_in_words(tmp_path: Path, unused_tcp_port: int) -> None:
-    with pytest.raises(GuestSilent, match="No server answers"):
-        Server.reach(HERE, 0.1, port=unused_tcp_port)
-    with Clients(Asking(HERE, seconds=0.1, port=unused_tcp_port), tmp_path / "record") as clients:
-        assert clients.wait(20).connections == frozenset()
+def test_nobody_at_the_other_end_is_told_in_words(tmp_path: Path) -> None:
+    with free_port() as port:
+        with pytest.raises(GuestSilent, match="No server answers"):
+            Server.reach(HERE, 0.1, port=port)
+        with Clients(Asking(HERE, seconds=0.1, port=port), tmp_path / "record") as clients:
+            assert clients.wait(60).connections == frozenset()
     with Clients(Asking("nowhere"), tmp_path / "record") as clients, pytest.raises(ClientsFailed):
-        clients.wait(20)
+        clients.wait(60)
 
 
 def test_bulk_goes_both_ways_whole(guest: Guest) -> None:
-    with Server.reach(HERE, 5, port=guest.port) as server:
+    with Server.reach(HERE, 60, port=guest.port) as server:
         assert server.send_bulk(5_000_001) > 0
         assert server.receive_bulk(5_000_001) > 0
         assert server.send_bulk(0) == 0
@@ -119,7 +123,7 @@ def test_bulk_goes_both_ways_whole(guest: Guest) -> None:
 
 
 def test_memory_is_dirtied_when_asked_for(guest: Guest) -> None:
-    with Server.reach(HERE, 5, port=guest.port) as server:
+    with Server.reach(HERE, 60, port=guest.port) as server:
         assert server.ask("dirty 1000 100 4096") == "ok"
         eventually(lambda: int(server.state()["dirtied"]) > 0)
         assert server.ask("dirty 0 0") == "ok"

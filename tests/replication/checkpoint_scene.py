@@ -22,6 +22,8 @@ from outlive.replication.memory import Memory
 from outlive.replication.qmp_line import QmpLine
 from outlive.replication.tracking import WriteTracker, read_pagewatch
 
+from ..ports import free_port
+
 MEMORY_MIB = 128
 WAIT_S = 90.0
 HARDWARE = Hardware("7.2.22", "pc-i440fx-7.2", "qemu64", "tcg", 1, MEMORY_MIB, ("virtio-blk-pci,addr=04",))
@@ -30,7 +32,7 @@ _LEDGER = b"OUTLIVE-GUEST-LEDGER".ljust(32, b"\0")
 
 
 class Guest:
-    """One QEMU process. disk: the file and format that its disk is started from.
+    """One QEMU process. disk: the file and format that its disk is started from; port: where its server is reached.
 
     tracked: its memory is shared and watched for writes, as a warm machine's; else it is QEMU's alone.
     """
@@ -41,6 +43,7 @@ class Guest:
         disk: Path,
         disk_format: str = "raw",
         *,
+        port: int,
         incoming: bool = False,
         memory_mib: int = MEMORY_MIB,
         cpus: int = 1,
@@ -54,7 +57,7 @@ class Guest:
         self.ram = self.memory / "ram"
         self.scratch = self.memory / "scratch"
         self.monitors = Path(tempfile.mkdtemp(prefix="ocq-"))
-        self.port = _free_port()
+        self.port = port
         words = [
             "qemu-system-x86_64", "-accel", "tcg", "-machine", "pc-i440fx-7.2,memory-backend=ram0",
             "-cpu", "qemu64", "-m", f"{memory_mib}", "-smp", f"{cpus}", "-nodefaults", "-display", "none",
@@ -135,7 +138,7 @@ class Guest:
         """As a power cut: QEMU and its memory are gone."""
         with suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGKILL)
-        self.process.wait(20)
+        self.process.wait(WAIT_S)
         for folder in (self.memory, self.monitors):
             for file in folder.iterdir():
                 file.unlink()
@@ -180,18 +183,13 @@ def make_disk(datastore: Path, size: int = 64 << 20) -> Path:
 @contextmanager
 def guest(folder: Path, disk: Path, disk_format: str = "raw", *, incoming: bool = False) -> Iterator[Guest]:
     """A guest that is gone at the end."""
-    made = Guest(folder, disk, disk_format, incoming=incoming)
-    try:
-        yield made
-    finally:
-        if made.memory.exists():
-            made.kill()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    with free_port() as port:
+        made = Guest(folder, disk, disk_format, port=port, incoming=incoming)
+        try:
+            yield made
+        finally:
+            if made.memory.exists():
+                made.kill()
 
 
 def _until(done: object, guest: Guest) -> None:

@@ -71,7 +71,7 @@ def goes_on(running: Guest) -> None:
     """The guest runs, and its numbers grow."""
     assert running.runs()
     before = int(running.numbers()["written"])
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while int(running.numbers()["written"]) <= before:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -244,7 +244,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import checkpoint_scene as scene
+from tests.replication import checkpoint_scene as scene
 from outlive.replication.kernels import Staging
 import json
 told = json.loads(sys.argv[2])
@@ -276,8 +276,8 @@ def test_a_manager_killed_at_any_step_leaves_what_was_whole_and_the_next_one_men
     paths = {key: str(getattr(running, key)) for key in ("folder", "memory", "ram", "scratch", "monitors")}
     told = json.dumps({"paths": paths, "pid": running.process.pid, "datastore": str(datastore), "step": step})
     before = [entry.name for entry in list_checkpoints(folder_of(datastore, "web"))]
-    here = str(Path(__file__).parent)
-    ended = subprocess.run([sys.executable, "-P", "-c", KILLED, here, told], check=False, timeout=60)
+    root = str(Path(__file__).parents[2])
+    ended = subprocess.run([sys.executable, "-P", "-c", KILLED, root, told], check=False, timeout=60)
     assert ended.returncode == -signal.SIGKILL
     assert [entry.name for entry in list_checkpoints(folder_of(datastore, "web"))] == before
     assert running.runs() == (step != "standing")

@@ -48,7 +48,7 @@ async def open_store(path: Path) -> AsyncIterator[Callable[..., Awaitable[Sqlite
     async def open_one(
         clock: BootClock | None = None, limits: HistoryLimits | None = None, at: Path = path
     ) -> SqliteStore:
-        store = await SqliteStore.open(at, timeout_s=10, clock=clock, limits=limits)
+        store = await SqliteStore.open(at, timeout_s=60, clock=clock, limits=limits)
         opened.append(store)
         return store
 

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -22,21 +22,12 @@ import httpx
 from outlive.config.store_address import Endpoint, EtcdAddress
 from outlive.errors import Failed
 
+from ..ports import free_ports
+from ..serving import STEPS, Connections
+
 HOST = "127.0.0.1"
 NAMES = ("one", "two", "three")
 READY_S = 60.0
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that are free now, all different."""
-    taken = [socket.socket() for _ in range(count)]
-    try:
-        for each in taken:
-            each.bind((HOST, 0))
-        return [each.getsockname()[1] for each in taken]
-    finally:
-        for each in taken:
-            each.close()
 
 
 class Relays:
@@ -49,15 +40,18 @@ class Relays:
         self._thread.start()
         self._cut: set[tuple[str, str]] = set()
         self._open: dict[tuple[str, str], set[asyncio.StreamWriter]] = {}
+        self._connections: list[Connections] = []
         self._servers: list[asyncio.Server] = []
 
     def add(self, name: str, listen: int, target: int) -> None:
         """Begin to carry what comes to the port `listen` for that member to `target`."""
 
         async def start() -> None:
-            self._servers.append(await asyncio.start_server(lambda r, w: self._carry(name, r, w, target), HOST, listen))
+            connections = Connections(lambda r, w: self._carry(name, r, w, target))
+            self._connections.append(connections)
+            self._servers.append(await asyncio.start_server(connections.begin, HOST, listen))
 
-        asyncio.run_coroutine_threadsafe(start(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(start(), self._loop).result(READY_S)
 
     def cut(self, ways: set[tuple[str, str]]) -> None:
         """Let nothing pass on these ways, and on no others."""
@@ -68,7 +62,7 @@ class Relays:
                 for writer in self._open.get(way, set()).copy():
                     writer.transport.abort()
 
-        asyncio.run_coroutine_threadsafe(do(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(do(), self._loop).result(READY_S)
 
     def close(self) -> None:
         """End the thread and all that it carries."""
@@ -76,18 +70,15 @@ class Relays:
         async def do() -> None:
             for server in self._servers:
                 server.close()
-            # What was accepted just now begins a step later, and transports close in a step of their own.
-            for _ in range(3):
-                await asyncio.sleep(0.05)
-                while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
-                    for task in tasks:
-                        task.cancel()
-                    await asyncio.wait(tasks)
-            await asyncio.sleep(0.05)
+            for connections in self._connections:
+                await connections.end()
+            # The other ends' transports close in a step of their own.
+            for _ in range(STEPS):
+                await asyncio.sleep(0)
 
-        asyncio.run_coroutine_threadsafe(do(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(do(), self._loop).result(READY_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(READY_S)
         self._loop.close()
 
     async def _carry(self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: int) -> None:
@@ -123,10 +114,9 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 class EtcdCluster:
     """Three members; each may be killed, stopped, cut off from the others, and made whole again."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, ports: Sequence[int], *options: str) -> None:
         self.folder = folder
         self._options = options
-        ports = free_ports(9)
         self._client_ports = dict(zip(NAMES, ports[:3], strict=True))
         self._peer_ports = dict(zip(NAMES, ports[3:6], strict=True))
         self._relay_ports = dict(zip(NAMES, ports[6:], strict=True))
@@ -163,7 +153,7 @@ class EtcdCluster:
         """As kill -9 does."""
         process = self._processes[name]
         process.kill()
-        process.wait(10)
+        process.wait(READY_S)
 
     def pause(self, name: str) -> None:
         """Stop a member where it stands."""
@@ -231,7 +221,7 @@ class EtcdCluster:
         """Kill all members."""
         for process in self._processes.values():
             process.kill()
-            process.wait(10)
+            process.wait(READY_S)
         self._relays.close()
 
 
@@ -239,8 +229,11 @@ class EtcdCluster:
 def etcd_cluster(*options: str) -> Iterator[EtcdCluster]:
     """A cluster that serves, and is gone after the block."""
     memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None, prefix="outlive-etcd-") as folder:
-        cluster = EtcdCluster(Path(folder), *options)
+    with (
+        tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None, prefix="outlive-etcd-") as folder,
+        free_ports(9) as ports,
+    ):
+        cluster = EtcdCluster(Path(folder), ports, *options)
         try:
             cluster.until_whole()
             yield cluster

@@ -8,6 +8,8 @@ from typing import Any
 
 from outlive.config.store_address import Endpoint
 
+from ..serving import serving
+
 HEADER = {"cluster_id": "7", "member_id": "1", "revision": "5", "raft_term": "2"}
 
 Answer = Callable[[str, dict[str, Any], asyncio.StreamWriter], Awaitable[None]]
@@ -39,12 +41,8 @@ def streaming(*messages: dict[str, Any]) -> bytes:
 @asynccontextmanager
 async def pretended(answer: Answer) -> AsyncIterator[Endpoint]:
     """A server on loopback that reads requests and has `answer` write what it likes."""
-    tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -56,17 +54,8 @@ async def pretended(answer: Answer) -> AsyncIterator[Endpoint]:
                 body = json.loads(await reader.readexactly(length))
                 await answer(head.split()[1], body, writer)
                 await writer.drain()
-        except (asyncio.IncompleteReadError, OSError, asyncio.CancelledError):
-            pass
         finally:
-            tasks.discard(task)
             writer.transport.abort()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield Endpoint("127.0.0.1", server.sockets[0].getsockname()[1])
-    finally:
-        server.close()
-        for task in tasks.copy():
-            task.cancel()
-        await asyncio.sleep(0)
+    async with serving(serve) as port:
+        yield Endpoint("127.0.0.1", port)

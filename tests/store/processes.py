@@ -26,7 +26,7 @@ from outlive.cluster.transaction import KeyValue, Put, Transaction, TransactionR
 from outlive.store.base import StoreFull
 from outlive.store.sqlite import SqliteStore
 
-LIMIT_S = 10.0
+LIMIT_S = 60.0
 CHILD_LIFE_S = 20
 
 

@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from outlive.agent.founding import Authority
 from outlive.cluster.transaction import Delete, Put, Transaction
 from outlive.config.store_address import Endpoint, EtcdAddress
 from outlive.store.base import (
-    HistoryKept,
     StoreDenied,
     StoreError,
     StoreForeign,
@@ -34,21 +33,21 @@ from outlive.store.base import (
     StoreUncertain,
 )
 from outlive.store.etcd import EtcdStore
-from outlive.store.etcd_compaction import Compaction
 from outlive.store.etcd_exchange import Tls
-from outlive.store.etcd_login import Login
+from outlive.store.etcd_gateway import Login
 
-from .etcd_cluster import HOST, READY_S, free_ports
+from ..ports import free_ports
+from .etcd_cluster import HOST, READY_S
 
-LIMIT_S = 10.0
+LIMIT_S = 60.0
 
 
 class OneMember:
     """An etcd of one member on loopback. tls: the folder of an authority, with `member.pem` and `user.pem`."""
 
-    def __init__(self, folder: Path, *options: str, tls: Path | None = None) -> None:
+    def __init__(self, folder: Path, ports: Sequence[int], *options: str, tls: Path | None = None) -> None:
         self.folder, self._options, self._tls = folder, options, tls
-        self.port, self._peer_port = free_ports(2)
+        self.port, self._peer_port = ports
         self._scheme = "https" if tls else "http"
         self.start()
 
@@ -69,31 +68,26 @@ class OneMember:
         deadline = time.monotonic() + READY_S
         while True:
             with contextlib.suppress(httpx.HTTPError):
-                if self._serves():
+                if self.say("/v3/maintenance/status").get("leader"):
                     return
             assert time.monotonic() < deadline, (self.folder / "etcd.log").read_text()[-2000:]
             time.sleep(0.05)
 
     def say(self, path: str, token: str = "", **body: Any) -> Any:
         """Ask as an operator would."""
-        with self._client() as client:
-            return client.post(path, json=body, headers={"Authorization": token} if token else {}, timeout=5).json()
-
-    def _serves(self) -> bool:
-        """What newer ones tell without a user, too."""
-        with self._client() as client:
-            return bool(client.get("/health", timeout=5).json().get("health") == "true")
-
-    def _client(self) -> httpx.Client:
         verify: ssl.SSLContext | bool = False
         if self._tls:
             verify = ssl.create_default_context(cafile=str(self._tls / "ca.pem"))
             verify.load_cert_chain(self._tls / "user.pem", self._tls / "user.key")
-        return httpx.Client(base_url=f"{self._scheme}://{HOST}:{self.port}", verify=verify, trust_env=False)
+        with httpx.Client(verify=verify, trust_env=False) as client:
+            url = f"{self._scheme}://{HOST}:{self.port}{path}"
+            return client.post(
+                url, json=body, headers={"Authorization": token} if token else {}, timeout=LIMIT_S
+            ).json()
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(LIMIT_S)
 
 
 @pytest.fixture
@@ -105,11 +99,12 @@ def folder() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def member(folder: Path, *options: str, tls: Path | None = None) -> Iterator[OneMember]:
-    made = OneMember(folder, *options, tls=tls)
-    try:
-        yield made
-    finally:
-        made.kill()
+    with free_ports(2) as ports:
+        made = OneMember(folder, ports, *options, tls=tls)
+        try:
+            yield made
+        finally:
+            made.kill()
 
 
 def b64(text: str) -> str:
@@ -204,12 +199,6 @@ async def test_certificates_and_a_user_are_asked_for_and_shown_and_tokens_renewe
             async for batch in watch:
                 if batch.changes:
                     break
-        alone = await EtcdStore.open(
-            one.address(), timeout_s=LIMIT_S, tls=tls, login=login, compaction=Compaction.ALONE
-        )
-        with pytest.raises(HistoryKept, match="may not look"):
-            await alone.compact(1, timeout_s=LIMIT_S)
-        await alone.close()
         token = one.say("/v3/auth/authenticate", name="root", password="of the root")["token"]
         one.say("/v3/auth/user/changepw", token, name="outlive", password="second secret")
         password.write_text("second secret")
@@ -253,7 +242,7 @@ async def test_an_etcd_that_was_wiped_or_put_back_is_not_taken_for_the_same_stor
         for _ in range(5):
             await store.transact(put("key"), timeout_s=LIMIT_S)
         one.process.send_signal(signal.SIGTERM)
-        one.process.wait(10)
+        one.process.wait(LIMIT_S)
         shutil.rmtree(folder / "data")
         await asyncio.to_thread(one.start)
 
@@ -279,7 +268,7 @@ async def test_a_watch_beside_other_programs_is_fresh_all_the_same(folder: Path)
     with member(folder) as one:
         store = await EtcdStore.open(one.address(), timeout_s=LIMIT_S)
         revision = (await store.transact(put("key"), timeout_s=LIMIT_S)).revision
-        async with asyncio.timeout(30), contextlib.aclosing(store.watch("", revision)) as watch:
+        async with asyncio.timeout(60), contextlib.aclosing(store.watch("", revision)) as watch:
             assert [batch.changes for batch in [await anext(watch)]] != [()]
             for _ in range(3):
                 one.say("/v3/kv/put", key=b64("/elsewhere"), value=b64("1"))
@@ -287,7 +276,5 @@ async def test_a_watch_beside_other_programs_is_fresh_all_the_same(folder: Path)
                 assert batch.changes == ()
                 if batch.revision >= revision + 3:
                     break
-        others = (await store.tenancy(timeout_s=LIMIT_S)).others
-        assert others == 1
         assert [key.key for key in (await store.list("", timeout_s=LIMIT_S)).keys] == ["key"]
         await store.close()

@@ -23,7 +23,7 @@ from outlive.store.base import (
 )
 from outlive.store.sqlite import SqliteStore
 
-LIMIT_S = 10.0
+LIMIT_S = 60.0
 OpenStore = Callable[..., Awaitable[SqliteStore]]
 
 
@@ -206,7 +206,7 @@ async def test_a_log_left_beside_a_missing_store_stops_a_new_one_from_being_made
 async def test_a_deleted_file_is_noticed_by_reads_writes_and_watches(path: Path, open_store: OpenStore) -> None:
     store = await open_store()
     await write(store, Put("key", b"1"))
-    async with asyncio.timeout(30), contextlib.aclosing(store.watch("", 1)) as watch:
+    async with asyncio.timeout(60), contextlib.aclosing(store.watch("", 1)) as watch:
         await anext(watch)
         for file in path.parent.iterdir():
             file.unlink()
@@ -272,7 +272,7 @@ async def test_a_leased_key_written_by_hand_without_its_lease_goes_like_one_whos
 
 
 async def changes_of(store: Store, revision: int) -> tuple[object, ...]:
-    async with asyncio.timeout(30), contextlib.aclosing(store.watch("", revision)) as watch:
+    async with asyncio.timeout(60), contextlib.aclosing(store.watch("", revision)) as watch:
         async for batch in watch:
             if batch.changes:
                 return batch.changes

@@ -16,7 +16,7 @@ from outlive.store.base import StoreTimeout, StoreUnavailable, StoreUncertain
 from outlive.store.sqlite import SqliteStore
 from outlive.store.sqlite_tables import Change
 
-LIMIT_S = 10.0
+LIMIT_S = 60.0
 OpenStore = Callable[..., Awaitable[SqliteStore]]
 
 

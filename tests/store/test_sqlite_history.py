@@ -15,7 +15,7 @@ from outlive.store.base import Compacted
 from outlive.store.sqlite import SqliteStore
 from outlive.store.sqlite_tables import HistoryLimits
 
-LIMIT_S = 10.0
+LIMIT_S = 60.0
 OpenStore = Callable[..., Awaitable[SqliteStore]]
 
 
@@ -35,7 +35,7 @@ def kept(path: Path) -> tuple[int, int, int, int]:
 
 async def told(store: SqliteStore, from_revision: int, upto: int) -> list[int]:
     revisions = []
-    async with asyncio.timeout(30), contextlib.aclosing(store.watch("", from_revision)) as watch:
+    async with asyncio.timeout(60), contextlib.aclosing(store.watch("", from_revision)) as watch:
         async for batch in watch:
             revisions += [batch.revision] if batch.changes else []
             if batch.revision >= upto:

@@ -13,7 +13,7 @@ from outlive.store.base import LeaseGone, StoreTimeout
 from outlive.store.boot_clock import BootClock, kernel_boot_clock
 from outlive.store.sqlite import SqliteStore
 
-LIMIT_S = 10.0
+LIMIT_S = 60.0
 OpenStore = Callable[..., Awaitable[SqliteStore]]
 
 

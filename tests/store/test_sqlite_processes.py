@@ -17,7 +17,7 @@ from outlive.store.base import StoreTimeout
 from outlive.store.sqlite import SqliteStore
 from outlive.store.sqlite_locks import write_lock_holder
 
-LIMIT_S = 10.0
+LIMIT_S = 60.0
 OpenStore = Callable[..., Awaitable[SqliteStore]]
 PROGRAM = Path(__file__).with_name("processes.py")
 SOURCES = Path(__file__).parents[2] / "src"

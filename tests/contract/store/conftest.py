@@ -45,13 +45,13 @@ async def open_store(request: pytest.FixtureRequest, backend: str, folder: Path)
     prefix = f"/contract/{next(_numbers)}"
 
     async def open_sqlite() -> Store:
-        store = await SqliteStore.open(folder / "store.db", timeout_s=10)
+        store = await SqliteStore.open(folder / "store.db", timeout_s=60)
         opened.append(store)
         return store
 
     async def open_etcd() -> Store:
         cluster: EtcdCluster = request.getfixturevalue("cluster")
-        store = await EtcdStore.open(cluster.address(prefix), timeout_s=30)
+        store = await EtcdStore.open(cluster.address(prefix), timeout_s=60)
         opened.append(store)
         return store
 

@@ -238,7 +238,7 @@ async def lived(
     """A history while `trouble` (an asynchronous function) makes trouble, and the time after it; checked."""
     history = History()
     stores: list[Store] = [await open_store() for _ in range(clients + 3)]
-    start = (await stores[0].list("", timeout_s=30)).revision
+    start = (await stores[0].list("", timeout_s=60)).revision
     last: list[int] = []
     try:
         async with asyncio.TaskGroup() as group:
@@ -256,7 +256,7 @@ async def lived(
             await asyncio.wait(busy)
             # Leases run out, and what was late comes late.
             await asyncio.sleep(2 * LEASE_S)
-            final = await stores[0].list("", timeout_s=30)
+            final = await stores[0].list("", timeout_s=60)
             last.append(final.revision)
             await asyncio.wait(watchers)
     finally:

@@ -43,7 +43,7 @@ async def afflict(history: History, cluster: EtcdCluster, kind: str, name: str, 
 def opener(cluster: EtcdCluster, prefix: str, rng: random.Random) -> Callable[[], Awaitable[Store]]:
     async def open_store() -> Store:
         members = tuple(rng.sample(NAMES, 3))
-        return await EtcdStore.open(cluster.address(prefix, members), timeout_s=30)
+        return await EtcdStore.open(cluster.address(prefix, members), timeout_s=60)
 
     return open_store
 
@@ -87,7 +87,7 @@ async def test_the_same_for_long_and_at_random(cluster: EtcdCluster, seed: int) 
 
 
 async def test_without_a_majority_reads_time_out_and_writes_are_never_called_done(cluster: EtcdCluster) -> None:
-    store = await EtcdStore.open(cluster.address("/majority"), timeout_s=30)
+    store = await EtcdStore.open(cluster.address("/majority"), timeout_s=60)
     leader = await asyncio.to_thread(cluster.leader)
     others = [name for name in NAMES if name != leader]
     try:

@@ -21,7 +21,7 @@ from outlive.cluster.transaction import (
 )
 from outlive.store.base import MAX_TRANSACTION_OPERATIONS, RequestRefused, Store, StoreUnavailable
 
-LIMIT_S = 10.0
+LIMIT_S = 60.0
 
 
 async def write(store: Store, *writes: Put | Delete) -> TransactionResult:

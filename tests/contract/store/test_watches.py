@@ -16,7 +16,7 @@ from outlive.store.base import (
     WatchBatch,
 )
 
-LIMIT_S = 10.0
+LIMIT_S = 60.0
 
 
 async def write(store: Store, *writes: Put | Delete) -> int:
@@ -26,7 +26,7 @@ async def write(store: Store, *writes: Put | Delete) -> int:
 async def changes(store: Store, prefix: str, from_revision: int, upto: int) -> list[WatchBatch]:
     """What a watch tells, without its signs of freshness, until all up to revision `upto` is told."""
     batches = []
-    async with asyncio.timeout(30), contextlib.aclosing(store.watch(prefix, from_revision)) as watch:
+    async with asyncio.timeout(60), contextlib.aclosing(store.watch(prefix, from_revision)) as watch:
         async for batch in watch:
             if batch.changes:
                 batches.append(batch)
@@ -74,7 +74,7 @@ async def test_list_then_watch_misses_nothing_and_repeats_nothing(store: Store, 
     listing = await store.list("", timeout_s=LIMIT_S)
     picture = {key.key: key for key in listing.keys}
     told = []
-    async with asyncio.timeout(30), contextlib.aclosing(store.watch("", listing.revision + 1)) as watch:
+    async with asyncio.timeout(60), contextlib.aclosing(store.watch("", listing.revision + 1)) as watch:
         async for batch in watch:
             for change in batch.changes:
                 told.append(batch.revision)
@@ -99,7 +99,7 @@ async def test_a_watch_broken_off_anywhere_goes_on_from_the_revision_after(store
     while len(told) < len(revisions):
         from_revision = told[-1] + 1 if told else revisions[0]
         stop_after = rng.randint(1, 9)
-        async with asyncio.timeout(30), contextlib.aclosing(store.watch("", from_revision)) as watch:
+        async with asyncio.timeout(60), contextlib.aclosing(store.watch("", from_revision)) as watch:
             async for batch in watch:
                 told += [change.mod_revision for change in batch.changes if isinstance(change, KeyValue)]
                 stop_after -= 1
@@ -132,7 +132,7 @@ async def test_an_idle_watch_shows_that_it_is_fresh(store: Store) -> None:
     loop = asyncio.get_running_loop()
     began_at = loop.time()
 
-    async with asyncio.timeout(30), contextlib.aclosing(store.watch("p/", revision + 1)) as watch:
+    async with asyncio.timeout(60), contextlib.aclosing(store.watch("p/", revision + 1)) as watch:
         first = await anext(watch)
         moved = await write(store, Put("elsewhere", b""))
         second = await anext(watch)
@@ -172,7 +172,7 @@ async def test_a_watch_from_before_the_compaction_says_where_history_begins(stor
 async def test_compacting_leaves_keys_and_live_watches_alone(store: Store, other: Store) -> None:
     first = await write(store, Put("old", b"1"))
     told: list[int] = []
-    async with asyncio.timeout(30), contextlib.aclosing(other.watch("", first)) as watch:
+    async with asyncio.timeout(60), contextlib.aclosing(other.watch("", first)) as watch:
         for _ in range(10):
             revision = await write(store, Put("key", b"1"))
             while not told or told[-1] < revision:
@@ -198,7 +198,7 @@ async def test_compacting_again_is_no_error_and_what_is_to_come_cannot_be_compac
 
 async def test_a_watch_ends_when_its_store_is_closed(store: Store) -> None:
     revision = await write(store, Put("key", b"1"))
-    async with asyncio.timeout(30), contextlib.aclosing(store.watch("", revision)) as watch:
+    async with asyncio.timeout(60), contextlib.aclosing(store.watch("", revision)) as watch:
         await anext(watch)
         await store.close()
         with pytest.raises(StoreUnavailable):
