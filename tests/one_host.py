@@ -107,6 +107,13 @@ class OneHost:
         words = command or ("/usr/bin/sleep", "3600")
         self.client.put(f"/v1/workloads/{name}", workload(name, *words).encode())
         until(lambda: self.outlook(name)["state"] == "running", f"{name} runs")
+        until(lambda: self._is_told(name), f"that {name} runs is recorded")
+
+    def _is_told(self, name: str) -> bool:
+        """Whether all that happened until it ran is recorded: events reach the store after what they tell of."""
+        running, generation = "workload.running", self.outlook(name)["generation"]
+        events = self.client.get(f"/v1/events?workload={name}&limit=5000")["events"]
+        return any((event["kind"], event["generation"]) == (running, generation) for event in events)
 
 
 def forget(client: Client, workload: str) -> None:
@@ -147,7 +154,7 @@ def namespace(name: str) -> Iterator[str]:
 
 
 def ip(*words: str) -> str:
-    return subprocess.run(["ip", *words], check=True, capture_output=True, text=True, timeout=20).stdout
+    return subprocess.run(["ip", *words], check=True, capture_output=True, text=True, timeout=WITHIN_S).stdout
 
 
 @contextmanager

@@ -37,7 +37,7 @@ async def test_a_disk_that_refuses_is_told_and_healed_later(tmp_path: Path) -> N
         keeper.save(Journal("run1"))
         assert "No such file" in await keeper.saved(keeper.handed)
         folder.mkdir()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await keeper.saved(keeper.handed):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
     assert journal.load(folder) == Journal("run1")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from outlive.agent import keeper
 
-CHILD_WITHIN_S = 30
+CHILD_WITHIN_S = 60.0
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from outlive.store.sqlite import SqliteStore
 
 @asynccontextmanager
 async def opened(path: Path) -> AsyncIterator[SqliteStore]:
-    store = await SqliteStore.open(path, timeout_s=20)
+    store = await SqliteStore.open(path, timeout_s=60)
     try:
         yield store
     finally:
@@ -45,11 +45,11 @@ class Breaking:
 
 
 async def put(store: SqliteStore, key: str, value: bytes) -> None:
-    await store.transact(Transaction((), (Put(key, value),)), timeout_s=20)
+    await store.transact(Transaction((), (Put(key, value),)), timeout_s=60)
 
 
 async def until(watcher: StoreWatcher, workload: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while workload not in watcher.mirror.placements:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
@@ -113,7 +113,7 @@ async def test_no_tick_follows_one_that_is_not_dealt_with() -> None:
     assert isinstance(told[0], Tick)
     assert told[0].sequence == 7
     ticker.dealt_with()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(told) < 2:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     task.cancel()

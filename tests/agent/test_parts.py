@@ -27,7 +27,7 @@ CONFIG = AgentConfig("a", "127.0.0.1", ClusterMembership(CLUSTER), timing=replac
 @pytest.fixture
 async def opened(tmp_path: Path) -> AsyncIterator[Any]:
     """As much of an agent's parts as the first picture needs."""
-    store = await SqliteStore.open(tmp_path / "store", timeout_s=20)
+    store = await SqliteStore.open(tmp_path / "store", timeout_s=60)
     sequences = Sequences(tmp_path / "sequence", 1000)
     watcher = StoreWatcher(store, EventBook(), boot_time_s)
     try:
@@ -37,7 +37,7 @@ async def opened(tmp_path: Path) -> AsyncIterator[Any]:
 
 
 async def put(opened: Any, key: str, record: rec.Record) -> None:
-    await opened.store.transact(Transaction((), (Put(key, rec.encode(record)),)), timeout_s=20)
+    await opened.store.transact(Transaction((), (Put(key, rec.encode(record)),)), timeout_s=60)
 
 
 async def test_an_empty_store_is_founded_with_the_intervals_of_the_agent_file(opened: Any) -> None:
@@ -60,10 +60,10 @@ async def test_another_clusters_store_is_refused(opened: Any) -> None:
 
 
 async def test_a_record_that_cannot_be_read_is_not_taken_for_a_missing_one(opened: Any) -> None:
-    await opened.store.transact(Transaction((), (Put(rec.CLUSTER, b"{oops"),)), timeout_s=20)
+    await opened.store.transact(Transaction((), (Put(rec.CLUSTER, b"{oops"),)), timeout_s=60)
     mirror = await parts.first_picture(opened)
     assert mirror.cluster is None
-    assert (await opened.store.get(rec.CLUSTER, timeout_s=20)).value == b"{oops"
+    assert (await opened.store.get(rec.CLUSTER, timeout_s=60)).value == b"{oops"
 
 
 async def test_the_sequence_goes_on_above_what_the_own_claim_says(opened: Any) -> None:

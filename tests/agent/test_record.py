@@ -45,7 +45,7 @@ def lines(folder: Path) -> LineFile:
 
 async def carried(recorder: record.Recorder, store: ScriptedStore) -> None:
     task = asyncio.create_task(recorder.run(store))  # type: ignore[arg-type]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while recorder.waiting:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     task.cancel()
@@ -123,7 +123,7 @@ async def test_whoever_waits_is_woken_by_the_next_event_only() -> None:
     await asyncio.sleep(0.01)
     assert not waiting.done()
     book.put(kept(2, 2, 2))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await asyncio.gather(waiting, other)
 
 

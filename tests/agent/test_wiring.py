@@ -17,7 +17,7 @@ from outlive.network.tap import Wanted
 BLUE = Network("blue", 4211)
 ON_BRIDGE = Nic("lan", "52:54:00:00:00:01", bridge="br0")
 ON_BLUE = Nic("blue", "52:54:00:00:00:02", network="blue")
-WITHIN_S = 10.0
+WITHIN_S = 60.0
 
 
 @dataclass

@@ -54,9 +54,9 @@ def peer(one_host: OneHost) -> int | None:
 
 def ask(one_host: OneHost, method: str, path: str, body: bytes) -> tuple[int, bytes]:
     """One request, as its own bytes say it."""
-    connection = http.client.HTTPConnection("localhost", timeout=30)
+    connection = http.client.HTTPConnection("localhost", timeout=60)
     connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.sock.settimeout(30)
+    connection.sock.settimeout(60)
     connection.sock.connect(one_host.socket)
     try:
         connection.request(method, path, body)
@@ -205,7 +205,7 @@ def test_the_largest_body_is_read(one_host: OneHost) -> None:
 )
 def test_what_is_no_http_is_hung_up_on(one_host: OneHost, raw: bytes) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(10)
+        connection.settimeout(60)
         connection.connect(one_host.socket)
         try:
             connection.sendall(raw)

@@ -51,13 +51,13 @@ def test_up_finds_no_agent_or_starts_another_and_workloads_go_on(patient_host: O
     subprocess.run(["kill", "-9", str(keeper), str(pid)], check=True)
     until(lambda: presence.agent_pid(patient_host.folder / "run") is None, "the agent is gone")
     assert patient_host.run("up", "--folder", folder).code == 0
-    assert patient_host.outlook("web") == before, "it was adopted, not started anew"
+    until(lambda: patient_host.outlook("web") == before, "it was adopted, not started anew")
 
     pid = presence.agent_pid(patient_host.folder / "run")
     again = patient_host.run("up", "--folder", folder, "--restart", "--json")
     assert (again.code, again.json["started"]) == (0, True)
     assert presence.agent_pid(patient_host.folder / "run") not in (None, pid)
-    assert patient_host.outlook("web") == before
+    until(lambda: patient_host.outlook("web") == before, "it was adopted again")
     kinds = {event["kind"] for event in patient_host.client.get("/v1/events?workload=web")["events"]}
     assert not kinds & {"workload.stopping", "module.failed", "guard.fired"}
 

@@ -8,11 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from outlive.cli.waiting import NotBrought, until_brought
-from outlive.client import Client
-
 from ..one_host import OneHost, until, workload
-from .pretended_agent import pretended
 
 NEVER_READY = '[module.main.readiness]\nline = "ready"\ntimeout_s = 600.0\n'
 
@@ -51,9 +47,10 @@ def test_a_waiting_apply_detaches_and_the_workload_goes_on(one_host: OneHost, tm
 
 def test_a_waiting_rm_detaches_and_it_is_removed(one_host: OneHost) -> None:
     stubborn = "trap '' TERM; echo here; sleep 3600 & wait; wait"
-    file = workload("stubborn", "/bin/sh", "-c", stubborn).replace("stop_grace_s = 1.0", "stop_grace_s = 4.0")
+    file = workload("stubborn", "/bin/sh", "-c", stubborn).replace("stop_grace_s = 1.0", "stop_grace_s = 6.0")
     one_host.client.put("/v1/workloads/stubborn", file.encode())
-    until(lambda: one_host.outlook("stubborn")["state"] == "running", "it runs")
+    until(lambda: "here" in one_host.run("logs", "stubborn").out, "it runs, and heeds no signal")
+    until(lambda: one_host.outlook("stubborn")["state"] == "running", "that is known")
     with started(one_host, "rm", "stubborn", "--yes") as process:
         until(lambda: one_host.outlook("stubborn")["state"] == "stopping", "it is being stopped")
         code, told = interrupted(process)
@@ -88,13 +85,3 @@ def test_following_goes_on_when_the_agent_is_started_again(other_host: OneHost) 
         while "agent.started" not in process.stdout.readline():
             pass
     assert agent_pid(other_host.folder / "run") not in (None, pid)
-
-
-def test_who_waits_for_a_new_version_is_told_that_the_workload_was_stopped_meanwhile() -> None:
-    says = {
-        "record": {"rollout": {"state": "waiting"}, "desired": "stopped"},
-        "outlook": {"rollout": "it is brought to app@2.0.0 once it is started"},
-    }
-    with pretended(lambda _: (200, says)) as agent, pytest.raises(NotBrought) as told:
-        until_brought(Client(agent.socket), "web", 60.0)
-    assert "web was stopped: it is brought to app@2.0.0 once it is started." in str(told.value)

@@ -156,7 +156,8 @@ def test_a_person_at_a_terminal_is_asked_and_may_say_no(one_host: OneHost, web: 
     os.close(ours)
     assert b"Go on?" in said
     assert one_host.outlook(web)["state"] == "running"
-    assert not [each for each in one_host.client.get("/v1/operations")["operations"] if each["kind"] == "failover"]
+    operations = one_host.client.get("/v1/operations")["operations"]
+    assert not [each for each in operations if (each["kind"], each["workload"]) == ("failover", web)]
 
 
 def test_a_forced_failover_on_the_only_host_stops_it_and_says_why_it_waits(one_host: OneHost) -> None:
@@ -215,7 +216,7 @@ def test_a_program_that_cannot_run_is_told_with_its_reason(one_host: OneHost) ->
     assert "broken is not running after 2 s" in ran.err
     assert "  Why: " in ran.err
     assert "outlive why broken" in ran.err
-    assert "/nonexistent/program" in one_host.run("events", "-w", "broken").out
+    until(lambda: "/nonexistent/program" in one_host.run("events", "-w", "broken").out, "its reason is recorded")
     one_host.forget("broken")
 
 

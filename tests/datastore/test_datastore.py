@@ -63,13 +63,13 @@ async def ticking() -> AsyncIterator[list[float]]:
 
 
 async def until(holds: Callable[[], Any]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not holds():  # noqa: ASYNC110 -- what is waited for has no event
             await asyncio.sleep(0.005)
 
 
 async def until_it_works(call: Callable[[], Any]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await call()
@@ -224,7 +224,7 @@ async def test_hung_storage_holds_a_bounded_number_of_workers_and_never_the_loop
         storage = hang(folder)
         asyncio.get_running_loop().add_reader(storage._device, storage.take_requests)
         before = len(beats)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while len(datastore._stuck) < limits.most_stuck or states(datastore._stuck) != {"D"}:
                 with pytest.raises(DatastoreTimeout):
                     await datastore.write_slot(heartbeat(2))
@@ -247,7 +247,7 @@ async def test_an_agent_can_leave_while_its_worker_is_held_by_the_kernel(
 ) -> None:
     storage = hang(folder)
     asyncio.get_running_loop().add_reader(storage._device, storage.take_requests)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         async with open_datastore("shared", folder, "a", seal, Limits(call_s=0.2)) as datastore:
             with pytest.raises(DatastoreTimeout):
                 await datastore.write_slot(heartbeat(1))

@@ -46,7 +46,7 @@ class Agent:
 @pytest.fixture
 def agent(folder: Path) -> Iterator[Agent]:
     ours, theirs = socket.socketpair()
-    ours.settimeout(30)
+    ours.settimeout(60)
 
     def work() -> None:
         with theirs:
@@ -57,7 +57,7 @@ def agent(folder: Path) -> Iterator[Agent]:
     agent = Agent(ours)
     yield agent
     agent.leave()
-    worker.join(30)
+    worker.join(60)
     assert not worker.is_alive()
 
 

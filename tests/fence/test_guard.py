@@ -17,7 +17,7 @@ from outlive.spawn import ProgramFailed
 
 from ..native.guarding import clear, populated, sleeper, until
 
-WITHIN_S = 20.0
+WITHIN_S = 60.0
 
 
 def now() -> float:

@@ -84,7 +84,7 @@ async def test_a_program_that_dawdles_is_ended_at_its_limit_with_all_that_it_sta
 
 async def test_a_try_that_is_called_off_ends_its_program(make: MAKE, tmp_path: Path) -> None:
     attempt = asyncio.create_task(stonith.fence(make("dawdle"), "b", ""))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (tmp_path / "calls").exists():  # noqa: ASYNC110 - a test waits for a file
             await asyncio.sleep(0.02)
     attempt.cancel()

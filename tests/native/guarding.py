@@ -13,7 +13,7 @@ from pathlib import Path
 
 from outlive import native
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 NS_PER_S = 1_000_000_000
 
 

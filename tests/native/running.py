@@ -1,9 +1,12 @@
 """A real runner with a module of the test's choice, and what it leaves behind."""
 
+import fcntl
 import json
 import os
 import re
+import struct
 import subprocess
+import termios
 from pathlib import Path
 
 from outlive import native
@@ -46,7 +49,7 @@ class RunnerProcess:
         return int(pid)
 
     def wait(self) -> int:
-        return self.process.wait(30)
+        return self.process.wait(60)
 
     def state_record(self) -> dict[str, object]:
         return dict(json.loads((self.state / "state.json").read_text()))
@@ -61,6 +64,13 @@ class RunnerProcess:
         found = [LINE.fullmatch(line) for line in text.split(b"\n")[:-1]]
         assert all(found), text[:500]
         return [(match[2].decode(), match[3]) for match in found if match]
+
+    def is_idle(self) -> bool:
+        """Whether it has dealt with all that the module has written until now."""
+        with open(f"/proc/{self.child}/fd/1", "rb", buffering=0) as unread:
+            left = struct.unpack("i", fcntl.ioctl(unread, termios.FIONREAD, bytes(4)))[0]
+        state = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return left == 0 and state == "S"
 
     def close(self) -> None:
         self.process.kill()

@@ -21,7 +21,7 @@ guard = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 guard.connect(sys.argv[1])
 guard.recv(4096)
 while True:
-    deadline = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + 600_000_000
+    deadline = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + 1_500_000_000
     guard.send(f"DEADLINE {deadline}".encode()); guard.recv(4096)
     guard.send(f"PROTECT web 1 {sys.argv[2]}".encode()); print(guard.recv(4096).decode(), flush=True)
     time.sleep(0.1)
@@ -38,11 +38,11 @@ def test_a_killed_or_stopped_agent_does_not_keep_its_workload_alive(
         )
         assert agent.stdout is not None
         try:
-            for _ in range(10):  # a second, in which the deadline would have passed without the agent
+            for _ in range(20):  # two seconds, in which the deadline would have passed without the agent
                 assert agent.stdout.readline() == b"OK\n"
             assert module.poll() is None
             agent.send_signal(end)
-            assert module.wait(20) == -signal.SIGKILL
+            assert module.wait(60) == -signal.SIGKILL
         finally:
             agent.kill()
             agent.communicate()
@@ -53,14 +53,14 @@ def test_a_guard_that_was_stopped_fires_on_waking_before_it_hears_anyone(
     guard: GuardProcess, client: Client, root: Path
 ) -> None:
     with sleeper(root / "web") as module:
-        deadline_ns = client.extend(1.0)
+        deadline_ns = client.extend(2.0)
         assert client.ask(f"PROTECT web 3 {root / 'web'}") == "OK"
         guard.send(signal.SIGSTOP)
         client.socket.send(f"DEADLINE {deadline_ns + 3600 * 10**9 // 2}".encode())
         until(lambda: boot_ns() > deadline_ns + 200_000_000)
         assert module.poll() is None
         guard.send(signal.SIGCONT)
-        assert module.wait(20) == -signal.SIGKILL
+        assert module.wait(60) == -signal.SIGKILL
         heard = {client.hear().split(" ")[0], client.hear().split(" ")[0]}
     assert heard == {"FIRED", "OK"}
     assert client.entries() == {"web 3": "fired"}
@@ -68,7 +68,7 @@ def test_a_guard_that_was_stopped_fires_on_waking_before_it_hears_anyone(
 
 def test_a_later_deadline_revives_nothing_that_fired_until_it_is_released(client: Client, root: Path) -> None:
     with sleeper(root / "web"):
-        client.extend(0.2)
+        client.extend(1.0)
         assert client.ask(f"PROTECT web 3 {root / 'web'}") == "OK"
         assert client.hear().startswith("FIRED web 3 ")
     client.extend(600)
@@ -158,7 +158,7 @@ def test_everything_below_the_cgroup_ends_also_without_cgroup_kill(
         assert client.ask("FENCE web 1") == "OK"
         assert client.hear().startswith("FIRED web 1 ")
         assert not populated(root / "web")
-        assert (one.wait(20), other.wait(20)) == (-signal.SIGKILL, -signal.SIGKILL)
+        assert (one.wait(60), other.wait(60)) == (-signal.SIGKILL, -signal.SIGKILL)
     assert guard.alive()
 
 
@@ -171,7 +171,7 @@ def test_a_cgroup_made_again_under_its_name_is_the_one_that_is_killed(client: Cl
         assert client.ask("RELEASE web 1").startswith("ERR populated ")
         assert client.ask("FENCE web 1") == "OK"
         assert client.hear().startswith("FIRED web 1 ")
-        assert module.wait(20) == -signal.SIGKILL
+        assert module.wait(60) == -signal.SIGKILL
 
 
 def test_a_cgroup_that_is_gone_is_empty(client: Client, root: Path) -> None:
@@ -215,7 +215,7 @@ def test_what_an_agent_does_after_the_deadline_is_undone_until_released(
     namespace.ip("addr", "add", "fd09::5/64", "dev", "v0", "nodad")
     until(lambda: namespace.addresses() == set())
     late = subprocess.Popen(["sh", "-c", f"echo 0 > {root / 'web' / 'cgroup.procs'}; exec sleep 1000"])
-    assert late.wait(20) == -signal.SIGKILL
+    assert late.wait(60) == -signal.SIGKILL
     until(lambda: client.ask("RELEASE web 1") == "OK")
     namespace.ip("addr", "add", "10.9.0.5/24", "dev", "v1")
     time.sleep(0.1)
@@ -258,14 +258,14 @@ def test_the_run_lock_is_let_go_only_after_all_that_may_still_write(
         assert client.ask(f"PROTECT web 1 {root / 'web'} 10.9.0.5/32%v0") == "OK"
         assert client.ask("FENCE web 1") == "OK"
         assert client.hear().startswith("STUCK web 1 ")
-        assert idle.wait(20) == -signal.SIGKILL
+        assert idle.wait(60) == -signal.SIGKILL
         assert namespace.addresses() == set()
         assert client.entries() == {"web 1": "firing"}
         assert client.ask("RELEASE web 1").startswith("ERR firing ")
         assert holder.poll() is None
         subprocess.run(["fsfreeze", "-u", str(disk)], check=True)
         assert client.hear().startswith("FIRED web 1 ")
-        assert (writer.wait(20), holder.wait(20)) == (-signal.SIGKILL, -signal.SIGKILL)
+        assert (writer.wait(60), holder.wait(60)) == (-signal.SIGKILL, -signal.SIGKILL)
 
 
 def test_signals_end_a_guard_only_while_it_protects_nothing(guard: GuardProcess, client: Client, root: Path) -> None:
@@ -278,23 +278,23 @@ def test_signals_end_a_guard_only_while_it_protects_nothing(guard: GuardProcess,
         assert client.ask("FENCE web 1") == "OK"
         assert client.hear().startswith("FIRED web 1 ")
     guard.send(signal.SIGTERM)
-    assert guard.process.wait(20) == 0
+    assert guard.process.wait(60) == 0
     assert not guard.path.exists()
 
 
 def test_a_guard_ends_on_request_once_it_protects_nothing(guard: GuardProcess, client: Client) -> None:
     assert client.ask("QUIT") == "OK"
-    assert guard.process.wait(20) == 0
+    assert guard.process.wait(60) == 0
 
 
 def test_there_is_one_guard_on_a_socket(guard: GuardProcess, client: Client, start_guard: START) -> None:
     second = start_guard()
     assert second.answer.startswith("ERR another guard ")
-    assert second.process.wait(20) == 3
+    assert second.process.wait(60) == 3
     Path(f"{guard.path}.lock").unlink()
     third = start_guard()
     assert third.answer.startswith("ERR another guard listens")
-    assert third.process.wait(20) == 3
+    assert third.process.wait(60) == 3
     assert client.entries() == {}
 
 
@@ -321,7 +321,7 @@ def test_other_users_are_not_heard(guard: GuardProcess) -> None:
     if child == 0:
         os.setresuid(65534, 65534, 65534)
         stranger = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        stranger.settimeout(20)
+        stranger.settimeout(60)
         stranger.connect(str(guard.path))
         os._exit(0 if stranger.recv(4096) == b"" else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -352,7 +352,7 @@ def test_a_guard_short_of_descriptors_says_so_and_goes_on(start_guard: START, ro
     waiting = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     waiting.connect(str(guard.path))
     assert client.ask("RELEASE w0 1") == "OK"
-    waiting.settimeout(20)
+    waiting.settimeout(60)
     assert waiting.recv(4096).startswith(b"HELLO ")
     waiting.close()
 
@@ -368,9 +368,9 @@ def test_hello_and_log_say_what_could_not_be_had(start_guard: START) -> None:
 
 
 def test_options_that_make_no_sense_are_refused(tmp_path: Path, start_guard: START) -> None:
-    assert start_guard("--priority=100").process.wait(20) == 2
-    assert start_guard("--no-such-option").process.wait(20) == 2
-    assert start_guard("and-a-word").process.wait(20) == 2
+    assert start_guard("--priority=100").process.wait(60) == 2
+    assert start_guard("--no-such-option").process.wait(60) == 2
+    assert start_guard("and-a-word").process.wait(60) == 2
     far = start_guard(f"--socket={tmp_path}/{'x' * 120}")
     assert far.answer == "ERR the socket's path is longer than 107 bytes"
     assert start_guard("--socket=guard.sock").answer == "ERR the socket's path is not absolute"

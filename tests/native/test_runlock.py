@@ -27,7 +27,7 @@ class Holder:
     def close(self) -> None:
         if self.answer == "HELD":
             self.process.kill()
-        self.process.wait(20)  # one that is refused ends by itself
+        self.process.wait(60)  # one that is refused ends by itself
         assert self.process.stdout is not None
         self.process.stdout.close()
 
@@ -56,13 +56,13 @@ def lock(file: Path) -> Iterator[LOCK]:
 
 def probe(file: Path) -> str:
     told = subprocess.run(
-        [native.find("outlive-runlock"), "--probe", str(file)], capture_output=True, text=True, timeout=20, check=True
+        [native.find("outlive-runlock"), "--probe", str(file)], capture_output=True, text=True, timeout=60, check=True
     )
     return told.stdout.rstrip("\n")
 
 
 def refused(holder: Holder) -> str:
-    assert holder.process.wait(20) == 3
+    assert holder.process.wait(60) == 3
     return holder.answer
 
 
@@ -149,7 +149,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name in ("folder", "link", "pipe", "no/where"):
         holder = Holder(str(tmp_path / name), "1", "a")
-        assert holder.process.wait(20) == 1, name
+        assert holder.process.wait(60) == 1, name
         assert holder.answer.startswith("ERR the lock file cannot be "), holder.answer
         holder.close()
     assert not (tmp_path / "target").exists()

@@ -41,9 +41,11 @@ def gone(pid: int) -> bool:
         return True
 
 
-def test_output_is_kept_line_by_line_with_its_stream(start: START) -> None:
+def test_output_is_kept_line_by_line_with_its_stream(start: START, tmp_path: Path) -> None:
     before_ms = time.time_ns() // 1_000_000
-    runner = start("sh", "-c", r"printf 'one\n\ntwo\n'; sleep 0.3; printf 'three\n' >&2; sleep 0.3; printf 'end'")
+    after = "until grep -qs {} " + str(tmp_path / "module.log") + "; do sleep 0.02; done; "
+    script = r"printf 'one\n\ntwo\n'; " + after.format("two")
+    runner = start("sh", "-c", script + r"printf 'three\n' >&2; " + after.format("three") + "printf 'end'")
     assert runner.wait() == 0
     assert runner.lines() == [("o", b"one"), ("o", b""), ("o", b"two"), ("e", b"three"), ("o", b"end")]
     stamps = [int(line.split(b" ")[0]) for line in runner.log.read_bytes().splitlines()]
@@ -116,7 +118,7 @@ def test_a_full_disk_costs_lines_and_nothing_else(start: START, small_disk: Path
     runner = start(sys.executable, "-c", program, log=small_disk / "module.log")
     until(told.exists)
     assert not gone(runner.child)
-    until(lambda: (small_disk / "module.log").stat().st_size > 50_000)
+    until(lambda: (small_disk / "module.log").stat().st_size > 50_000 and runner.is_idle())
     kept = len(runner.lines())
     runner.log.unlink()
     go_on.touch()
@@ -136,9 +138,11 @@ def lost_bytes(sentence: bytes) -> int:
 
 
 def test_a_log_folder_that_is_missing_does_not_stop_the_module(start: START, tmp_path: Path) -> None:
-    runner = start("sh", "-c", "echo first; while echo tick; do sleep 0.1; done", log=tmp_path / "no" / "module.log")
+    told = tmp_path / "told"
+    script = f"echo first; touch {told}; while echo tick; do sleep 0.1; done"
+    runner = start("sh", "-c", script, log=tmp_path / "no" / "module.log")
     assert runner.answer.startswith("OK ")
-    time.sleep(0.3)
+    until(lambda: told.exists() and runner.is_idle())
     (tmp_path / "no").mkdir()
     until(lambda: runner.log.exists() and runner.lines())
     assert b"output were lost: No such file or directory" in runner.lines()[0][1]
@@ -235,14 +239,15 @@ def test_a_runner_that_follows_a_killed_one_starts_after_all_of_it_is_gone(start
 
 
 def test_sigterm_to_the_runner_reaches_the_module_and_others_nobody(start: START) -> None:
-    runner = start("sh", "-c", "trap 'echo bye; exit 5' TERM; while :; do sleep 0.05; done")
+    runner = start("sh", "-c", "trap 'echo bye; exit 5' TERM; echo ready; while :; do sleep 0.05; done")
+    until(lambda: runner.log.exists() and runner.lines() == [("o", b"ready")])
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
         runner.process.send_signal(number)
     time.sleep(0.2)
     assert runner.process.poll() is None
     runner.process.terminate()
     assert runner.wait() == 5
-    assert runner.lines() == [("o", b"bye")]
+    assert runner.lines() == [("o", b"ready"), ("o", b"bye")]
 
 
 def test_why_a_program_cannot_run_is_told_in_a_sentence(start: START, tmp_path: Path) -> None:
@@ -333,10 +338,10 @@ def test_options_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         (*needed, "--groups=1,,x", "--", "true"),
         (*needed, "--ready-fd=77", "--", "true"),
     ):
-        told = subprocess.run([native.find("outlive-runner"), *words], capture_output=True, text=True, timeout=20)
+        told = subprocess.run([native.find("outlive-runner"), *words], capture_output=True, text=True, timeout=60)
         assert told.returncode == 2, words
         assert "usage: outlive-runner" in told.stderr
     told = subprocess.run(
-        [native.find("outlive-runner"), *needed, "--", "true"], capture_output=True, text=True, timeout=20
+        [native.find("outlive-runner"), *needed, "--", "true"], capture_output=True, text=True, timeout=60
     )
     assert (told.returncode, told.stderr) == (1, "ERR the cgroup is not in a cgroup2 file system\n")

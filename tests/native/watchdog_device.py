@@ -6,6 +6,7 @@ library (watchdog_standin.c) carries them here."""
 
 import contextlib
 import os
+import select
 import socket
 import struct
 import subprocess
@@ -53,6 +54,7 @@ class Device:
         self._listener.bind(str(self.path))
         self._listener.listen(4)
         self._over = False
+        self._hearing = threading.Lock()
         self._open: socket.socket | None = None
         self._threads = [threading.Thread(target=each, daemon=True) for each in (self._serve, self._count)]
         for each in self._threads:
@@ -72,7 +74,7 @@ class Device:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for each in self._threads:
-            each.join(20)
+            each.join(60)
 
     def _serve(self) -> None:
         while not self._over:
@@ -84,20 +86,24 @@ class Device:
             self.armed, self._magic = True, False
             self.fed_ns.append(boot_ns())
             self._open = connection
-            with connection, contextlib.suppress(BrokenPipeError):  # of a guard that died while it asked
+            with connection, contextlib.suppress(OSError):  # a guard may die with an answer unread
                 self._speak(connection)
             if self._magic:
                 self.armed = False
 
     def _speak(self, connection: socket.socket) -> None:
-        while packet := connection.recv(256):
-            if len(packet) == FEED.size:
-                at_ns, byte = FEED.unpack(packet)
-                self._magic = byte == b"V"
-                self._fed(at_ns)
-                continue
-            request, value, _ = struct.unpack("@Qqq", packet)
-            connection.send(self._answer(request, value))
+        while select.select([connection], [], []):
+            with self._hearing:
+                packet = connection.recv(256)
+                if not packet:
+                    return
+                if len(packet) == FEED.size:
+                    at_ns, byte = FEED.unpack(packet)
+                    self._magic = byte == b"V"
+                    self._fed(at_ns)
+                    continue
+                request, value, _ = struct.unpack("@Qqq", packet)
+                connection.send(self._answer(request, value))
 
     def _answer(self, request: int, value: int) -> bytes:
         error, answer = 0, 0
@@ -123,8 +129,16 @@ class Device:
         return self.fed_ns[-1] + self.timeout_s * NS_PER_S
 
     def _count(self) -> None:
-        """The device's own clock; what was fed in time may be heard of a little later."""
+        """The device's own clock; what was fed in time may be heard of a little later, or wait to be heard."""
         while not self._over:
-            if self.armed and not self.reset_ns and boot_ns() > self._fires_ns() + HEARD_WITHIN_NS:
-                self.reset_ns = self._fires_ns()
+            with self._hearing:
+                due = self.armed and not self.reset_ns and boot_ns() > self._fires_ns() + HEARD_WITHIN_NS
+                if due and not self._is_being_fed():
+                    self.reset_ns = self._fires_ns()
             time.sleep(0.002)
+
+    def _is_being_fed(self) -> bool:
+        try:
+            return self._open is not None and bool(self._open.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:  # nothing is there, or it is closed
+            return False

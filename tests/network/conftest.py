@@ -19,7 +19,7 @@ import pytest
 
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[1] / "src"
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 class DriverError(Exception):

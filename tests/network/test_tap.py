@@ -129,7 +129,7 @@ def test_a_program_of_the_owner_may_open_the_tap(host: Host) -> None:
 
     def opens(user: int) -> bool:
         command = host.inside(sys.executable, "-c", program, name, str(user))
-        return subprocess.run(command, stderr=subprocess.DEVNULL, timeout=30, check=False).returncode == 0
+        return subprocess.run(command, stderr=subprocess.DEVNULL, timeout=60, check=False).returncode == 0
 
     assert opens(65534)
     assert not opens(65533)

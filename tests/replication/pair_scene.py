@@ -298,7 +298,7 @@ class PairScene:
                 with contextlib.suppress(Exception):
                     self.on_loop(side._manager.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
+        self._thread.join(60)
         self._loop.close()
         for name in ("c", "p", "s"):
             subprocess.run(["ip", "netns", "del", f"{self.tag}-{name}"], capture_output=True, check=False)

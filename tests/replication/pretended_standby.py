@@ -37,7 +37,7 @@ class PretendedStandby:
 
     @property
     def receiver(self) -> Receiver:
-        self._welcoming.join(20)
+        self._welcoming.join(60)
         return self._receiver
 
     def reads_until(self, kind: Kind) -> list[Kind]:
@@ -50,11 +50,11 @@ class PretendedStandby:
         return kinds
 
     def acknowledges(self, number: int) -> None:
-        self._welcoming.join(20)
-        self._sender.send(Kind.ACKNOWLEDGED, epoch=number, within_s=5)
+        self._welcoming.join(60)
+        self._sender.send(Kind.ACKNOWLEDGED, epoch=number, within_s=60)
 
     def close(self) -> None:
-        self._welcoming.join(20)
+        self._welcoming.join(60)
         self._link.dispose()
         self._listener.close()
 
@@ -63,4 +63,4 @@ class PretendedStandby:
         self._link = Link(connection)
         self._receiver, self._sender = Receiver(self._link, self._reign), Sender(self._link, self._reign)
         assert self._receiver.receive(20).kind is Kind.HELLO
-        self._sender.send(Kind.WELCOME, [handshake.pack(Welcome("welcome", "b"))], within_s=5)
+        self._sender.send(Kind.WELCOME, [handshake.pack(Welcome("welcome", "b"))], within_s=60)

@@ -89,7 +89,7 @@ async def test_storage_that_hangs_costs_the_time_limit_and_no_more_processes_tha
         taking.cancel()
         hung.end()
         for process in inquiry._stuck:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await process.wait()
 
 
@@ -101,7 +101,7 @@ def test_a_scribe_on_storage_that_hangs_is_given_up(hung: HungStorage, tmp_path:
     assert time.monotonic() - begun < 30
     hung.end()
     for process in checkpoint_desk._left:
-        process.wait(30)
+        process.wait(60)
 
 
 def test_a_scribe_writes_what_a_reader_reads(folder: Path, tmp_path: Path) -> None:

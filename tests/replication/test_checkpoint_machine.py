@@ -109,7 +109,7 @@ def machine(
             yield running
         finally:
             process.kill()
-            process.wait(20)
+            process.wait(60)
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ class Scene:
         return Step(number, [staging], state=STATE, seeding=seeding)
 
     def until(self, so: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not so():
             assert time.monotonic() < deadline, (self.acknowledged, self.lost)
             time.sleep(0.002)
@@ -144,7 +144,7 @@ def test_steps_arrive_in_their_order_whoever_sends_them(scenes: Callable[[HotVal
             step = scene.step(number, 2)
         scene.feed.put(step)
         scene.until(lambda: scene.feed.room(3))
-    standby.join(30)
+    standby.join(60)
     ended.set()
     scene.until(lambda: len(scene.acknowledged) == 300)
     assert arrived.pop(0) == (Kind.PREFIX, 0)
@@ -206,7 +206,7 @@ def test_a_standby_hears_its_primary_from_its_welcome_on(tmp_path: Path) -> None
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
             datagrams.bind(("127.0.0.1", scene.standby.port))
-            datagrams.settimeout(20)
+            datagrams.settimeout(60)
             assert len(datagrams.recv(1000)) == SIZE
     finally:
         scene.close()

@@ -73,7 +73,7 @@ class Pairing:
         self._packer = Packer(PAGES)
         self._staging = Staging(PAGES)
         self.following.start()
-        self.sender.send(Kind.PREFIX, [b"prefix"], within_s=5)
+        self.sender.send(Kind.PREFIX, [b"prefix"], within_s=60)
 
     def pages(self, fill: int, count: int = 3, flags: int = 0) -> bytearray:
         """Send pages that hold nothing but `fill`; returns the payload."""
@@ -81,18 +81,18 @@ class Pairing:
         source.view[: count * PAGE_BYTES] = bytes([fill]) * (count * PAGE_BYTES)
         self._staging.copy_out(source, Runs.of([(0, count)]))
         payload = bytearray(self._packer.encode(self._staging))
-        self.sender.send(Kind.PAGES, [payload], epoch=self.step + 1, flags=flags, within_s=5)
+        self.sender.send(Kind.PAGES, [payload], epoch=self.step + 1, flags=flags, within_s=60)
         return payload
 
     def write(self, fill: int, flags: int = 0) -> None:
         for parts in pack([DiskWrite(0, 4096, 512, bytearray([fill]) * 512)]):
-            self.sender.send(Kind.DISK, parts, epoch=self.step + 1, flags=flags, within_s=5)
+            self.sender.send(Kind.DISK, parts, epoch=self.step + 1, flags=flags, within_s=60)
 
     def end(self, pages: int = 1, writes: int = 1, flags: int = 0, state: bytes = STATE) -> None:
         self.step += 1
         state = b"" if flags & SEEDING else zstandard.compress(state)
         head = handshake.pack_head(StepHead(pages, writes, len(state)))
-        self.sender.send(Kind.EPOCH, [head, state], epoch=self.step, flags=flags, within_s=5)
+        self.sender.send(Kind.EPOCH, [head, state], epoch=self.step, flags=flags, within_s=60)
 
     def epoch(self, fill: int, flags: int = 0) -> None:
         self.pages(fill, flags=flags)
@@ -145,7 +145,7 @@ def test_an_epoch_that_did_not_come_whole_leaves_no_trace(pairing: Pairing) -> N
     pairing.pages(3)
     pairing.write(3)
     pairing.link.close()
-    assert pairing.lost.wait(10)
+    assert pairing.lost.wait(60)
     whole = pairing.following.freeze()
     assert whole is not None
     assert (whole.epoch, whole.discarded_writes) == (1, 1)
@@ -161,7 +161,7 @@ def test_a_damaged_epoch_loses_the_peer_and_is_never_applied(pairing: Pairing, h
         case "checksum":
             pairing.link.send(b"\xff" * 200, 5)
         case "pages":
-            pairing.sender.send(Kind.PAGES, [b"no pages at all" * 9], epoch=2, within_s=5)
+            pairing.sender.send(Kind.PAGES, [b"no pages at all" * 9], epoch=2, within_s=60)
         case "missing pages":
             pairing.pages(3)
             pairing.end(pages=2, writes=0)
@@ -176,7 +176,7 @@ def test_a_damaged_epoch_loses_the_peer_and_is_never_applied(pairing: Pairing, h
             pairing.end(writes=0, state=b"no state at all")
         case _:
             pairing.epoch(3, flags=SEEDING)
-    assert pairing.lost.wait(10)
+    assert pairing.lost.wait(60)
     whole = pairing.following.freeze()
     assert whole is not None
     assert whole.epoch == 1
@@ -204,14 +204,14 @@ def test_an_epoch_whose_acknowledgement_found_nobody_is_adopted_with_its_pages(p
     commit, gone = pairing.copies.commit, threading.Event()
 
     def slow_commit(*words: Any) -> None:
-        gone.wait(10)
+        gone.wait(60)
         commit(*words)
 
     pairing.copies.commit = slow_commit  # type: ignore[assignment, method-assign]
     pairing.epoch(3)
     pairing.link.dispose()
     gone.set()
-    assert pairing.lost.wait(10)
+    assert pairing.lost.wait(60)
     whole = pairing.following.freeze()
     assert whole is not None
     assert pairing.told[-1] == ("lost", "end-of-stream", whole.epoch)
@@ -228,11 +228,11 @@ def test_no_later_epoch_makes_good_what_could_not_be_applied(pairing: Pairing) -
 
     pairing.copies.apply = broken  # type: ignore[assignment, method-assign]
     pairing.epoch(1)
-    assert tried.wait(10)
+    assert tried.wait(60)
     for fill in range(2, 8):  # the receiver takes the next of these in the moment in which applying breaks
         pairing.epoch(fill)
     go_on.set()
-    assert pairing.lost.wait(10)
+    assert pairing.lost.wait(60)
     assert pairing.told[-1] == ("lost", "cannot be applied", 0)
     assert pairing.following.freeze() is None
 
@@ -247,7 +247,7 @@ def test_silence_is_told_once_it_is_long_enough(tmp_path: Path) -> None:
     pairing = Pairing(tmp_path, HotValues(silence_ms=150, sync_disks=False))
     pairing.epoch(2)
     pairing.acknowledged()
-    assert pairing.lost.wait(10)
+    assert pairing.lost.wait(60)
     assert pairing.told[-1] == ("lost", "silence", 1)
     pairing.close()
 
@@ -262,7 +262,7 @@ def test_a_disk_that_cannot_be_written_is_no_standby(pairing: Pairing) -> None:
         os.dup2(full, descriptor)
         os.close(full)
     pairing.epoch(3)
-    assert pairing.lost.wait(10)
+    assert pairing.lost.wait(60)
     assert pairing.following.freeze() is None
 
 

@@ -434,10 +434,10 @@ run = lambda line: subprocess.run(line.split(), check=True)
 run("ip link set port0 address 02:00:00:00:00:01 up")
 run("ip address add 10.9.8.1/24 dev port0")
 run("ip neighbour add 10.9.8.2 lladdr 02:00:00:00:00:02 dev port0")
-qemu = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); qemu.bind(str(folder / "theirs")); qemu.settimeout(20)
+qemu = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); qemu.bind(str(folder / "theirs")); qemu.settimeout(60)
 guest = guest_socket(folder / "ours"); guest.connect(str(folder / "theirs"))
 hold = FrameHold(tap, guest.fileno())
-host = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); host.bind(("10.9.8.1", 5000)); host.settimeout(20)
+host = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); host.bind(("10.9.8.1", 5000)); host.settimeout(60)
 host.sendto(b"to the guest", ("10.9.8.2", 6000))
 while b"to the guest" not in (frame := qemu.recv(70000)):
     pass
@@ -452,7 +452,7 @@ try:
     host.recv(100); raise SystemExit("a held frame left")
 except TimeoutError:
     pass
-host.settimeout(20)
+host.settimeout(60)
 hold.release(mark)
 assert host.recvfrom(100) == (b"to the guest", ("10.9.8.2", 6000))
 run("ip link set port0 down")

@@ -58,7 +58,7 @@ def test_qemus_own_client_writes_zeroes_trims_and_flushes(journal: DiskJournal, 
 
 def test_writes_beyond_the_end_and_reads_are_errors(journal: DiskJournal, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(10)
+        client.settimeout(60)
         client.connect(str(tmp_path / "nbd.sock"))
         client.recv(18, socket.MSG_WAITALL)
         client.sendall(struct.pack(">I", 3) + b"IHAVEOPT" + struct.pack(">II", 1, 2) + b"d0")
@@ -79,7 +79,7 @@ def test_an_unknown_export_is_refused(journal: DiskJournal, tmp_path: Path) -> N
 @given(content=st.binary(min_size=1, max_size=200))
 def test_garbage_ends_one_connection_and_no_other(journal: DiskJournal, tmp_path: Path, content: bytes) -> None:
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(10)
+        client.settimeout(60)
         client.connect(str(tmp_path / "nbd.sock"))
         client.recv(18, socket.MSG_WAITALL)
         client.sendall(content)

@@ -73,7 +73,7 @@ class Agent:
 
 
 def until(so: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not so():
         assert time.monotonic() < deadline
         time.sleep(0.002)
@@ -137,7 +137,7 @@ class Scene:
     def close(self) -> None:
         self.agent.is_over = True
         self.agent.says(Alone(1 << 30))
-        self._running.join(20)
+        self._running.join(60)
         assert not self._running.is_alive()
         self.machine.close()
         for standby in self.standbys:

@@ -87,7 +87,7 @@ async def test_modules_are_merged_by_time_and_a_later_one_is_followed_too(tmp_pa
     web.write_bytes(line(1, "a") + line(4, "d"))
     db.write_bytes(line(2, "b") + line(3, "c"))
     found: list[str] = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         async for told in read(tmp_path, "shop", (), 3, follow=True):
             found.append(f"{told.module} {told.text}")
             if len(found) == 3:

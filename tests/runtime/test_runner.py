@@ -19,7 +19,7 @@ from outlive.runtime.runner import Account, Exit, ModuleNotStarted, Order, Runni
 
 from ..native.guarding import clear, populated, until
 
-WITHIN_S = 20.0
+WITHIN_S = 60.0
 START = Callable[..., Awaitable[Running]]
 
 

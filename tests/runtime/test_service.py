@@ -18,7 +18,7 @@ from outlive.runtime.base import Whereabouts
 from outlive.runtime.logs import last_lines, log_path
 from outlive.runtime.service import Premises, Service
 
-WITHIN_S = 30.0
+WITHIN_S = 60.0
 RUNNING, FAILED, RESTORING = ModuleStatus.RUNNING, ModuleStatus.FAILED, ModuleStatus.RESTORING
 
 
@@ -161,7 +161,7 @@ async def test_a_line_of_the_run_before_does_not_count_as_readiness(place: Place
 
 
 async def test_a_module_that_hangs_is_killed_once_its_check_has_failed_often_enough(place: Place) -> None:
-    check = Check(CheckKind.COMMAND, ("test", "!", "-e", "{data}/sick"), interval_s=0.05, timeout_s=20, failures=2)
+    check = Check(CheckKind.COMMAND, ("test", "!", "-e", "{data}/sick"), interval_s=0.05, timeout_s=60, failures=2)
     async with service(place, shell("exec sleep 60", checks=(check,))) as one:
         await one.start("server")
         assert await place.until_told(1) == ("server", RUNNING, "")
@@ -186,9 +186,9 @@ async def test_checks_of_every_kind_must_succeed_before_a_module_runs(place: Pla
         port = int((place.folder / "port").read_text())
     place.told.clear()
     checks = (
-        Check(CheckKind.TCP, port=port, timeout_s=5, grace_s=WITHIN_S),
-        Check(CheckKind.HTTP, port=port, path="/port", timeout_s=5, grace_s=WITHIN_S),
-        Check(CheckKind.COMMAND, ("test", "-s", "port"), timeout_s=20, grace_s=WITHIN_S),
+        Check(CheckKind.TCP, port=port, timeout_s=60, grace_s=WITHIN_S),
+        Check(CheckKind.HTTP, port=port, path="/port", timeout_s=60, grace_s=WITHIN_S),
+        Check(CheckKind.COMMAND, ("test", "-s", "port"), timeout_s=60, grace_s=WITHIN_S),
     )
     again = program.replace("0)", f"{port})")
     async with service(place, Module("server", (sys.executable, "-c", again), checks=checks)) as one:

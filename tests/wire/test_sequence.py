@@ -120,7 +120,7 @@ async def test_numbers_are_reserved_in_time_beside_the_loop(tmp_path: Path, monk
     numbers = Sequences(tmp_path / "sequence", wall_us=1)
     keeper = asyncio.create_task(numbers.keep_reserved())
     given_out: list[int] = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while len(given_out) < 50:
             while numbers.low:  # noqa: ASYNC110 -- nothing tells when it has reserved
                 await asyncio.sleep(0.001)

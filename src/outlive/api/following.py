@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
+
 from outlive.cluster import records as rec
 from outlive.errors import ClusterUnreachable
 
-from . import relaying
 from .view import View
 
 ASKED_S = 1.0
@@ -61,7 +62,7 @@ class Following:
         try:
             async with asyncio.timeout(ASKED_S):
                 machine = await self._asked(name, host)
-        except (ClusterUnreachable, TimeoutError):
+        except (ClusterUnreachable, TimeoutError, msgspec.MsgspecError):
             for_s = SILENT_S
         if len(self._kept) >= MOST_KEPT:
             self._kept.clear()
@@ -77,7 +78,8 @@ class Following:
             answer.close()
         if answer.status != 200:
             return None
-        return relaying.told(content, dict[str, Any])
+        told: dict[str, Any] = msgspec.json.decode(content, type=dict[str, Any])
+        return told
 
     def _replica(self, placed: rec.PlacementRecord, machine: dict[str, Any] | None) -> dict[str, Any] | None:
         if placed.standby is None:

@@ -10,7 +10,6 @@ from . import records as rec
 from .commands import Act
 from .leader_state import Turn
 from .mirror import Entry
-from .naming import named
 from .retrying import NEVER_BEGAN
 from .transaction import Delete, same_incarnation
 
@@ -44,7 +43,7 @@ def mind_deaf(turn: Turn, record: rec.PlacementRecord, verdict: rec.Verdict) -> 
     if turn.state.at - course.asked_stop_at < limit_s:
         return
     if others := _running_on(turn, host):
-        told = f"{host} heeds no orders, but runs {named(others)}"
+        told = f"{host} heeds no orders, but runs {', '.join(others[:3])}{' and others' if others[3:] else ''}"
         reason = f"{told}; `outlive failover {name}` ends everything there"
         placing.wait(turn, name, reason, "placement.stuck", record.because)
         return

@@ -367,15 +367,6 @@ class PackagesHeld:
 
 
 @dataclass(frozen=True, slots=True)
-class PackageDamaged:
-    """A copy in this host's depot was not what it had been, and was thrown out. package: NAME@VERSION."""
-
-    at: float
-    package: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Fenced:
     """A try of a fence method has ended.
 
@@ -427,6 +418,5 @@ Event = (
     | CheckpointEnded
     | PackageStep
     | PackagesHeld
-    | PackageDamaged
     | Fenced
 )

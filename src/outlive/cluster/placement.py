@@ -17,7 +17,6 @@ from .heartbeat import Flags
 from .host import Capacity, Host
 from .machine_rules import datastores_of
 from .mirror import Mirror
-from .naming import by_reason
 from .records import Order, PlacementRecord, Verdict
 from .signs import Sightings
 from .workload import Apart, Workload
@@ -48,10 +47,10 @@ class Choice:
     waits: str = ""
 
     def told(self) -> str:
-        """The reasons in one sentence, however many hosts there are."""
+        """The reasons in one sentence."""
         if self.waits:
             return self.waits
-        return by_reason(self.passed_over) or "no hosts"
+        return "; ".join(f"{name}: {reason}" for name, reason in sorted(self.passed_over.items())) or "no hosts"
 
 
 def usage(

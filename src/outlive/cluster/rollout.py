@@ -111,8 +111,7 @@ def told(record: rec.WorkloadRecord) -> str:
         return ""
     match rollout.state:
         case rec.RolloutState.WAITING:
-            stopped = record.desired is rec.Desired.STOPPED
-            return f"it is brought to {key} once it is started" if stopped else f"it waits to be brought to {key}"
+            return f"it waits to be brought to {key}"
         case rec.RolloutState.TRIAL:
             return f"it is being brought to {key}"
         case rec.RolloutState.BACK:

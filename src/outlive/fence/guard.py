@@ -45,8 +45,7 @@ class GuardRefused(RefusedForSafety):
 class Hello:
     """What the guard could have of what makes it sure: "locked", "fifo:50", "-1000", else the kernel's reason.
 
-    watchdog: the timeout and name of the device that it feeds, as in "2s:softdog"; "2s:not_fed_yet" for one that runs
-    and that it may not feed before the next deadline; "none".  device, asked_s: what it was started with.
+    watchdog: the timeout and name of the device that it feeds, as in "2s:softdog"; "none".
     """
 
     pid: int
@@ -54,14 +53,6 @@ class Hello:
     priority: str
     oom: str
     watchdog: str = "none"
-    device: str = ""
-    asked_s: str = ""
-
-    def feeds(self, wanted: "Watchdog | None") -> bool:
-        """Whether it is the guard for this watchdog."""
-        if wanted is None:
-            return self.watchdog == "none"
-        return (self.device, self.asked_s) == (str(wanted.device), str(wanted.timeout_s))
 
     def lacking(self) -> tuple[str, ...]:
         """Say in words what it could not have; empty when it has all."""
@@ -364,15 +355,12 @@ class Guard:
 
 
 def _hello(line: str) -> Hello:
-    word, *fields = line.split(" ")
+    word, _version, *fields = line.split(" ")
     told = dict(field.partition("=")[::2] for field in fields)
-    pid = told.get("pid", "")
-    if word != "HELLO" or not (pid.isascii() and pid.isdigit() and len(pid) < 20):
+    if word != "HELLO" or not told.get("pid", "").isdigit():
         raise GuardLost("What answers as the guard is none.", cause=line)
-    memory, priority, oom, device, asked_s = (
-        told.get(name, "") for name in ("memory", "priority", "oom", "device", "asked")
-    )
-    return Hello(int(pid), memory, priority, oom, told.get("watchdog", "none"), device, asked_s)
+    memory, priority, oom = (told.get(name, "") for name in ("memory", "priority", "oom"))
+    return Hello(int(told["pid"]), memory, priority, oom, told.get("watchdog", "none"))
 
 
 def _news(line: str) -> tuple[str, int, float]:

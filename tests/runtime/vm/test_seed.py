@@ -65,7 +65,7 @@ def test_what_is_not_given_is_what_cloud_init_needs() -> None:
 def test_it_is_known_by_its_label(tmp_path: Path) -> None:
     image = tmp_path / "seed.img"
     image.write_bytes(seed(CloudInit(), "one"))
-    said = subprocess.run(["/sbin/blkid", "-p", "-o", "export", image], capture_output=True, text=True, timeout=30)
+    said = subprocess.run(["/sbin/blkid", "-p", "-o", "export", image], capture_output=True, text=True, timeout=60)
     assert {"LABEL=CIDATA", "TYPE=vfat"} <= set(said.stdout.split())
 
 

@@ -28,11 +28,11 @@ def small(tmp_path: Path) -> Iterator[Path]:
     """A file system with room for next to nothing."""
     folder = tmp_path / "disks"
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "test", folder], check=True, timeout=30)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "test", folder], check=True, timeout=60)
     try:
         yield folder
     finally:
-        subprocess.run(["umount", "-l", folder], check=True, timeout=30)
+        subprocess.run(["umount", "-l", folder], check=True, timeout=60)
 
 
 async def test_a_guest_waits_for_a_disk_that_is_full_and_goes_on_when_there_is_room(place: Place, small: Path) -> None:
