@@ -6,15 +6,18 @@
  * There is one guard on a host. It holds one deadline, on the boot clock, and a table of workloads (fence.h).
  * Once the deadline has passed it kills every workload's cgroup (its child `_runner`, which holds the run lock,
  * once all else is down) and takes its addresses away. Should it fail at that, or die, the host's hardware watchdog
- * resets the host, where there is one (watchdog.h). It lives in a session of its own, locked in memory, with real-time priority where that is allowed; it allocates nothing
- * once it has started, and never looks at the wall clock. It logs to standard error (journal.h).
+ * resets the host, where there is one (watchdog.h). It lives in a session of its own, locked in memory, with real-time
+ * priority where that is allowed; it allocates nothing once it has started, and never looks at the wall clock. It logs
+ * to standard error (journal.h).
  *
  * Clients of the same user connect to PATH, a SOCK_SEQPACKET socket. One packet is one message, of printable
  * ASCII, words parted by single spaces. Each request has one answer; one request at a time from each client.
  *
- *     (on connecting)                      HELLO 1 pid=N memory=… priority=… oom=… watchdog=…   what could be had, else why not
+ *     (on connecting)                      HELLO 1 pid=N memory=… priority=… oom=… watchdog=… [device=… asked=…]
+ *                                          what could be had, else why not
  *     DEADLINE boottime_ns [over_ns]       OK deadline_ns   the one now in force: an older one changes nothing.
- *                                          over_ns: from when on others may act; by then the watchdog has fired
+ *                                          over_ns: from when on others may act; by then the watchdog has fired.
+ *                                          At most a minute after the deadline
  *     WHOLE                                OK   all that this host acts for is in the table now
  *     PROTECT workload generation cgroup address/prefix%interface…    OK
  *     RELEASE workload generation          OK   also when it was not there
@@ -63,7 +66,8 @@ struct options {
 };
 
 static struct {
-    char hello[320];
+    char hardness[160];
+    char hello[512];
     char note_path[SOCKET_PATH_BYTES + 8];
     int listen_fd;
     int timer_fd;
@@ -120,10 +124,21 @@ static int patience_ms(void)
     return paused_ns > 0 ? sooner(wait_ms, (int)(paused_ns / NS_PER_MS) + 1) : wait_ms;
 }
 
+/* Greets whoever connects with what could be had. */
+static void hello_write(void)
+{
+    char dog[WATCHDOG_TEXT_BYTES];
+
+    watchdog_describe(dog);
+    snprintf(guard.hello, sizeof guard.hello, "HELLO 1 pid=%d %s %s", (int)getpid(), guard.hardness, dog);
+}
+
 static void work(void)
 {
     fence_work(boottime_ns());
     watchdog_work(boottime_ns(), fence_in_force());
+    if (watchdog_describes_anew())
+        hello_write();
 }
 
 static void serve(void)
@@ -214,17 +229,6 @@ static int fail(struct options *options, int status, const char *sentence)
     return status;
 }
 
-/* Greets whoever connects with what could be had. */
-static void hello_write(int priority)
-{
-    char hardness[160];
-    char dog[WATCHDOG_TEXT_BYTES];
-
-    harden(priority, hardness, sizeof hardness);
-    watchdog_describe(dog);
-    snprintf(guard.hello, sizeof guard.hello, "HELLO 1 pid=%d %s watchdog=%s", (int)getpid(), hardness, dog);
-}
-
 int main(int count, char *words[])
 {
     struct options options;
@@ -253,7 +257,8 @@ int main(int count, char *words[])
     refusal = watchdog_open(&options.watchdog);
     if (refusal != NULL)
         return fail(&options, EXIT_FAILED, refusal);
-    hello_write(options.priority);
+    harden(options.priority, guard.hardness, sizeof guard.hardness);
+    hello_write();
     if (!dropper_start()) {
         watchdog_close();
         return fail(&options, EXIT_FAILED, "no thread can be started to take addresses away");

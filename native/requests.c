@@ -11,6 +11,9 @@
 
 enum { MOST_WORDS = 4 + MOST_ADDRESSES };
 
+/* So long after its deadline at most a host may count on others to wait for its watchdog. */
+#define MOST_LATE_NS (60 * NS_PER_S)
+
 static bool quit_agreed;
 
 static const char *handle_deadline(char *const words[], int count, int64_t now_ns, char *answer, size_t size)
@@ -21,8 +24,10 @@ static const char *handle_deadline(char *const words[], int count, int64_t now_n
     if ((count != 2 && count != 3) || !number_parse(words[1], INT64_MAX, &deadline_ns)
         || (count == 3 && !number_parse(words[2], INT64_MAX, &over_ns)))
         return "malformed DEADLINE takes nanoseconds on the boot clock";
+    if (over_ns > deadline_ns && over_ns - deadline_ns > (uint64_t)MOST_LATE_NS)
+        return "malformed others may act within a minute after the deadline";
     const char *refusal = fence_extend((int64_t)deadline_ns, now_ns);
-    if (refusal == NULL)
+    if (refusal == NULL && (int64_t)deadline_ns >= fence_deadline_ns())
         watchdog_extend((int64_t)(over_ns > deadline_ns ? over_ns : deadline_ns));
     snprintf(answer, size, "OK %" PRId64, fence_deadline_ns());
     return refusal;
@@ -38,7 +43,7 @@ static const char *handle_workload(char *const words[], int count, int64_t now_n
         if (count < 4)
             return "malformed PROTECT needs a cgroup";
         if (!watchdog_remember())
-            return "watchdog it cannot be noted that the watchdog is needed";
+            return "watchdog it is not to be had, or that it is needed cannot be noted";
         return fence_protect(words[1], generation, words[3], words + 4, (size_t)(count - 4), now_ns);
     }
     if (count != 3)

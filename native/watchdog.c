@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <linux/watchdog.h>
 #include <stdio.h>
@@ -10,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "armed.h"
 #include "journal.h"
 #include "process.h"
 
@@ -20,8 +22,8 @@ enum { FEEDS_IN_TIMEOUT = 8 };
 #define LAST_FEED_EARLY_NS (5 * NS_PER_MS)
 
 static struct {
-    int fd; /* -1: none */
-    const char *note;
+    struct watchdog_wish wish; /* path: null when there is to be none */
+    int fd;                    /* -1: none, or not opened yet */
     char identity[sizeof((struct watchdog_info *)0)->identity + 1];
     int timeout_s;
     int64_t over_ns;
@@ -29,6 +31,8 @@ static struct {
     bool noted;
     bool table_doubted;
     bool starving;
+    bool refused;
+    bool renamed;
 } dog = { .fd = -1 };
 
 /* The bytes that a feed and the magic close are (watchdog-api.rst). */
@@ -53,12 +57,26 @@ static void disarm(void)
     dog.fd = -1;
 }
 
-/* What the device is, and what it grants. */
-static const char *ask_device(const struct watchdog_wish *wish)
+/* Lets go of the device and leaves it running, as a death would. */
+static void abandon(void)
+{
+    close(dog.fd);
+    dog.fd = -1;
+}
+
+static bool is_timeout_safe(void)
+{
+    return ioctl(dog.fd, WDIOC_GETTIMEOUT, &dog.timeout_s) == 0 && dog.timeout_s >= 1
+           && (unsigned)dog.timeout_s <= dog.wish.longest_s;
+}
+
+/* What the device is, and what it grants. One that runs already for a guard before this one keeps its timeout if that
+ * is safe: to ask for another one would be a sign of life of that length. */
+static const char *ask_device(void)
 {
     static char sentence[128];
     struct watchdog_info info = { 0 };
-    int timeout_s = (int)wish->timeout_s;
+    int timeout_s = (int)dog.wish.timeout_s;
 
     if (ioctl(dog.fd, WDIOC_GETSUPPORT, &info) != 0)
         return "the watchdog device does not say what it is";
@@ -69,6 +87,8 @@ static const char *ask_device(const struct watchdog_wish *wish)
     errno = 0;
     if ((info.options & WDIOF_MAGICCLOSE) == 0)
         return "the watchdog device is disarmed by whoever closes it, so that it would not outlast a guard that dies";
+    if (dog.noted && is_timeout_safe())
+        return NULL;
     if (ioctl(dog.fd, WDIOC_SETTIMEOUT, &timeout_s) != 0 && errno != EOPNOTSUPP && errno != ENOTTY)
         return "the watchdog device refuses the timeout";
     if (ioctl(dog.fd, WDIOC_GETTIMEOUT, &dog.timeout_s) != 0)
@@ -76,70 +96,118 @@ static const char *ask_device(const struct watchdog_wish *wish)
     errno = 0;
     if (dog.timeout_s < 1)
         return "the watchdog device tells a timeout that cannot be";
-    if ((unsigned)dog.timeout_s > wish->longest_s) {
+    if ((unsigned)dog.timeout_s > dog.wish.longest_s) {
         snprintf(sentence, sizeof sentence,
                  "the watchdog device grants %d s, which is longer than the %u s that are safe", dog.timeout_s,
-                 wish->longest_s);
+                 dog.wish.longest_s);
         return sentence;
     }
     return NULL;
 }
 
-/* A reboot has ended whatever a guard before it protected. */
-static bool is_noted_in_this_boot(void)
+/* Opening is a sign of life to the device. Null when done; else why not, and it is as it was before. */
+static const char *take_up(void)
 {
-    char noted[BOOT_ID_BYTES + 1];
-    char boot_id[BOOT_ID_BYTES + 1];
+    int timeout_s = dog.timeout_s;
 
-    if (file_read(AT_FDCWD, dog.note, noted, sizeof noted) < 0)
-        return errno != ENOENT;
-    return !boot_id_read(boot_id) || strcmp(noted, boot_id) == 0;
-}
-
-const char *watchdog_open(const struct watchdog_wish *wish)
-{
-    if (wish->path == NULL)
-        return NULL;
-    dog.note = wish->note;
-    dog.fd = open(wish->path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+    dog.fed_ns = boottime_ns();
+    dog.fd = open(dog.wish.path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
     if (dog.fd < 0)
         return "the watchdog device cannot be opened";
-    const char *refusal = ask_device(wish);
+    const char *refusal = ask_device();
     if (refusal != NULL) {
         int error = errno;
-        disarm();
+        if (dog.noted)
+            abandon(); /* something may run that it is to end */
+        else
+            disarm();
+        dog.timeout_s = timeout_s;
         errno = error;
         return refusal;
     }
-    dog.table_doubted = dog.noted = is_noted_in_this_boot();
+    dog.renamed = true;
     (void)feed(boottime_ns());
     return NULL;
 }
 
+/* The last moment at which a feed still lets the device fire in time. */
+static int64_t last_feed_ns(void)
+{
+    int64_t timeout_ns = dog.timeout_s * NS_PER_S;
+
+    return dog.over_ns - timeout_ns - timeout_ns / 50;
+}
+
+static void note_write(void)
+{
+    if (armed_write(dog.wish.note, (struct armed){ .over_ns = dog.over_ns, .timeout_s = dog.timeout_s }))
+        dog.noted = true;
+    else
+        journal_note("watchdog.note_failed error=%s", strerrorname_np(errno));
+}
+
+const char *watchdog_open(const struct watchdog_wish *wish)
+{
+    struct armed before;
+
+    if (wish->path == NULL)
+        return NULL;
+    dog.wish = *wish;
+    if (!armed_read(wish->note, &before))
+        return take_up();
+    dog.table_doubted = dog.noted = true;
+    dog.over_ns = before.over_ns;
+    dog.timeout_s = before.timeout_s > 0 ? before.timeout_s : (int)wish->longest_s;
+    if (boottime_ns() <= last_feed_ns())
+        return take_up();
+    journal_note("watchdog.left_alone over_ns=%" PRId64, dog.over_ns);
+    return NULL;
+}
+
+/* As one word, or a question mark. */
+static void path_describe(char *text, size_t size)
+{
+    bool plain = strlen(dog.wish.path) < size;
+
+    for (const char *c = dog.wish.path; *c != '\0'; c++)
+        plain &= *c > ' ' && *c <= '~';
+    snprintf(text, size, "%s", plain ? dog.wish.path : "?");
+}
+
 void watchdog_describe(char text[WATCHDOG_TEXT_BYTES])
 {
-    if (dog.fd < 0)
-        snprintf(text, WATCHDOG_TEXT_BYTES, "none");
-    else
-        snprintf(text, WATCHDOG_TEXT_BYTES, "%ds:%s", dog.timeout_s, dog.identity);
+    char path[WATCHDOG_TEXT_BYTES / 2];
+
+    dog.renamed = false;
+    if (dog.wish.path == NULL) {
+        snprintf(text, WATCHDOG_TEXT_BYTES, "watchdog=none");
+        return;
+    }
+    path_describe(path, sizeof path);
+    snprintf(text, WATCHDOG_TEXT_BYTES, "watchdog=%ds:%s device=%s asked=%u", dog.timeout_s,
+             dog.fd < 0 ? "not_fed_yet" : dog.identity, path, dog.wish.timeout_s);
+}
+
+bool watchdog_describes_anew(void)
+{
+    return dog.renamed;
 }
 
 void watchdog_extend(int64_t over_ns)
 {
-    if (over_ns > dog.over_ns)
-        dog.over_ns = over_ns;
+    if (over_ns <= dog.over_ns)
+        return;
+    dog.over_ns = over_ns;
+    if (dog.noted)
+        note_write();
 }
 
 bool watchdog_remember(void)
 {
-    if (dog.fd < 0 || dog.noted)
+    if (dog.wish.path == NULL || dog.noted)
         return true;
-    char boot_id[BOOT_ID_BYTES + 1];
-    int fd = open(dog.note, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return false;
-    dog.noted = boot_id_read(boot_id) && write_all(fd, boot_id, BOOT_ID_BYTES);
-    close(fd);
+    if (dog.fd >= 0)
+        note_write();
     return dog.noted;
 }
 
@@ -158,43 +226,54 @@ static bool is_bound(unsigned in_force)
     return in_force > 0 || dog.table_doubted;
 }
 
-/* The last moment at which a feed still lets the device fire in time. */
-static int64_t last_feed_ns(void)
+static int64_t feed_every_ns(void)
 {
-    int64_t timeout_ns = dog.timeout_s * NS_PER_S;
+    return dog.timeout_s * NS_PER_S / FEEDS_IN_TIMEOUT;
+}
 
-    return dog.over_ns - timeout_ns - timeout_ns / 50;
+/* A device that could not be opened is tried again as often as it would be fed. */
+static void take_up_late(int64_t now_ns)
+{
+    if (now_ns - dog.fed_ns < feed_every_ns())
+        return;
+    const char *refusal = take_up();
+    if (refusal != NULL && !dog.refused)
+        journal_note("watchdog.not_taken_up reason=%s error=%s", refusal, strerrorname_np(errno));
+    dog.refused = refusal != NULL;
 }
 
 void watchdog_work(int64_t now_ns, unsigned in_force)
 {
-    int64_t every_ns = dog.timeout_s * NS_PER_S / FEEDS_IN_TIMEOUT;
     int64_t last_ns = last_feed_ns();
 
-    if (dog.fd < 0)
+    if (dog.wish.path == NULL)
         return;
     if (!is_bound(in_force)) {
-        if (dog.noted && unlink(dog.note) == 0)
+        if (dog.noted && armed_remove(dog.wish.note))
             dog.noted = false;
     } else if (now_ns > last_ns) {
         if (!dog.starving)
-            journal_note("watchdog.starving over_ns=%lld in_force=%u", (long long)dog.over_ns, in_force);
+            journal_note("watchdog.starving over_ns=%" PRId64 " in_force=%u", dog.over_ns, in_force);
         dog.starving = true;
+        return;
+    }
+    if (dog.fd < 0) {
+        take_up_late(now_ns);
         return;
     }
     int64_t chance_ns = last_ns - LAST_FEED_EARLY_NS;
     bool last_chance = is_bound(in_force) && now_ns >= chance_ns && dog.fed_ns < chance_ns;
     if (dog.starving)
         journal_note("watchdog.fed_again in_force=%u", in_force);
-    if ((dog.starving || last_chance || now_ns - dog.fed_ns >= every_ns) && feed(now_ns))
+    if ((dog.starving || last_chance || now_ns - dog.fed_ns >= feed_every_ns()) && feed(now_ns))
         dog.starving = false;
 }
 
 int watchdog_patience_ms(int64_t now_ns, unsigned in_force)
 {
-    int64_t next_ns = dog.fed_ns + dog.timeout_s * NS_PER_S / FEEDS_IN_TIMEOUT;
+    int64_t next_ns = dog.fed_ns + feed_every_ns();
 
-    if (dog.fd < 0)
+    if (dog.wish.path == NULL)
         return -1;
     if (is_bound(in_force)) {
         int64_t last_ns = last_feed_ns() - LAST_FEED_EARLY_NS;
@@ -211,7 +290,11 @@ void watchdog_close(void)
 {
     if (dog.fd < 0)
         return;
+    if (dog.table_doubted) {
+        abandon();
+        return;
+    }
     if (dog.noted)
-        (void)unlink(dog.note);
+        (void)armed_remove(dog.wish.note);
     disarm();
 }

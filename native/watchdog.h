@@ -12,8 +12,10 @@
  * is protected.
  *
  * A guard that was killed leaves the device running, and its successor an empty table: until it is told that the table
- * is whole again it feeds by `over` alone. That there was something to protect, in this boot of the host, is noted in
- * a file beside the socket.
+ * is whole again it feeds by `over` alone. That there was something to protect, in this boot of the host, and until
+ * when, is noted in a file beside the socket (armed.h). Where the successor comes too late for another feed it does not
+ * even open the device, since that is one, nor disarms it: not before a later `over` is said, or that nothing is
+ * protected any more.
  *
  * Without a device every function does nothing. Nothing here allocates. */
 #ifndef OUTLIVE_WATCHDOG_H
@@ -23,7 +25,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { WATCHDOG_TEXT_BYTES = 96 };
+enum { WATCHDOG_TEXT_BYTES = 192 };
 
 /* timeout_s: to ask for.  longest_s: the longest that may be granted.  note: the file beside the socket. */
 struct watchdog_wish {
@@ -33,16 +35,22 @@ struct watchdog_wish {
     unsigned longest_s;
 };
 
-/* Opens and arms it; null when done, else why not (errno may say more), and then it is disarmed again. */
+/* Opens and arms it where that is allowed already; null when all is well, else why not (errno may say more), and then
+ * it is as it was before. */
 const char *watchdog_open(const struct watchdog_wish *wish);
 
-/* What was had, as one word for HELLO: none, or the timeout in seconds and the device's name, 2s:softdog. */
+/* What was asked for and had, as words for HELLO: watchdog=none, or the timeout in seconds and the device's name, as in
+ * watchdog=2s:softdog device=/dev/watchdog asked=2. */
 void watchdog_describe(char text[WATCHDOG_TEXT_BYTES]);
+
+/* Whether that has changed since it was asked for. */
+bool watchdog_describes_anew(void);
 
 /* From when on others may act; only grows. */
 void watchdog_extend(int64_t over_ns);
 
-/* Notes that something is about to be protected, for the next guard; false when that cannot be done. */
+/* Notes that something is about to be protected, for the next guard; false when that cannot be done, or the device is
+ * not to be had. */
 bool watchdog_remember(void);
 
 /* All that this host acts for is in the table: an empty one means that nothing is. */
@@ -57,7 +65,7 @@ void watchdog_work(int64_t now_ns, unsigned in_force);
 /* Milliseconds until watchdog_work wants to be called again; -1: not before something happens. */
 int watchdog_patience_ms(int64_t now_ns, unsigned in_force);
 
-/* Disarms it. To be called only when nothing is protected. */
+/* Disarms it, unless the table is doubted. To be called only when nothing in it is protected. */
 void watchdog_close(void);
 
 #endif

@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,10 +13,11 @@ from outlive.agent.finding import Finding, Result
 from outlive.agent.first_host import Places, Wish, found_host
 from outlive.agent.founding import StoreTaken
 from outlive.cluster import records as rec
-from outlive.config.agent_file import AgentConfig
+from outlive.config.agent_file import AgentConfig, ClusterMembership
 from outlive.config.store_address import EtcdAddress
 
 from ..store.etcd_cluster import EtcdCluster, etcd_cluster
+from ..store.etcd_pretended import bad, good, pretended
 
 # A connection that is given up while it is being made is left to the garbage collector, by httpx's parts.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -56,7 +58,7 @@ def test_founding_writes_the_clusters_record_once_and_another_cluster_is_refused
     assert {each.result for each in found.values()} == {Result.OK}
     assert "3 of 3 members answer here; 1 of them may be lost" in found["store.members"].found
     assert set(found) == {
-        "store", "store.members", *(f"store.{end}" for end in cluster.address().endpoints),
+        "store", "store.members", "store.history", *(f"store.{end}" for end in cluster.address().endpoints),
     }  # fmt: skip
     assert keys == [rec.CLUSTER]
     with pytest.raises(StoreTaken):
@@ -74,7 +76,9 @@ def test_a_member_that_is_gone_and_a_majority_that_is_gone_are_told(
         assert sorted(each.result for each in found.values() if each.result is not Result.OK) == [
             Result.FAILED,
             Result.WARNING,
+            Result.WARNING,
         ]
+        assert "keys are other programs'" in found["store.history"].found  # another test's
         assert "2 of 3 members answer here; 0 of them may be lost" in found["store.members"].found
         assert keys
 
@@ -89,3 +93,29 @@ def test_a_member_that_is_gone_and_a_majority_that_is_gone_are_told(
     finally:
         cluster.mend()
         cluster.until_whole()
+
+
+def test_a_member_that_tells_its_state_to_root_alone_is_seen_to_serve() -> None:
+    """As those from 3.5.28 on do once there are users; to read a key of ours is allowed."""
+
+    async def answer(path: str, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        if path == "/v3/maintenance/status":
+            writer.write(bad(403, "etcdserver: permission denied", 7))
+        elif path == "/v3/cluster/member/list":
+            writer.write(good(members=[{"ID": "1", "name": "one"}]))
+        elif path == "/v3/kv/range" and not body.get("range_end"):
+            writer.write(good())
+        else:
+            writer.write(bad(503, "etcdserver: no leader", 14))
+
+    async def found() -> dict[str, Finding]:
+        async with pretended(answer) as endpoint:
+            address = EtcdAddress((endpoint,))
+            config = AgentConfig("a", "127.0.0.1", ClusterMembership("0" * 16), store=str(address))
+            told = (await checkup_etcd.store(config, address))[0]
+            return {each.id.replace(str(endpoint), "it"): each for each in told}
+
+    told = asyncio.run(found())
+    assert told["store.it"].result is Result.OK
+    assert "serves" in told["store.it"].found
+    assert "1 of 1 members answer here" in told["store.members"].found

@@ -34,7 +34,7 @@ class Post:
 
     @property
     def keeper(self) -> GuardKeeper:
-        return GuardKeeper(self.make, boot_time_s)
+        return GuardKeeper(self.make, boot_time_s, watchdog=self.watchdog)
 
     def make(self, listener: Listener) -> Guard:
         path = self.folder / ("missing/x" if self.broken else "guard.sock")
@@ -163,11 +163,19 @@ async def test_a_guard_that_feeds_another_device_than_the_file_says_is_replaced_
         first = post.guards()
         plain.close()
         post.watchdog = Watchdog(device.path, 1, 2)
-        fed = GuardKeeper(post.make, boot_time_s, watchdog=True)
+        fed = post.keeper
         await fed.start()
         second = post.guards()
         assert not {*first} & {*second}
         assert device.armed
+        fed.close()
+        post.watchdog = Watchdog(device.path, 2, 3)
+        longer = post.keeper
+        await longer.start()
+        third = post.guards()
+        assert not {*second} & {*third}
+        assert device.asked[-2:] == ["settimeout 2", "gettimeout"]
+        fed, second = longer, third
         fed.late_s = 0.2
         fed.set_deadline(boot_time_s() + 60)
         running = asyncio.create_task(fed.run(lambda _: None))

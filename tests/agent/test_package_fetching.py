@@ -2,7 +2,9 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,15 +13,25 @@ import msgspec
 import pytest
 
 from outlive.agent import package_fetching
-from outlive.agent.package_fetching import NotFetched, fetch
+from outlive.agent.package_fetching import Ask, NotFetched
+from outlive.agent.package_threads import Threads
 from outlive.agent.peers import Answer, Request
 from outlive.cluster.package import Component
 from outlive.cluster.pushed import Pinned
+from outlive.depot import incoming
+from outlive.depot.errors import DepotFull
+from outlive.depot.files import try_lock
+from outlive.depot.incoming import Incoming
 from outlive.depot.package import manifest_bytes, package_id
-from outlive.depot.shelf import Shelf
+from outlive.depot.shelf import Reception, Shelf
 from outlive.errors import ClusterUnreachable
 
 LARGE = os.urandom(3 << 20)
+THREADS = Threads("test-depot", 2)
+
+
+async def fetch(shelf: Shelf, ask: Ask, pinned: Pinned, holders: Sequence[str]) -> str:
+    return await package_fetching.fetch(shelf, ask, pinned, holders, THREADS)
 
 
 @pytest.fixture
@@ -154,3 +166,102 @@ async def test_without_a_holder_that_can_be_reached_it_is_told_why(source: Shelf
     with pytest.raises(NotFetched) as nobody:
         await fetch(here, ask, pinned(source), [])
     assert nobody.value.cause == "no other host has it"
+
+
+async def test_each_holder_has_its_own_time(source: Shelf, here: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that gives nothing costs no other the time to give."""
+    monkeypatch.setattr(package_fetching, "ROUNDS", 1)
+    good = Holders(source)
+
+    async def ask(host: str, request: Request) -> Answer:
+        if host == "c":
+            return await good.ask(host, request)
+        monkeypatch.setattr(package_fetching, "WHOLE_S", 60.0)  # for the next
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(package_fetching, "WHOLE_S", 0.05)
+    assert await fetch(here, ask, pinned(source), ["b", "c"]) == "c"
+    assert here.verify(pinned(source).id) is None
+    monkeypatch.setattr(package_fetching, "WHOLE_S", 0.05)
+    with pytest.raises(NotFetched) as slow:
+        await fetch(Shelf(here.folder.parent / "another"), ask, pinned(source), ["b"])
+    assert "b: not whole within" in slow.value.cause
+
+
+async def test_a_full_disk_is_no_fault_of_a_holder(source: Shelf, here: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise DepotFull("Storing a component found no room.")
+
+    monkeypatch.setattr(incoming, "room_for", full)
+    holders = Holders(source)
+    with pytest.raises(NotFetched) as refused:
+        await fetch(here, holders.ask, pinned(source), ["b", "c"])
+    assert refused.value.cause == "here: Storing a component found no room."
+    assert {host for host, _ in holders.asked} == {"b"}
+
+
+async def test_a_fetch_that_is_cancelled_leaves_its_files_once_nobody_writes_them(
+    source: Shelf, here: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, begun, go_on, order = Incoming.append, threading.Event(), threading.Event(), list[str]()
+
+    def slowly(self: Incoming, raw: bytes) -> None:
+        begun.set()
+        go_on.wait(20)
+        append(self, raw)
+        order.append("written")
+
+    def closes(self: Incoming) -> None:
+        order.append("closed")
+        close(self)
+
+    close = Incoming.close
+    monkeypatch.setattr(Incoming, "append", slowly)
+    fetching = asyncio.create_task(fetch(here, Holders(source).ask, pinned(source), ["b"]))
+    assert await asyncio.to_thread(begun.wait, 20)
+    monkeypatch.setattr(Incoming, "close", closes)
+    fetching.cancel()
+    await asyncio.sleep(0.05)
+    assert not fetching.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await fetching
+    assert order == ["written", "closed"]
+    assert list((here.folder / "holds").iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["receive", "open"])
+async def test_what_a_cancelled_fetch_had_just_begun_to_hold_is_let_go_of(
+    source: Shelf, here: Shelf, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    kind, name = (Shelf, "receive") if what == "receive" else (Reception, "receive")
+    really = getattr(kind, name)
+
+    def slowly(*arguments: Any) -> Any:
+        made = really(*arguments)
+        begun.set()
+        go_on.wait(20)
+        return made
+
+    monkeypatch.setattr(kind, name, slowly)
+    fetching = asyncio.create_task(fetch(here, Holders(source).ask, pinned(source), ["b"]))
+    assert await asyncio.to_thread(begun.wait, 20)
+    fetching.cancel()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await fetching
+    deadline = time.monotonic() + 20
+    while any((here.folder / "holds").iterdir()) or locked(here.folder / "incoming"):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+def locked(folder: Path) -> list[Path]:
+    """The files of which somebody has the lock."""
+    found = []
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            found += [] if try_lock(file.fileno()) else [path]
+    return found

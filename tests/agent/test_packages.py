@@ -1,71 +1,30 @@
 """A host's packages: kept as they are wanted, installed for workloads, and taken in whole or not at all."""
 
 import asyncio
-import io
-from collections.abc import AsyncIterator
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from immutables import Map
 
-from outlive.agent.packages import Packages
-from outlive.agent.peers import Answer, Request
+from outlive.agent import packages
+from outlive.agent.package_installing import Installing, Said
+from outlive.agent.package_needs import ARRIVING_S
 from outlive.cluster import events as ev
+from outlive.cluster import records as rec
 from outlive.cluster.commands import KeepPackages, KeptPackage
-from outlive.cluster.mirror import Entry, Mirror
-from outlive.cluster.pushed import PackageRecord, PackageUse, Pinned
-from outlive.depot.archive import build_archive
-from outlive.depot.errors import ComponentMissing, InstallFailed, PackageInvalid
-from outlive.errors import ClusterUnreachable
+from outlive.cluster.pushed import Pinned
+from outlive.depot.errors import ComponentMissing, InstallFailed
+from outlive.depot.installed import Installed
+from outlive.errors import ClusterUnreachable, RefusedForSafety
 
-
-class Host:
-    """One host's packages, what it tells, and the picture that it has of the store."""
-
-    def __init__(self, folder: Path) -> None:
-        self.told: list[ev.Event] = []
-        self.picture = Mirror()
-        self.steps: list[tuple[str, str]] = []
-        self.packages = Packages(folder, "a", self.ask, self.told.append, lambda: self.picture, lambda: 1.0)
-
-    async def ask(self, host: str, request: Request) -> Answer:
-        raise ClusterUnreachable(f"The agent of {host} cannot be asked.", cause="it is off")
-
-    def said(self, package: str, step: str, text: str) -> None:
-        self.steps.append((package, step))
-
-    async def push(self, archive: bytes) -> Pinned:
-        id, manifest = await self.packages.take_in(pieces(archive))
-        pinned = Pinned(manifest.name, manifest.version, id)
-        record = PackageRecord(manifest.name, manifest.version, id)
-        self.picture = Mirror(packages=self.picture.packages.set(pinned.key, Entry(record, 1, 1)))
-        return pinned
+from ..depot.package_scene import files_in
+from .package_host import SOON_S, Host, archive, pieces, record_of, use
 
 
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
     return Host(tmp_path / "data")
-
-
-async def pieces(content: bytes) -> AsyncIterator[bytes]:
-    for start in range(0, len(content), 1000):
-        yield content[start : start + 1000]
-
-
-def archive(folder: Path, version: str = "1.0.0", install: str = "exit 0") -> bytes:
-    content = folder / version
-    (content / "files").mkdir(parents=True)
-    (content / "package.toml").write_text(
-        f'name = "app"\nversion = "{version}"\n[install]\ncommand = ["/bin/sh", "-c", "{install}"]\n'
-    )
-    (content / "files" / "x").write_text(version)
-    target = io.BytesIO()
-    build_archive(content, target)
-    return target.getvalue()
-
-
-def use(pinned: Pinned) -> PackageUse:
-    return PackageUse(pinned.name, "", pinned.version, pinned.id)
 
 
 async def test_what_was_taken_in_is_installed_and_its_programs_are_told_where(host: Host, tmp_path: Path) -> None:
@@ -91,41 +50,142 @@ async def test_an_install_that_fails_is_told_with_its_reason_and_leaves_what_was
     assert (before.folder / "x").read_text() == "1.0.0"
 
 
-async def test_an_archive_that_breaks_off_or_is_none_leaves_nothing(host: Host, tmp_path: Path) -> None:
-    whole = archive(tmp_path)
-    for bad in (whole[: len(whole) // 2], b"", b"no archive" * 1000, whole + b"more"):
-        with pytest.raises(PackageInvalid):
-            await host.packages.take_in(pieces(bad))
-    assert host.packages.shelf.ids() == frozenset()
-
-
 async def test_what_is_wanted_and_cannot_be_fetched_is_told_as_a_trouble(host: Host) -> None:
     wanted = Pinned("app", "1.0.0", "a" * 64)
+    host.follows = False
     host.packages.keep(KeepPackages((KeptPackage(wanted, ("b",)),)))
-    keeping = asyncio.create_task(host.packages.run())
-    try:
-        async with asyncio.timeout(60):
-            while not (host.told and isinstance(said := host.told[-1], ev.PackagesHeld) and said.troubles):  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-    finally:
-        keeping.cancel()
+
+    def troubled() -> bool:
+        return isinstance(last := host.told[-1], ev.PackagesHeld) and bool(last.troubles) if host.told else False
+
+    async with host.running():
+        await host.until(troubled, "it tells its trouble")
+    assert isinstance(said := host.told[-1], ev.PackagesHeld)
     assert said.troubles == {"app@1.0.0": "b: it is off"}
 
 
-async def test_what_is_free_is_dropped_unless_it_has_just_come_or_runs_here(host: Host, tmp_path: Path) -> None:
-    fresh, running, old = [await host.push(archive(tmp_path, f"{number}.0.0")) for number in (1, 2, 3)]
+async def test_a_damaged_copy_is_found_thrown_out_told_and_fetched_anew(host: Host, tmp_path: Path) -> None:
+    content = archive(tmp_path)
+    pinned = await host.push(content)
+    [file] = (tmp_path / "data" / "depot" / "components").glob("*/*")
+    file.write_bytes(b"?" + file.read_bytes()[1:])
+    assert not await host.packages.verifying.look(), "it came just now"
+    host.packages.shelf.was_read(pinned.id, 0.0)
+    assert await host.packages.verifying.look()
+    assert [each for each in host.told if isinstance(each, ev.PackageDamaged)] == [
+        ev.PackageDamaged(host.now, "app@1.0.0", "one of its components is damaged")
+    ]
+    assert isinstance(said := host.told[-1], ev.PackagesHeld)
+    assert said.holds == {}
+
+    def troubled() -> bool:
+        return isinstance(last := host.told[-1], ev.PackagesHeld) and "app@1.0.0" in last.troubles
+
+    async with host.running():
+        await host.until(troubled, "it tries to fetch it, from nobody here")
+    await host.push(content)
+    assert host.packages.shelf.ids() == {pinned.id}
+    assert not await host.packages.verifying.look()
+
+
+async def test_what_is_free_goes_unless_it_runs_here(host: Host, tmp_path: Path) -> None:
+    kept, running, old = [await host.push(archive(tmp_path, f"{number}.0.0")) for number in (1, 2, 3)]
     await host.packages.ready("web", use(running), host.said)
-    packages = host.picture.packages
-    host.picture = Mirror(packages=Map({key: entry for key, entry in packages.items() if key != fresh.key}))
-    host.packages.keep(KeepPackages((), (fresh.id, running.id, old.id)))
-    keeping = asyncio.create_task(host.packages.run())
+    await host.packages.ready("was", use(old), host.said)
+    host.packages.done_with("was")
+    for gone in (running, old):
+        host.removes(gone)
+    host.now += ARRIVING_S
+    async with host.running():
+        await host.until(lambda: old.id not in host.packages.shelf.ids(), "the old one is dropped")
+        await host.until(lambda: len(list((tmp_path / "data" / "packages" / "app").glob("3.*"))) == 0, "uninstalled")
+    assert host.packages.shelf.ids() == {kept.id, running.id}
+    assert len(list((tmp_path / "data" / "packages" / "app").glob("2.*"))) == 1
+
+
+async def test_a_refused_push_leaves_nothing(host: Host, tmp_path: Path) -> None:
+    with pytest.raises(RefusedForSafety):
+        async with host.packages.arrival(pieces(archive(tmp_path))):
+            raise RefusedForSafety("There is another package app@1.0.0 already.")
+    assert files_in(tmp_path / "data" / "depot") == []
+
+
+async def test_a_refused_push_takes_nothing_from_another_of_the_same_package(host: Host, tmp_path: Path) -> None:
+    content = archive(tmp_path)
+    async with host.packages.arrival(pieces(content)) as (id, manifest):
+        with pytest.raises(RefusedForSafety):
+            async with host.packages.arrival(pieces(content)):
+                raise RefusedForSafety("It was pushed by somebody else meanwhile.")
+        assert host.packages.shelf.verify(id) is None
+        # Its record is written by now, and the agent has not seen that yet.
+        host.store[rec.PACKAGES + "app@1.0.0"] = record_of(Pinned("app", "1.0.0", id))
+    with pytest.raises(RefusedForSafety):
+        async with host.packages.arrival(pieces(content)):
+            raise RefusedForSafety("It was pushed by somebody else meanwhile.")
+    assert host.packages.shelf.verify(id) is None
+    assert manifest.version == "1.0.0"
+
+
+@pytest.mark.parametrize(
+    "how", [ClusterUnreachable("Nobody can know."), asyncio.CancelledError()], ids=["unsure", "cut"]
+)
+async def test_what_may_have_become_a_package_stays_until_the_store_says_that_it_has_not(
+    host: Host, tmp_path: Path, how: BaseException
+) -> None:
+    content = archive(tmp_path)
+    with pytest.raises(type(how)):
+        async with host.packages.arrival(pieces(content)) as (id, _):
+            raise how
+    with pytest.raises(RefusedForSafety):
+        async with host.packages.arrival(pieces(content)):
+            raise RefusedForSafety("Another try of it is refused for what the first one wrote.")
+    await host.looks_around()
+    assert host.packages.shelf.ids() == {id}
+    host.now += ARRIVING_S
+    host.store_is_away = True
+    await host.looks_around()
+    assert host.packages.shelf.ids() == {id}
+    host.store_is_away = False
+    await host.looks_around()
+    assert host.packages.shelf.ids() == frozenset()
+
+
+async def test_what_a_workload_uses_is_brought_again_where_it_was_on_its_way_out(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned = await host.push(archive(tmp_path))
+    shelf = host.packages.shelf
+    manifest = shelf.manifest(pinned.id)
+    install = Installing.installed
+
+    async def as_it_goes(installing: Installing, pins: tuple[Pinned, ...], said: Said) -> Installed:
+        monkeypatch.setattr(Installing, "installed", install)
+        shelf.remove(pinned.id)
+        return await installing.installed(pins, said)
+
+    async def fetched(*_: object) -> str:
+        shelf.put(pinned.id, manifest)
+        return "b"
+
+    monkeypatch.setattr(Installing, "installed", as_it_goes)
+    monkeypatch.setattr(packages, "fetch", fetched)
+    assert (await host.packages.ready("web", use(pinned), host.said)).folder.exists()
+    assert ("app@1.0.0", "verified") in host.steps
+
+
+async def test_pushes_and_installations_take_no_thread_from_the_rest_of_the_agent(host: Host, tmp_path: Path) -> None:
+    """And the rest takes none from them."""
+    blocked = threading.Event()
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    busy = asyncio.create_task(asyncio.to_thread(blocked.wait))
     try:
-        async with asyncio.timeout(60):
-            while old.id in host.packages.shelf.ids():  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        async with asyncio.timeout(SOON_S):
+            pinned = await host.push(archive(tmp_path))
+            assert (await host.packages.ready("web", use(pinned), host.said)).folder.exists()
+            assert await host.packages.manifest(pinned.id)
     finally:
-        keeping.cancel()
-    assert host.packages.shelf.ids() == {fresh.id, running.id}
+        blocked.set()
+        await busy
 
 
 async def test_another_host_gets_what_it_asks_for_and_nothing_that_is_not_of_the_package(

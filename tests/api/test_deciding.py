@@ -15,9 +15,25 @@ from outlive.cluster.mirror import Entry, Mirror
 from outlive.errors import ClusterUnreachable
 
 
-async def refused(leader: str | None) -> ClusterUnreachable:
-    async def ask_peer(host: str, *_: Any, **__: Any) -> None:
-        raise ClusterUnreachable(f"The agent of {host} cannot be asked.")
+class Said:
+    """An answer of the leader's."""
+
+    def __init__(self, status: int, content: bytes) -> None:
+        self.status, self.content = status, content
+        self.headers: dict[str, str] = {}
+
+    async def whole(self, most_bytes: int, within_s: float) -> bytes:
+        return self.content
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+async def refused(leader: str | None, said: Said | None = None) -> ClusterUnreachable:
+    async def ask_peer(host: str, *_: Any, **__: Any) -> Said:
+        if said is None:
+            raise ClusterUnreachable(f"The agent of {host} cannot be asked.")
+        return said
 
     entry = Entry(rec.LeaderRecord(leader), 1, 1) if leader else None
     view = SimpleNamespace(host="a", mirror=replace(Mirror(), leader=entry), ask_peer=ask_peer)
@@ -35,3 +51,14 @@ async def test_a_leader_that_is_gone_is_told_with_when_to_ask_again() -> None:
     assert "agent of b" in error.sentence
     answer = await on_outlive_error(Request({"type": "http"}), error)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+
+
+@pytest.mark.parametrize("status", [200, 503])
+@pytest.mark.parametrize("content", [b"", b"<html>", b'{"\xff":1}', b"[" * 100_000, b"[]", b'{"commands":7}'])
+async def test_a_leader_that_answers_what_nobody_understands_is_told_as_one_that_does_not_answer(
+    status: int, content: bytes
+) -> None:
+    said = Said(status, content)
+    if (status, content) == (503, b'{"commands":7}'):
+        said.content = b"7"  # an object that says nothing is a problem without words
+    assert "cannot be understood" in (await refused("b", said)).sentence

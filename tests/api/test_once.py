@@ -6,14 +6,18 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pytest
+from starlette.requests import Request
 
 from outlive.api import once
+from outlive.api.declaring import Declared, take
 from outlive.api.once import KEY_HEADER, REPLAYED_HEADER, Begun
+from outlive.api.problems import Encoded, NotFound
+from outlive.api.view import View
 from outlive.cluster.records import RequestRecord
-from outlive.cluster.transaction import KeyValue
+from outlive.cluster.transaction import Delete, KeyValue, Put, Transaction, TransactionResult
 
 from ..one_host import OneHost, workload
 
@@ -168,3 +172,101 @@ def test_an_answer_that_cannot_be_read_is_not_taken_for_none() -> None:
     kept = KeyValue("requests/x", b"{", 1, 1)
     with pytest.raises(Begun, match="cannot be read"):
         once._again(kept, RequestRecord("x", "", "a", 0))
+
+
+class Store:
+    """As much of an agent as `once` needs."""
+
+    host = "a"
+
+    def __init__(self) -> None:
+        self.keys: dict[str, bytes] = {}
+
+    async def transact(self, transaction: Transaction) -> TransactionResult:
+        succeeded = all(compare.key not in self.keys for compare in transaction.compares)
+        for write in transaction.writes if succeeded else ():
+            if isinstance(write, Put):
+                self.keys[write.key] = write.value
+            elif isinstance(write, Delete):
+                self.keys.pop(write.key, None)
+        return TransactionResult(succeeded, 1)
+
+    async def read(self, key: str) -> KeyValue | None:
+        return KeyValue(key, self.keys[key], 1, 1) if key in self.keys else None
+
+
+def asked(declared: Declared) -> Request:
+    """A request with the key k."""
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    scope = {
+        "type": "http", "method": declared.method, "path": declared.path, "query_string": b"",
+        "headers": [(KEY_HEADER.lower().encode(), b"k")],
+    }  # fmt: skip
+    request = Request(scope, receive)
+    take(request, declared)
+    return request
+
+
+ACTS = Declared("POST", "/v1/button", acts=True)
+WRITES = Declared("DELETE", "/v1/workloads/web")
+
+
+async def test_nothing_is_done_without_its_note() -> None:
+    """Each time that it is to be noted another try has it noted, and has taken that back when it is looked at."""
+    done: list[str] = []
+
+    async def press(request: Request) -> Encoded:
+        done.append("pressed")
+        return Encoded({})
+
+    class Flickering(Store):
+        async def transact(self, transaction: Transaction) -> TransactionResult:
+            return TransactionResult(False, 1)
+
+    with pytest.raises(Begun):
+        await once.answered(cast(View, Flickering()), ACTS, press, asked(ACTS))
+    assert done == []
+
+    class OnceFlickering(Store):
+        flickered = False
+
+        async def transact(self, transaction: Transaction) -> TransactionResult:
+            if self.flickered:
+                return await super().transact(transaction)
+            self.flickered = True
+            return TransactionResult(False, 1)
+
+    store = OnceFlickering()
+    assert (await once.answered(cast(View, store), ACTS, press, asked(ACTS))).status_code == 200
+    assert (done, len(store.keys)) == (["pressed"], 1)
+
+
+async def test_a_try_that_is_refused_for_what_another_did_is_answered_as_that() -> None:
+    """The first was done after the second had looked whether it was, and before that looked at the workload."""
+    store = Store()
+
+    async def remove(request: Request) -> Encoded:
+        gone = Transaction((), (Delete("workloads/web"),))
+        answer = {"workload": "web", "changed": True}
+        await once.transact(cast(View, store), gone, answer)
+        return Encoded(answer)
+
+    async def finds_nothing(request: Request) -> Encoded:
+        token = once._present.set(None)
+        try:
+            await once.answered(cast(View, store), WRITES, remove, asked(WRITES))
+        finally:
+            once._present.reset(token)
+        raise NotFound("There is no workload web.")
+
+    answer = await once.answered(cast(View, store), WRITES, finds_nothing, asked(WRITES))
+    assert (answer.status_code, json.loads(bytes(answer.body))) == (200, {"workload": "web", "changed": True})
+
+    async def refused(request: Request) -> Encoded:
+        raise NotFound("There is no workload web.")
+
+    with pytest.raises(NotFound):
+        await once.answered(cast(View, Store()), WRITES, refused, asked(WRITES))

@@ -39,6 +39,15 @@ def test_with_yes_the_word_is_given_with_ones_name_after_the_warning(
     assert "these will run twice and may lose data: db, web" in capsys.readouterr().err
 
 
+def test_the_warning_names_the_machine_before_where_another_has_the_hosts_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    told = {"host": "b", "before": True, "changed": True, "workloads": ["web"]}
+    with pretended(lambda _: (200, told)) as agent:
+        assert main.run(["confirm-dead", "b", "--yes", "--socket", agent.socket]) == 0
+    assert "If the machine that was b before is not off" in capsys.readouterr().err
+
+
 def test_without_a_terminal_nobody_is_asked_and_nothing_is_said(agent: PretendedAgent) -> None:
     words = outlive_command("confirm-dead", "b", "--socket", agent.socket)
     ran = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)

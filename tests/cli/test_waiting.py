@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from outlive.cli.waiting import NotBrought, until_brought
+from outlive.client import Client
+
 from ..one_host import OneHost, until, workload
+from .pretended_agent import pretended
 
 NEVER_READY = '[module.main.readiness]\nline = "ready"\ntimeout_s = 600.0\n'
 
@@ -85,3 +89,13 @@ def test_following_goes_on_when_the_agent_is_started_again(other_host: OneHost) 
         while "agent.started" not in process.stdout.readline():
             pass
     assert agent_pid(other_host.folder / "run") not in (None, pid)
+
+
+def test_who_waits_for_a_new_version_is_told_that_the_workload_was_stopped_meanwhile() -> None:
+    says = {
+        "record": {"rollout": {"state": "waiting"}, "desired": "stopped"},
+        "outlook": {"rollout": "it is brought to app@2.0.0 once it is started"},
+    }
+    with pretended(lambda _: (200, says)) as agent, pytest.raises(NotBrought) as told:
+        until_brought(Client(agent.socket), "web", 60.0)
+    assert "web was stopped: it is brought to app@2.0.0 once it is started." in str(told.value)

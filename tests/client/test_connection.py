@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
@@ -199,6 +200,47 @@ def test_a_wish_of_which_nothing_is_heard_any_more_is_told_as_unknown(
     with answering(tmp_path / "s", b""), pytest.raises(ClusterUnreachable, match="not known whether") as caught:
         Client(str(tmp_path / "s")).delete("/v1/workloads/web")
     assert caught.value.id == "outcome.unknown"
+
+
+@pytest.mark.parametrize("problem", [("store.unavailable", 4, "The store is away."), ("not-found", 1, "No such.")])
+def test_a_refusal_of_a_later_try_says_nothing_about_one_that_may_have_been_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: tuple[str, int, str]
+) -> None:
+    monkeypatch.setattr(connection, "AGAIN_S", 0.5)
+    id, exit_code, title = problem
+    body = json.dumps({"id": id, "title": title, "exit_code": exit_code}).encode()
+    answers = chain([b""], repeat(http(body, "503 Service Unavailable")))
+    with answering(tmp_path / "s", lambda _: next(answers)) as heard, pytest.raises(ClusterUnreachable) as caught:
+        Client(str(tmp_path / "s")).delete("/v1/workloads/web")
+    assert (caught.value.id, caught.value.exit_code) == ("outcome.unknown", 4)
+    assert title in caught.value.cause
+    [key] = keys(heard)
+    assert f"OUTLIVE_REQUEST_KEY={key.removeprefix('Idempotency-Key: ')}" in caught.value.remedy
+
+
+def test_a_command_that_is_run_again_with_its_key_makes_its_wishes_with_the_same_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OUTLIVE_REQUEST_KEY", "17")
+    with answering(tmp_path / "s", http(b"{}")) as heard:
+        client = Client(str(tmp_path / "s"))
+        client.delete("/v1/workloads/web")
+        client.delete("/v1/workloads/db")
+    assert [keys([each]) for each in heard] == [{"Idempotency-Key: 17"}, {"Idempotency-Key: 17.2"}]
+
+
+def test_an_upload_that_nobody_answered_is_told_as_unknown_and_one_that_nobody_got_is_not(tmp_path: Path) -> None:
+    unsure = http(json.dumps({"id": "store.uncertain", "title": "Who knows."}).encode(), "503 Service Unavailable")
+    for answer in (b"", b"HTTP/1.1 200 OK\r\nContent-Le", unsure):
+        with answering(tmp_path / "s", answer), pytest.raises(ClusterUnreachable, match="not known whether") as caught:
+            Client(str(tmp_path / "s")).upload("/v1/packages", [b"x" * 1000])
+        assert (caught.value.id, caught.value.exit_code) == ("outcome.unknown", 4)
+        assert "again" in caught.value.remedy
+    with pytest.raises(ClusterUnreachable, match="No agent answers"):
+        Client(str(tmp_path / "s")).upload("/v1/packages", [b"x"])
+    refused = http(json.dumps(PROBLEM.problem()).encode(), "409 Conflict")
+    with answering(tmp_path / "s", refused), pytest.raises(Answered):
+        Client(str(tmp_path / "s")).upload("/v1/packages", [b"x"])
 
 
 def test_another_agent_is_asked_when_one_is_gone(tmp_path: Path) -> None:

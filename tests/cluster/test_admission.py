@@ -57,7 +57,7 @@ def test_each_on_its_own_could_go_elsewhere_but_not_all_together() -> None:
     )
     assert (found.hosts, found.exact, found.worst) == (0, True, ("a",))
     assert [each.workload for each in found.without] == ["one"]
-    assert found.without[0].reason.endswith("b: it has too little capacity left; c: it has too little capacity left")
+    assert found.without[0].reason.endswith("b and c: it has too little capacity left")
     assert found.told() == "it can lose 0 hosts"
 
 

@@ -187,6 +187,31 @@ def test_an_isolated_workload_that_is_to_be_left_running_is_never_started_twice(
     assert world.placement("web").generation == generation
 
 
+def on_isolation(world: SmallWorld, response: OnIsolation) -> None:
+    world.store.put(rec.POLICIES, rec.encode(Policies(on_isolation=response)))
+    world.run(0.5)
+
+
+def test_what_an_isolated_host_does_is_the_clusters_to_say_where_no_file_does(world: SmallWorld) -> None:
+    on_isolation(world, OnIsolation.LEAVE)
+    where = placed(world)
+    world.cut.add(where)
+    world.run(10)
+    assert world.runs_on("web") == [where]
+    on_isolation(world, OnIsolation.STOP)
+    world.run(10)
+    [elsewhere] = world.runs_on("web")
+    assert elsewhere != where
+
+
+def test_a_workloads_own_word_on_isolation_goes_before_the_clusters(world: SmallWorld) -> None:
+    on_isolation(world, OnIsolation.LEAVE)
+    where = placed(world, service("web", on_isolation=OnIsolation.STOP))
+    world.cut.add(where)
+    world.run(10)
+    assert world.runs_on("web") not in ([], [where])
+
+
 def test_the_leader_cut_off_from_all_resigns_and_another_leads(world: SmallWorld) -> None:
     leader = world.leads()
     world.cut.add(str(leader))

@@ -8,14 +8,17 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 from immutables import Map
+from msgspec.structs import replace as replace_state
 
 from outlive.cluster import copies
 from outlive.cluster import records as rec
+from outlive.cluster.commands import Transact
 from outlive.cluster.host import Capacity, Host
 from outlive.cluster.leader_state import LeaderState, Turn
 from outlive.cluster.mirror import Entry, Mirror
 from outlive.cluster.pushed import DepotRecord, PackageRecord, PackageUse, copies_of, package_problem, use_problem
 from outlive.cluster.timing import Timing
+from outlive.cluster.transaction import Put
 from outlive.cluster.workload import Module, Workload
 
 A, B = "a" * 64, "b" * 64
@@ -48,6 +51,10 @@ def turn_for(mirror: Mirror, **verdicts: rec.Verdict) -> Turn:
     return Turn(LeaderState("a", Timing(), mirror=mirror, verdicts=Map(verdicts)))
 
 
+def kept_by(turn: Turn, package: PackageRecord) -> tuple[str, ...]:
+    return copies.keepers(turn, package, copies.survey(turn))
+
+
 def test_small_clusters_keep_packages_everywhere_and_large_ones_twice() -> None:
     assert [copies_of(APP, hosts) for hosts in (1, 3, 4, 50)] == [1, 3, 2, 2]
     assert copies_of(replace(APP, copies=5), 50) == 5
@@ -56,15 +63,71 @@ def test_small_clusters_keep_packages_everywhere_and_large_ones_twice() -> None:
 def test_copies_are_spread_over_sites_and_stay_where_they_are() -> None:
     hosts = entries(*(member(name, site) for name, site in zip("abcdef", "xxxyyy", strict=True)))
     turn = turn_for(Mirror(hosts=hosts))
-    assert copies.keepers(turn, replace(APP, hosts=("b",))) == ("b", "d")
-    assert copies.keepers(turn, replace(APP, hosts=("c", "f"))) == ("c", "f")
+    assert kept_by(turn, replace(APP, hosts=("b",))) == ("b", "d")
+    assert kept_by(turn, replace(APP, hosts=("c", "f"))) == ("c", "f")
 
 
 def test_a_dead_hosts_copy_is_replaced_and_a_suspects_is_not() -> None:
     hosts = entries(*(member(name) for name in "abcd"))
     record = replace(APP, hosts=("b", "c"))
-    assert copies.keepers(turn_for(Mirror(hosts=hosts), b=rec.Verdict.SUSPECT), record) == ("b", "c")
-    assert copies.keepers(turn_for(Mirror(hosts=hosts), b=rec.Verdict.DEAD), record) == ("a", "c")
+    assert kept_by(turn_for(Mirror(hosts=hosts), b=rec.Verdict.SUSPECT), record) == ("b", "c")
+    assert kept_by(turn_for(Mirror(hosts=hosts), b=rec.Verdict.DEAD), record) == ("a", "c")
+
+
+def written(turn: Turn) -> list[str]:
+    return [each.purpose.subject for each in turn.commands if isinstance(each, Transact)]
+
+
+def many(count: int, **changes: Any) -> Any:
+    return entries(*(replace(APP, name=f"p{n:03}", id=f"{n:064x}", **changes) for n in range(count)))
+
+
+LEADS: dict[str, Any] = {
+    "leader": Entry(rec.LeaderRecord("a"), 1, 1),
+    "hosts": entries(*(member(name) for name in "abcd")),
+}
+
+
+def test_only_so_many_records_are_written_in_a_turn_and_each_has_its_turn() -> None:
+    turn = turn_for(Mirror(packages=many(40), **LEADS))
+    keys: list[str] = []
+    for _ in range(3):
+        copies.tend_all(turn)
+        assert len(written(turn)) <= copies.SEEN_TO_AT_ONCE
+        keys += written(turn)
+        assert turn.state.copies_due == (len(keys) < 40)
+        turn = Turn(turn.state)
+    assert len(keys) == len(set(keys)) == 40
+
+
+def test_keepers_are_chosen_evenly_within_a_turn() -> None:
+    turn = turn_for(Mirror(packages=many(10, copies=1), **LEADS))
+    copies.tend_all(turn)
+    puts = [
+        rec.decode(write.key, write.value)
+        for each in turn.commands
+        if isinstance(each, Transact)
+        for write in each.transaction.writes
+        if isinstance(write, Put)
+    ]
+    chosen = [host for record in puts if isinstance(record, PackageRecord) for host in record.hosts]
+    assert sorted(chosen.count(host) for host in "abcd") == [2, 2, 3, 3]
+
+
+def test_keepers_are_looked_at_again_only_when_something_they_rest_on_has_changed() -> None:
+    held = replace(APP, hosts=("a", "b"))
+    has = {host: DepotRecord(host, {A: APP.key}) for host in "abc"}
+    well = Mirror(packages=entries(held), depots=entries(has["a"], has["b"]), **LEADS)
+    turn = turn_for(well)
+    copies.tend_all(turn)
+    assert (turn.state.unchosen, turn.commands) == ((), [])
+    settled = turn.state
+    turn = Turn(replace_state(settled, verdicts=Map(b=rec.Verdict.DEAD)))
+    copies.tend_all(turn)
+    assert written(turn) == [rec.PACKAGES + held.key]
+    turn = Turn(replace_state(settled, at=5.0))
+    copies.tend_all(turn)
+    assert turn.state.chosen_on is settled.chosen_on
 
 
 def runs_web(*, host: str) -> dict[str, Any]:

@@ -3,11 +3,17 @@
 from dataclasses import replace
 
 import pytest
+from immutables import Map
+from msgspec.structs import replace as replace_state
 
+from outlive.cluster import leader, mirror
 from outlive.cluster import records as rec
-from outlive.cluster.draining import plan
+from outlive.cluster.commands import Transact
+from outlive.cluster.draining import ASKED_AT_ONCE, plan
+from outlive.cluster.events import StoreMoved, Tick
 from outlive.cluster.host import Capacity
 from outlive.cluster.policies import Policies
+from outlive.cluster.transaction import KeyValue
 from outlive.cluster.workload import PlacementRules, Protection
 
 from .small_world import SmallWorld, host, machine, service
@@ -105,6 +111,85 @@ def test_what_no_other_host_can_have_stays_and_is_told_and_leaves_once_one_can(w
     world.boot(host("e", capacity=Capacity(64, 65536)))
     world.run(10)
     assert world.runs_on("big") == ["e"]
+
+
+def test_what_can_go_nowhere_is_asked_about_less_and_less_often(world: SmallWorld) -> None:
+    world.boot(host("d", capacity=Capacity(64, 65536)))
+    world.run(2)
+    world.apply(service("big", resources=Capacity(32, 1024)))
+    world.run(3)
+    wish(world, "d")
+    world.run(1)
+    for _ in range(30):  # others' news are no reason to ask again
+        world.apply(service("other"))
+        world.run(1)
+    course = world.hosts[str(world.leads())].leader.courses["big"]
+    assert 5 <= course.stayed <= 8
+    assert world.runs_on("big") == ["d"]
+
+
+def test_however_often_the_store_moves_hosts_are_looked_at_once_a_tick(world: SmallWorld) -> None:
+    on(world, "one")
+    leads = world.hosts[str(world.leads())]
+    key = rec.MAINTENANCE + "b"
+    noted = rec.encode(rec.MaintenanceRecord("b", because="op"))
+    news = mirror.changed(leads.mirror, 10**6, [KeyValue(key, noted, 1, 10**6)], world.now)
+    state, commands = leader.step(leads.leader, StoreMoved(world.now, news, frozenset({key})))
+    assert (state.drains_due, commands) == (True, ())
+    state, commands = leader.step(state, Tick(world.now + 0.1, 0.1, 0))
+    assert [each.purpose.subject.startswith(rec.OPERATIONS) for each in commands if isinstance(each, Transact)] == [
+        True
+    ]
+    assert not state.drains_due
+
+
+def test_all_that_must_wait_for_the_next_turn_has_its_turn(world: SmallWorld) -> None:
+    names = [f"w{number}" for number in range(3 * ASKED_AT_ONCE)]
+    world.store.put(rec.POLICIES, rec.encode(Policies(moves_per_host=100)))
+    on(world, *names, resources=Capacity(0.01, 1))
+    leads = world.hosts[str(world.leads())]
+    supposed = Map({"b": mirror.Entry(rec.MaintenanceRecord("b"), 1, 1)})
+    picture = replace(leads.mirror, maintenance=supposed)
+    state, at = replace_state(leads.leader, mirror=picture, drains_due=True), world.now
+    for turn in (1, 2, 3):
+        at += 0.1
+        state, commands = leader.step(state, Tick(at, 0.1, 0))
+        written = [each.purpose.subject for each in commands if isinstance(each, Transact)]
+        assert sum(key.startswith(rec.OPERATIONS) for key in written) == ASKED_AT_ONCE, f"in turn {turn}"
+    wish(world, "b")
+    world.run(10)
+    assert "b" not in [spread(world, name) for name in names]
+
+
+def test_what_is_foretold_minds_the_company_of_those_that_leave_too(world: SmallWorld) -> None:
+    together = PlacementRules(together_with=("anchor",))
+    on(world, "anchor")
+    world.apply(service("mate", priority=200, placement=together))
+    world.run(3)
+    assert world.runs_on("mate") == ["b"]
+    foretold = {each.workload: each.to for each in plan(world.hosts["a"].mirror, "b")}
+    assert foretold["mate"] == foretold["anchor"]
+    assert foretold["anchor"] in ("a", "c")
+    on(world, "one", "two")
+    for name, other in (("one", "two"), ("two", "one")):
+        world.apply(service(name, placement=PlacementRules(apart_from=(other,))))
+    world.run(0.2)
+    foretold = {each.workload: each.to for each in plan(world.hosts["a"].mirror, "b")}
+    assert {foretold["one"], foretold["two"]} == {"a", "c"}
+
+
+def test_a_standby_is_foretold_apart_from_what_it_may_not_follow_beside(world: SmallWorld) -> None:
+    world.apply(machine("vm"))
+    world.run(4)
+    placed = world.placement("vm")
+    primary, standby = str(placed.host), str(placed.standby)
+    other = world.other_than(primary, standby)
+    world.apply(service("loner", placement=PlacementRules(hosts=(other,), apart_from=("vm",))))
+    world.run(3)
+    assert world.runs_on("loner") == [other]
+    [leaving] = [each for each in plan(world.hosts["a"].mirror, standby) if each.how == "standby"]
+    assert leaving.to is None
+    assert "apart" in leaving.reason
 
 
 def test_by_force_it_is_stopped_and_started_again_when_the_host_may_have_it(world: SmallWorld) -> None:

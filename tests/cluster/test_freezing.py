@@ -7,7 +7,6 @@ from outlive.cluster.commands import Role
 from outlive.cluster.events import ModuleChanged, PeerLost
 from outlive.cluster.heartbeat import ModuleStatus
 from outlive.cluster.policies import Freeze, Policies
-from outlive.cluster.workload import OnIsolation
 
 from .small_world import SmallWorld, machine, service
 
@@ -104,7 +103,7 @@ def test_a_host_is_emptied_also_then(world: SmallWorld) -> None:
 
 
 def test_a_host_that_is_cut_off_stops_nothing_until_then(world: SmallWorld) -> None:
-    assert service("web").on_isolation is OnIsolation.STOP
+    assert Policies().stops_when_isolated(service("web"))
     freeze(world)
     [where] = world.runs_on("web")
     world.cut.add(where)
@@ -134,3 +133,30 @@ def test_no_standby_is_chosen_but_a_pair_settles_between_its_two_hosts(world: Sm
     freeze(world, frozen=False)
     world.run(5)
     assert world.placement("vm").paired
+
+
+def test_policies_that_nobody_could_ever_read_may_say_that_it_is_frozen_and_count_as_that() -> None:
+    world = SmallWorld("a", "b", "c")
+    world.store.put(rec.POLICIES, b"{")
+    world.run(2)
+    world.apply(service("web"))
+    world.run(3)
+    [where] = world.runs_on("web")
+    world.off.add(where)
+    world.run(20)
+    assert world.placement("web").host == where
+    assert [event.kind for event in world.happened if "`outlive unfreeze` writes them anew" in event.text]
+    freeze(world, frozen=False)
+    world.run(3)
+    assert world.runs_on("web") != [where]
+
+
+@pytest.mark.parametrize("last", [FROZEN, Policies()])
+def test_policies_that_cannot_be_read_any_more_hold_as_they_were(world: SmallWorld, last: Policies) -> None:
+    world.store.put(rec.POLICIES, rec.encode(last))
+    world.run(0.5)
+    world.store.put(rec.POLICIES, b"{")
+    [where] = world.runs_on("web")
+    world.off.add(where)
+    world.run(20)
+    assert (world.placement("web").host == where) == (last is FROZEN)

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 from immutables import Map
+from msgspec.structs import replace as replaced
 
 from outlive.cluster import records as rec
-from outlive.cluster.confirming import confirmed, refusal
+from outlive.cluster.boot import boot_id
+from outlive.cluster.confirming import Word, confirmed, refusal, word
 from outlive.cluster.failover import Proof, Wait, proof_of_end
 from outlive.cluster.fence import BY_HAND, EndProof, FenceState
 from outlive.cluster.heartbeat import Flags, Heartbeat, ModuleTable
@@ -14,9 +16,9 @@ from outlive.cluster.mirror import ClaimSeen, Entry, Mirror
 from outlive.cluster.policies import Policies
 from outlive.cluster.signs import Signs
 from outlive.cluster.timing import Timing
-from outlive.cluster.transaction import Put, absent
+from outlive.cluster.transaction import Put, absent, same_incarnation
 
-from .small_world import host
+from .small_world import host, service
 
 AT = 1000.0
 CLAIM = 7
@@ -91,6 +93,80 @@ def test_a_host_that_came_back_and_has_nothing_of_it_needs_no_fence() -> None:
     assert isinstance(judged(picture(), beat(CLAIM), rec.Verdict.ALIVE), Wait)
 
 
+MONDAY, TUESDAY = boot_id("box", "monday"), boot_id("box", "tuesday")
+HELD = replace(PLACED, boot_id=MONDAY, heartbeats=50)
+
+
+def spoken(boot: str, *, claim: int = 0, sequence: int = 99) -> Signs:
+    signs = beat(claim)
+    assert signs.heartbeat is not None
+    return replaced(signs, heartbeat=replace(signs.heartbeat, boot_id=boot, sequence=sequence))
+
+
+def waits(signs: Signs, mirror: Mirror | None = None) -> Wait | None:
+    found = proof_of_end(HELD, mirror or picture(), signs, rec.Verdict.ALIVE, Timing(), AT)
+    return found if isinstance(found, Wait) else None
+
+
+def test_the_same_machine_begun_anew_needs_no_claim_to_say_that_it_has_nothing_left() -> None:
+    assert waits(spoken(TUESDAY)) is None
+    assert waits(spoken(MONDAY)) is not None
+
+
+def test_what_a_machine_said_before_it_held_the_claim_is_no_word_of_one_that_began_anew() -> None:
+    assert waits(spoken(TUESDAY, sequence=50)) is not None
+
+
+def test_another_machine_under_the_same_name_proves_nothing_and_a_person_is_told_the_command() -> None:
+    for claim in (0, CLAIM + 5):
+        wait = waits(spoken(boot_id("crate", "tuesday"), claim=claim))
+        assert wait is not None
+        assert wait.by_hand
+        assert "outlive confirm-dead b" in wait.reason
+
+
+def test_a_device_that_was_asked_about_another_machine_proves_nothing_and_a_persons_word_does() -> None:
+    device = replace(fence(FenceState.PROVEN, CLAIM + 5), boot_id=boot_id("crate", "tuesday"))
+    assert waits(SILENT, picture(fence=device)) is not None
+    assert waits(SILENT, picture(fence=replace(device, boot_id=TUESDAY))) is None
+    assert waits(SILENT, picture(fence=replace(device, method=BY_HAND))) is None
+
+
+def test_a_persons_word_is_taken_for_the_machine_before_while_another_lives_under_its_name() -> None:
+    record = rec.ClaimRecord("b", boot_id("crate", "tuesday"), "r2", 1, 1)
+    mirror = picture(
+        placements=Map({"web": Entry(HELD, 8, 8)}),
+        claims=Map({"b": ClaimSeen(CLAIM + 5, True, AT, 44, record, AT - 60.0)}),
+        verdicts=Map({"b": Entry(rec.VerdictRecord("b", rec.Verdict.ALIVE), 5, 40)}),
+    )
+    signs = spoken(boot_id("crate", "tuesday"), claim=CLAIM + 5)
+    assert refusal(mirror, "b", signs, Timing(), AT) == ""
+    assert word(mirror, "b", signs) == Word(("web",), CLAIM, before=True)
+    written = confirmed(mirror, "b", signs, "ann on a", "event")
+    assert same_incarnation("claims/b", CLAIM + 5) in written.compares
+    (put,) = written.writes
+    assert isinstance(put, Put)
+    stands = rec.decode(put.key, put.value)
+    assert isinstance(stands, rec.FenceRecord)
+    assert stands.claim == CLAIM
+
+
+def test_a_persons_word_is_taken_for_a_host_that_only_a_lost_placement_waits_for() -> None:
+    report = rec.ReportRecord("web", 3, "b", CLAIM, rec.Stage.RUNNING)
+    lost = picture(
+        placements=Map(),
+        there=Map(),
+        workloads=Map({"web": Entry(rec.WorkloadRecord(service("web")), 3, 3)}),
+        reports=Map({"web": Entry(report, 9, 9)}),
+    )
+    assert refusal(lost, "b", SILENT, Timing(), AT) == ""
+    assert word(lost, "b", SILENT).workloads == ("web",)
+    never_seen = replace(lost, claims=Map())
+    (put,) = confirmed(never_seen, "b", SILENT, "ann on a", "event").writes
+    assert isinstance(put, Put)
+    assert isinstance(rec.decode(put.key, put.value), rec.FenceRecord)
+
+
 def test_policies_that_nobody_can_read_may_have_asked_for_a_fence() -> None:
     unread = picture(policies=Entry(Policies(), 0, 0), bad=Map({rec.POLICIES: (3, "nonsense")}))
     assert isinstance(judged(unread), Wait)
@@ -120,7 +196,7 @@ def test_a_persons_word_is_refused_while_anything_tells_of_life() -> None:
 
 
 def test_a_persons_word_is_for_the_accused_incarnation_and_falls_if_the_host_comes_back_meanwhile() -> None:
-    written = confirmed(picture(), "b", "ann on a", "event")
+    written = confirmed(picture(), "b", SILENT, "ann on a", "event")
     assert absent("claims/b") in written.compares
     (put,) = written.writes
     assert isinstance(put, Put)

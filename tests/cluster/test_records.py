@@ -17,6 +17,11 @@ def test_a_pair_is_read_back_as_it_was_written() -> None:
     assert rec.decode("standbys/vm", rec.encode(FOLLOWS)) == FOLLOWS
 
 
+def test_a_placement_says_which_machine_held_its_claim() -> None:
+    held = replace(PLACED, boot_id="0123456789abcdef" * 2, heartbeats=77)
+    assert rec.decode("placements/vm", rec.encode(held)) == held
+
+
 def test_a_placement_of_before_there_were_pairs_is_read() -> None:
     old = b'{"workload":"web","generation":3,"host":"a","claim":2}'
     assert rec.decode("placements/web", old) == rec.PlacementRecord("web", 3, "a", 2)
@@ -27,6 +32,7 @@ def test_a_placement_of_before_there_were_pairs_is_read() -> None:
     [
         ({"generation": 0}, "a generation of 0 cannot be"),
         ({"pairing": -1}, "a pairing of -1 cannot be"),
+        ({"heartbeats": -1}, "-1 heartbeats cannot be"),
         ({"standby": "a"}, "a cannot follow itself"),
         ({"moving_to": "a"}, "a cannot follow itself"),
         ({"standby": None}, "it is paired with nobody"),

@@ -178,6 +178,7 @@ def test_who_is_stopped_on_trial_waits_for_its_turn_again_and_keeps_nobody_waiti
     assert (put_off.rollout.state, put_off.rollout.other) == (rec.RolloutState.WAITING, NEW)
     assert written(turn)[KEY] == replace(APP2, trial="")
     assert told_of(turn) == ["rollout.waiting"]
+    assert rollout.told(put_off) == "it is brought to app@2.0.0 once it is started"
     turn = turn_for(put_off, replace(RAN, host=None), package=replace(APP2, trial=""))
     assert not looked(turn), "nothing is begun for what is stopped"
     assert turn.commands == []

@@ -158,8 +158,16 @@ MISTAKES = {
         "is of no use",
         "correct `store`",
     ),
+    "store login for all to read": (
+        START + 'store = "etcd://127.0.0.1,h"\n[store_login]\nuser = "o"\npassword_file = "/p"',
+        5,
+        "store_login",
+        "for all to read",
+        "without_tls = true",
+    ),
+    "store compaction": (START + 'store_compaction = "ever"', 4, "store_compaction", "always", "Write"),
     "store login in part": (
-        START + 'store = "etcd://h"\n[store_login]\nuser = "o"',
+        START + 'store = "etcds://h"\n[store_login]\nuser = "o"',
         5,
         "store_login.password_file",
         "is missing",

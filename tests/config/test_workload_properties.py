@@ -93,7 +93,7 @@ def workloads(draw: st.DrawFn) -> Workload:
         after_limit_s=draw(st.floats(1, 86400)),
         on_after_limit=draw(st.sampled_from(OnAfterLimit)),
         priority=draw(st.integers(0, 1000)),
-        on_isolation=draw(st.sampled_from(OnIsolation)),
+        on_isolation=draw(st.none() | st.sampled_from(OnIsolation)),
         resources=Capacity(draw(st.floats(0, 64)), draw(st.integers(0, 4096))),
         placement=draw(
             st.builds(

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from outlive.cluster.package import Component, Manifest
 from outlive.depot.components import digest_of
+from outlive.depot.install import Installations
+from outlive.depot.installed import Installed
 from outlive.depot.package import package_id
 from outlive.depot.shelf import Shelf
 
@@ -64,6 +66,14 @@ def bring(manifest: Manifest, origin: Shelf, target: Shelf) -> None:
                     incoming.append(piece)
                 incoming.finish()
         reception.finish()
+
+
+def install_all(installations: Installations, ids: Iterable[str]) -> tuple[Installed, ...]:
+    """Install packages, each with those before it that it needs."""
+    done: list[Installed] = []
+    for id in ids:
+        done.append(installations.install_after(id, done))
+    return tuple(done)
 
 
 def files_in(folder: Path, *, but: Iterable[str] = ("collecting.lock",)) -> list[str]:

@@ -17,7 +17,7 @@ from outlive.depot.install import LEASH, Installations, Progress, Step
 from outlive.depot.installed import Action, Installed, read_installed
 from outlive.depot.shelf import Shelf
 
-from .package_scene import FILES, component, files_in, on_shelf
+from .package_scene import FILES, component, files_in, install_all, on_shelf
 
 INSTALL = '[install]\ncommand = ["bin/setup"]\n'
 AT_ONCE_S = 0.0
@@ -97,7 +97,7 @@ def test_dependencies_are_installed_first_and_found_by_commands(installations: I
     tls = on_shelf(shelf, "tls", "2.0.0")
     lib = on_shelf(shelf, "my-lib", "1.0.0", needs={"tls": "*"})
     web = on_shelf(shelf, needs={"my-lib": "^1"}, files=setup("cat $OUTLIVE_WITH_MY_LIB/etc/web.conf"), more=INSTALL)
-    installed = installations.install_all([tls, lib, web])
+    installed = install_all(installations, [tls, lib, web])
     assert [one.manifest.name for one in installed] == ["tls", "my-lib", "web"]
     assert installed[2].environment(Action.START)["OUTLIVE_WITH_MY_LIB"] == str(installed[1].files)
     assert "OUTLIVE_WITH_TLS" not in installed[2].environment(Action.START)
@@ -107,7 +107,7 @@ def test_dependencies_are_installed_first_and_found_by_commands(installations: I
 def test_another_dependency_makes_another_installation(installations: Installations, shelf: Shelf) -> None:
     old, new = (on_shelf(shelf, "lib", version) for version in ("1.0.0", "1.1.0"))
     web = on_shelf(shelf, needs={"lib": "^1"})
-    (_, with_old), (_, with_new) = (installations.install_all([lib, web]) for lib in (old, new))
+    (_, with_old), (_, with_new) = (install_all(installations, [lib, web]) for lib in (old, new))
     assert with_old.folder != with_new.folder
     assert len(installations.all()) == 4
     assert installations.find(web) is None
@@ -359,8 +359,8 @@ def test_what_nobody_uses_is_uninstalled_with_what_killed_attempts_left(
     lib, idle = (on_shelf(shelf, name) for name in ("lib", "idle"))
     old = on_shelf(shelf, version="1.0.0")
     new = on_shelf(shelf, version="1.1.0", needs={"lib": "*"})
-    unused = installations.install_all([idle, old])
-    used = installations.install_all([lib, new])
+    unused = install_all(installations, [idle, old])
+    used = install_all(installations, [lib, new])
     left = installations.folder / "web" / "9.9.9-0123456789abcdef" / "files"
     left.mkdir(parents=True)
     (left / "half").write_text("x")

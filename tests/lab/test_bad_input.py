@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from outlive.agent.facts import boot_id
 from outlive.cluster import records as rec
 from outlive.cluster.heartbeat import Flags, Heartbeat
 from outlive.cluster.transaction import Delete, Put, Transaction
@@ -52,7 +53,7 @@ def forged(scene: Scene, **changes: object) -> Heartbeat:
     plain = Heartbeat(
         cluster=scene.lab.plan.cluster,
         host=scene.primary,
-        boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""),
+        boot_id=boot_id(),
         sequence=1,
         flags=Flags.ISOLATED,
         load=0.0,

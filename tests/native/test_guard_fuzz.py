@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,15 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ..sanitized import build, native
 from .guarding import Client, GuardProcess, boot_ns, clear, populated, sleeper
 
-NATIVE = Path(__file__).parents[2] / "native"
 GUARD_SOURCES = (
-    "guard", "clients", "requests", "listening", "hardening", "watchdog", "fence", "dropper", "address", "journal",
-    "process", "cgroup",
+    "guard", "clients", "requests", "listening", "hardening", "watchdog", "armed", "fence", "dropper", "address",
+    "journal", "process", "cgroup",
 )  # fmt: skip
-SANITIZED = ("-std=c17", "-Wall", "-Wextra", "-Werror", "-g", "-O1", "-pthread",
-             "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")  # fmt: skip
 
 numbers = st.one_of(
     st.integers(-1, 20), st.integers(2**31 - 2, 2**31 + 2), st.integers(2**63 - 2, 2**64 + 2), st.just(10**40)
@@ -54,8 +51,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
         return
     folder = tmp_path_factory.mktemp("sanitized")
-    sources = [str(NATIVE / f"{name}.c") for name in GUARD_SOURCES]
-    subprocess.run(["cc", *SANITIZED, *sources, "-o", str(folder / "outlive-guard")], check=True)
+    build(folder / "outlive-guard", native(GUARD_SOURCES))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OUTLIVE_NATIVE_DIR", str(folder))
         yield

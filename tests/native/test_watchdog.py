@@ -30,6 +30,7 @@ def make(tmp_path: Path, library: Path, start_guard: START) -> Iterator[Callable
     devices: list[Device] = []
 
     def one(longest_s: int = 2, again: bool = False, **device: Any) -> tuple[Device, GuardProcess]:
+        """longest_s: what the guard is told to be safe."""
         if not again:
             devices.append(Device(tmp_path / "watchdog", **device))
         words = (f"--watchdog={devices[-1].path}", "--watchdog-timeout=1", f"--watchdog-longest={longest_s}")
@@ -191,3 +192,124 @@ def test_the_next_guard_feeds_on_once_its_table_is_whole(
     assert device.reset_ns == 0
     assert client.ask("QUIT") == "OK"
     until(lambda: not device.armed)
+
+
+def past(boot_moment_ns: int) -> None:
+    until(lambda: boot_ns() > boot_moment_ns)
+
+
+def test_the_next_guard_gives_no_sign_of_life_that_its_predecessor_was_not_allowed(
+    make: Callable[..., tuple[Device, GuardProcess]], root: Path
+) -> None:
+    """Opening the device is one: the last that is allowed is its timeout before others may act."""
+    device, guard = make()
+    client = guard.connect()
+    with sleeper(root / "web"):
+        over_ns = extend(client, 0.9)
+        protect(client, root / "web")
+        guard.send(signal.SIGKILL)
+        guard.process.wait(20)
+        past(over_ns - NS_PER_S)
+        _, second = make(again=True)
+        assert "watchdog=1s:not_fed_yet" in second.connect().hello
+        until(lambda: device.reset_ns)
+    assert device.reset_ns <= over_ns
+    assert device.opened == 1
+
+
+@pytest.fixture
+def left_running(
+    make: Callable[..., tuple[Device, GuardProcess]], root: Path
+) -> tuple[Device, Callable[..., GuardProcess]]:
+    """A device of six seconds that must not be fed any more, and which takes a while to fire yet; the next guard."""
+    device, guard = make(longest_s=6, least_s=6)
+    client = guard.connect()
+    with sleeper(root / "web"):
+        over_ns = extend(client, 5.8)
+        protect(client, root / "web")
+        guard.send(signal.SIGKILL)
+        guard.process.wait(20)
+    past(over_ns - 6 * NS_PER_S)
+    return device, lambda longest_s=6: make(longest_s=longest_s, again=True)[1]
+
+
+def test_a_device_that_was_left_alone_is_taken_up_with_a_later_deadline(
+    left_running: tuple[Device, Callable[..., GuardProcess]],
+) -> None:
+    device, following = left_running
+    client = following().connect()
+    extend(client, 20)
+    until(lambda: device.opened == 2)
+    assert device.asked == ["getsupport", "settimeout 1", "gettimeout", "getsupport", "gettimeout"]
+    assert device.reset_ns == 0
+    client.close()
+
+
+def test_a_device_that_was_left_alone_is_taken_up_and_disarmed_once_nothing_is_protected(
+    left_running: tuple[Device, Callable[..., GuardProcess]],
+) -> None:
+    device, following = left_running
+    guard = following()
+    client = guard.connect()
+    assert client.ask("QUIT").startswith("ERR protecting ")
+    assert client.ask("WHOLE") == "OK"
+    until(lambda: "watchdog=6s:stand_in" in guard.connect().hello)
+    assert client.ask("QUIT") == "OK"
+    until(lambda: not device.armed)
+    assert device.reset_ns == 0
+
+
+def test_a_guard_that_refuses_the_device_does_not_disarm_it_for_its_predecessor(
+    make: Callable[..., tuple[Device, GuardProcess]], root: Path
+) -> None:
+    device, guard = make(longest_s=2, least_s=2)
+    client = guard.connect()
+    with sleeper(root / "web"):
+        over_ns = extend(client, 20)
+        protect(client, root / "web")
+        guard.send(signal.SIGKILL)
+        guard.process.wait(20)
+        _, second = make(longest_s=1, again=True)
+        assert second.answer.startswith("ERR the watchdog device grants 2 s")
+        assert second.process.wait(20) == 1
+        until(lambda: device.reset_ns)
+    assert device.reset_ns <= over_ns
+
+
+@pytest.mark.parametrize("note", ["", "what is this", "x" * 200])
+def test_a_note_that_says_nothing_is_taken_for_the_worst(
+    note: str, make: Callable[..., tuple[Device, GuardProcess]], tmp_path: Path
+) -> None:
+    (tmp_path / "guard.sock.armed").write_text(note)
+    device, guard = make()
+    client = guard.connect()
+    assert client.ask("QUIT").startswith("ERR protecting ")
+    assert device.opened == 0
+    assert client.ask("WHOLE") == "OK"
+    until(lambda: device.asked[-1:] == ["gettimeout"])
+
+
+def test_a_note_of_an_earlier_start_of_the_host_is_over(
+    make: Callable[..., tuple[Device, GuardProcess]], tmp_path: Path
+) -> None:
+    (tmp_path / "guard.sock.armed").write_text(f"{'0' * 8}-0000-0000-0000-{'0' * 12} {'9' * 19} {6:010d}\n")
+    device, guard = make()
+    assert guard.connect().ask("QUIT") == "OK"
+    until(lambda: device.opened == 1 and not device.armed)
+
+
+def test_an_older_deadline_puts_off_nothing_and_none_does_by_more_than_a_minute(
+    make: Callable[..., tuple[Device, GuardProcess]], root: Path
+) -> None:
+    device, guard = make()
+    client = guard.connect()
+    with sleeper(root / "web"):
+        over_ns = extend(client, 0.9)
+        protect(client, root / "web")
+        deadline_ns = over_ns - int(LATE_S * NS_PER_S)
+        assert client.ask(f"DEADLINE {deadline_ns - 1} {over_ns + 9 * NS_PER_S}") == f"OK {deadline_ns}"
+        assert client.ask(f"DEADLINE {deadline_ns + 1} {over_ns + 90 * NS_PER_S}").startswith("ERR malformed ")
+        past(over_ns - NS_PER_S)
+        guard.send(signal.SIGKILL)
+        until(lambda: device.reset_ns)
+    assert device.reset_ns <= over_ns

@@ -1,6 +1,6 @@
 """Whatever comes as a packed frame: it is refused in words, or applied inside of RAM; nothing in between.
 
-The same tests run once more with the kernels built with sanitizers, by test_kernels_sanitized.py.
+`tests/fuzz` has the kernels built with sanitizers read much more of the kind.
 """
 
 import ctypes

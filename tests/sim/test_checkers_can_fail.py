@@ -422,12 +422,12 @@ def test_trials_end_finds_a_leader_that_never_judges(monkeypatch: pytest.MonkeyP
 
 def test_last_copy_stays_finds_hosts_that_drop_whatever_does_not_run_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copies, "_may_go", lambda *_: True)
-    monkeypatch.setattr(copies, "keepers", lambda turn, package: ())
+    monkeypatch.setattr(copies, "keepers", lambda *_: ())
     assert "dropped the last copy" in finds_in(checkers.LastCopyStays, "run 20 s")
 
 
 def test_packages_are_kept_finds_a_leader_that_names_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copies, "keepers", lambda turn, package: ())
+    monkeypatch.setattr(copies, "keepers", lambda *_: ())
     assert "hosts only" in finds_in(checkers.PackagesAreKept, "run 60 s")
 
 

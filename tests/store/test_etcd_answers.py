@@ -4,6 +4,8 @@ import asyncio
 import base64
 import contextlib
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from outlive.config.store_address import EtcdAddress
 from outlive.store import etcd_messages as say
 from outlive.store.base import (
     Compacted,
+    HistoryKept,
     LeaseGone,
     RequestRefused,
     StoreCorrupt,
@@ -29,6 +32,8 @@ from outlive.store.base import (
     WatchBatch,
 )
 from outlive.store.etcd import MARK, EtcdStore
+from outlive.store.etcd_compaction import Compaction
+from outlive.store.etcd_login import Login
 from outlive.store.etcd_watch import Assembly
 
 from .etcd_pretended import HEADER, Answer, bad, good, pretended, streaming, whole
@@ -211,6 +216,228 @@ async def test_a_write_that_was_sent_is_not_sent_again() -> None:
             await store.transact(PUT, timeout_s=60)
         await store.close()
     assert sent == 1
+
+
+async def opened(first: Answer, second: Answer, stack: contextlib.AsyncExitStack, login: Login | None = None) -> Any:
+    """A store with two gateways of which it asks the first first."""
+    ends = [await stack.enter_async_context(pretended(each)) for each in (first, second)]
+    store = await EtcdStore.open(EtcdAddress(tuple(ends), "/p"), timeout_s=10, login=login)
+    stack.push_async_callback(store.close)
+    store.gateway.turn(away_from=ends[1])
+    return store
+
+
+def mute_at(path: str, then: Callable[[], None] = lambda: None) -> Answer:
+    """A gateway of a store of ours that breaks off where it is asked for that path."""
+
+    async def answer(asked: str, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        if asked == path:
+            then()
+            writer.transport.abort()
+        else:
+            writer.write(MARKED if asked == "/v3/kv/range" else good())
+
+    return answer
+
+
+LATER = [
+    pytest.param(bad(403, "etcdserver: permission denied", 7), id="denied"),
+    pytest.param(bad(401, "etcdserver: invalid auth token", 16), id="token"),
+    pytest.param(bad(503, "etcdserver: no leader", 14), id="no leader"),
+    pytest.param(whole(404, b'{"code": 12, "message": "unknown service"}'), id="no such"),
+]
+
+
+@pytest.mark.parametrize("later", LATER)
+async def test_what_another_member_says_of_itself_does_not_undo_what_the_first_may_have_done(later: bytes) -> None:
+    """A lease that may have been granted, a revocation and a keep-alive that may count."""
+    async with contextlib.AsyncExitStack() as stack:
+        path = "/v3/lease/revoke"
+        store = await opened(mute_at(path), answering(path, later), stack)
+        with pytest.raises(StoreUncertain):
+            await store.revoke(5, timeout_s=0.3)
+    async with contextlib.AsyncExitStack() as stack:
+        path = "/v3/lease/keepalive"
+        store = await opened(mute_at(path), answering(path, later), stack)
+        with pytest.raises(StoreUncertain):
+            await store.keep_alive(5, timeout_s=0.6)
+
+
+async def test_a_store_that_is_closed_while_it_tries_again_does_not_know_what_was_done() -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        closing: list[asyncio.Task[None]] = []
+
+        def close() -> None:
+            closing.append(asyncio.ensure_future(store.close()))
+
+        path = "/v3/lease/revoke"
+        store = await opened(mute_at(path, close), answering(path, bad(503, "etcdserver: no leader", 14)), stack)
+        with pytest.raises(StoreUncertain):
+            await store.revoke(5, timeout_s=5)
+        await asyncio.gather(*closing)
+
+
+async def test_a_keep_alive_across_a_change_of_leaders_is_uncertain_when_nobody_answers_then() -> None:
+    """It was taken, and the term changed meanwhile: it may count, or may not."""
+    taken = False
+
+    async def answer(path: str, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        nonlocal taken
+        changed = {**HEADER, "raft_term": "3"}
+        mark = {"key": b64(b"/p"), "value": b64(MARK), "mod_revision": "2", "create_revision": "2"}
+        if path == "/v3/lease/keepalive":
+            if taken:
+                writer.write(bad(503, "etcdserver: no leader", 14))
+                return
+            taken = True
+            writer.write(streaming({"ID": "5", "TTL": "5"}))
+            writer.write_eof()
+        else:
+            writer.write(whole(200, json.dumps({"header": changed if taken else HEADER, "kvs": [mark]}).encode()))
+
+    async with pretended(answer) as endpoint:
+        store = await EtcdStore.open(EtcdAddress((endpoint,), "/p"), timeout_s=10)
+        with pytest.raises(StoreUncertain):
+            await store.keep_alive(5, timeout_s=0.6)
+        await store.close()
+
+
+SECRET, TOKEN = "very-secret-word", "tokenthatnobodymaysee"
+
+
+@pytest.fixture
+def login(tmp_path: Path) -> Login:
+    (tmp_path / "password").write_text(SECRET + "\n")
+    return Login("outlive", tmp_path / "password")
+
+
+async def refused(login: Login, answer: bytes | None, timeout_s: float = 5) -> str:
+    """What is said of a store at which the login is answered so, or not at all."""
+
+    async def gateway(path: str, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        if path != "/v3/auth/authenticate":
+            writer.write(bad(401, "etcdserver: invalid auth token", 16))
+        elif answer is not None:
+            writer.write(answer)
+
+    async with asyncio.timeout(30), pretended(gateway) as endpoint:
+        with pytest.raises(StoreUnavailable) as raised:
+            await EtcdStore.open(EtcdAddress((endpoint,), "/p"), timeout_s=timeout_s, login=login)
+    chain: list[str] = []
+    error: BaseException | None = raised.value
+    while error is not None:
+        chain += [type(error).__name__, str(error), getattr(error, "remedy", "")]
+        error = error.__cause__
+    return " ".join(chain)
+
+
+@pytest.mark.parametrize("code", [401, 400])
+async def test_a_login_that_is_itself_asked_for_a_token_is_denied_and_not_waited_for(login: Login, code: int) -> None:
+    assert "StoreDenied" in await refused(login, bad(code, "etcdserver: invalid auth token", 16))
+
+
+async def test_a_login_that_is_not_answered_lasts_no_longer_than_the_call(login: Login) -> None:
+    assert "StoreTimeout" in await refused(login, None, timeout_s=0.3)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        whole(200, b'{"token": ["' + TOKEN.encode() + b'"]}'),
+        whole(200, b'{"header": 7, "token": "' + TOKEN.encode() + b'"}'),
+        whole(200, TOKEN.encode()),
+        whole(500, b'"' + TOKEN.encode()),
+        bad(400, f"cannot read password: {SECRET}", 3),
+        bad(500, f"what is {SECRET}", 13),
+        bad(401, f"who is {SECRET}", 16),
+    ],
+)
+async def test_neither_password_nor_token_is_told_whatever_a_login_is_answered(login: Login, answer: bytes) -> None:
+    said = await refused(login, answer, timeout_s=0.2)
+    assert TOKEN not in said
+    assert SECRET not in said
+
+
+async def test_calls_that_need_a_token_together_share_one_login_and_each_its_own_time(login: Login) -> None:
+    logins, answered = 0, asyncio.Event()
+
+    async def gateway(path: str, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        nonlocal logins
+        if path == "/v3/auth/authenticate":
+            logins += 1
+            if logins > 1:
+                await answered.wait()
+            writer.write(good(token=f"{TOKEN}{logins}"))
+        elif path == "/v3/kv/range" and base64.b64decode(body["key"]) != b"/p" and not answered.is_set():
+            writer.write(bad(401, "etcdserver: invalid auth token", 16))
+        else:
+            writer.write(MARKED)
+
+    async with asyncio.timeout(30), pretended(gateway) as endpoint:
+        store = await EtcdStore.open(EtcdAddress((endpoint,), "/p"), timeout_s=10, login=login)
+        patient = [asyncio.ensure_future(store.get("key", timeout_s=20)) for _ in range(3)]
+        while logins < 2:  # noqa: ASYNC110 - a test waits for what it pretends
+            await asyncio.sleep(0.01)
+        with pytest.raises(StoreTimeout):
+            await store.get("key", timeout_s=0.2)
+        answered.set()
+        await asyncio.gather(*patient)
+        await store.close()
+    assert logins == 2
+
+
+def counting(everyone: bytes, ours: int) -> tuple[Answer, list[int]]:
+    """A gateway that counts keys so; what it is asked to forget."""
+    forgotten: list[int] = []
+
+    async def answer(path: str, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        if path == "/v3/kv/compaction":
+            forgotten.append(int(body["revision"]))
+            writer.write(good())
+        elif body.get("count_only") and base64.b64decode(body["key"]) == b"\0":
+            assert base64.b64decode(body["range_end"]) == b"\0"
+            writer.write(everyone)
+        elif body.get("count_only"):
+            assert body["revision"] == HEADER["revision"]
+            writer.write(good(count=str(ours if "range_end" in body else 1)))
+        else:
+            writer.write(MARKED)
+
+    return answer, forgotten
+
+
+@pytest.mark.parametrize(
+    ("everyone", "policy", "kept"),
+    [
+        (good(count="8"), Compaction.ALONE, ""),
+        (good(count="9"), Compaction.ALONE, "1 of its keys are other programs'"),
+        (good(count="9"), Compaction.ALWAYS, ""),
+        (bad(403, "etcdserver: permission denied", 7), Compaction.ALONE, "may not look"),
+        (bad(403, "etcdserver: permission denied", 7), Compaction.ALWAYS, ""),
+    ],
+)
+async def test_etcd_is_made_to_forget_only_what_nobody_else_may_need(
+    everyone: bytes, policy: Compaction, kept: str
+) -> None:
+    answer, forgotten = counting(everyone, ours=7)
+    async with pretended(answer) as endpoint:
+        store = await EtcdStore.open(EtcdAddress((endpoint,), "/p"), timeout_s=10, compaction=policy)
+        if kept:
+            with pytest.raises(HistoryKept, match=kept):
+                await store.compact(4, timeout_s=5)
+        else:
+            await store.compact(4, timeout_s=5)
+        await store.close()
+    assert forgotten == ([] if kept else [4])
+
+
+async def test_what_is_left_to_etcd_is_not_asked_for() -> None:
+    answer, forgotten = counting(good(count="8"), ours=7)
+    async with pretended(answer) as endpoint:
+        store = await EtcdStore.open(EtcdAddress((endpoint,), "/p"), timeout_s=10, compaction=Compaction.NEVER)
+        await store.compact(4, timeout_s=5)
+        await store.close()
+    assert forgotten == []
 
 
 def test_a_transaction_that_writes_nothing_reads_something_so_that_it_is_not_answered_from_the_past() -> None:

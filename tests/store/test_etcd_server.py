@@ -24,6 +24,7 @@ from outlive.agent.founding import Authority
 from outlive.cluster.transaction import Delete, Put, Transaction
 from outlive.config.store_address import Endpoint, EtcdAddress
 from outlive.store.base import (
+    HistoryKept,
     StoreDenied,
     StoreError,
     StoreForeign,
@@ -33,8 +34,9 @@ from outlive.store.base import (
     StoreUncertain,
 )
 from outlive.store.etcd import EtcdStore
+from outlive.store.etcd_compaction import Compaction
 from outlive.store.etcd_exchange import Tls
-from outlive.store.etcd_gateway import Login
+from outlive.store.etcd_login import Login
 
 from ..ports import free_ports
 from .etcd_cluster import HOST, READY_S
@@ -68,22 +70,27 @@ class OneMember:
         deadline = time.monotonic() + READY_S
         while True:
             with contextlib.suppress(httpx.HTTPError):
-                if self.say("/v3/maintenance/status").get("leader"):
+                if self._serves():
                     return
             assert time.monotonic() < deadline, (self.folder / "etcd.log").read_text()[-2000:]
             time.sleep(0.05)
 
     def say(self, path: str, token: str = "", **body: Any) -> Any:
         """Ask as an operator would."""
+        with self._client() as client:
+            return client.post(path, json=body, headers={"Authorization": token} if token else {}, timeout=5).json()
+
+    def _serves(self) -> bool:
+        """What newer ones tell without a user, too."""
+        with self._client() as client:
+            return bool(client.get("/health", timeout=5).json().get("health") == "true")
+
+    def _client(self) -> httpx.Client:
         verify: ssl.SSLContext | bool = False
         if self._tls:
             verify = ssl.create_default_context(cafile=str(self._tls / "ca.pem"))
             verify.load_cert_chain(self._tls / "user.pem", self._tls / "user.key")
-        with httpx.Client(verify=verify, trust_env=False) as client:
-            url = f"{self._scheme}://{HOST}:{self.port}{path}"
-            return client.post(
-                url, json=body, headers={"Authorization": token} if token else {}, timeout=LIMIT_S
-            ).json()
+        return httpx.Client(base_url=f"{self._scheme}://{HOST}:{self.port}", verify=verify, trust_env=False)
 
     def kill(self) -> None:
         self.process.kill()
@@ -199,6 +206,12 @@ async def test_certificates_and_a_user_are_asked_for_and_shown_and_tokens_renewe
             async for batch in watch:
                 if batch.changes:
                     break
+        alone = await EtcdStore.open(
+            one.address(), timeout_s=LIMIT_S, tls=tls, login=login, compaction=Compaction.ALONE
+        )
+        with pytest.raises(HistoryKept, match="may not look"):
+            await alone.compact(1, timeout_s=LIMIT_S)
+        await alone.close()
         token = one.say("/v3/auth/authenticate", name="root", password="of the root")["token"]
         one.say("/v3/auth/user/changepw", token, name="outlive", password="second secret")
         password.write_text("second secret")
@@ -276,5 +289,7 @@ async def test_a_watch_beside_other_programs_is_fresh_all_the_same(folder: Path)
                 assert batch.changes == ()
                 if batch.revision >= revision + 3:
                     break
+        others = (await store.tenancy(timeout_s=LIMIT_S)).others
+        assert others == 1
         assert [key.key for key in (await store.list("", timeout_s=LIMIT_S)).keys] == ["key"]
         await store.close()

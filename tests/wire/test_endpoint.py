@@ -1,6 +1,7 @@
 """The UDP socket takes anything that arrives, and gives on only what is accepted."""
 
 import asyncio
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -99,6 +100,31 @@ async def test_garbage_of_every_kind_is_counted_and_the_next_heartbeat_heard(
             Reason.FOREIGN_CLUSTER: 1,
             Reason.REPLAYED: 1,
         }
+
+
+async def test_a_socket_that_gives_nothing_but_errors_stalls_nobody_and_is_heard_again(
+    seal: Seal, heartbeat: Build
+) -> None:
+    inbox = Inbox()
+    with (
+        open_endpoint(Address("127.0.0.1", 0), Receiver(seal, "a"), Inbox(), time.monotonic) as a,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as kept,
+        open_endpoint(Address("127.0.0.1", 0), Receiver(seal, "b"), inbox, time.monotonic) as b,
+    ):
+        number = b._sock.fileno()
+        b.rest()
+        os.dup2(number, kept.fileno())
+        reading, writing = os.pipe()
+        os.dup2(reading, number)  # it is no socket any more
+        b.listen()
+        os.write(writing, b"something to read")
+        await until(lambda: b._failing)
+        os.dup2(kept.fileno(), number)
+        a.send(pack(heartbeat(), seal), b.local)
+        await inbox.wait_for(1)
+        assert not b._failing
+        for each in (reading, writing):
+            os.close(each)
 
 
 async def test_a_flood_neither_stalls_the_loop_nor_grows_memory(seal: Seal, heartbeat: Build) -> None:

@@ -1,6 +1,6 @@
 """The library that deals with repetitions accepts what the plain way would, learns as much, and touches nothing else.
 
-The same tests run once more with the library built with sanitizers, by test_senders_sanitized.py.
+The same tests run once more with the library built with sanitizers, by tests/test_sanitized.py.
 """
 
 import socket

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
 from enum import Enum, auto
+from functools import partial
 
 import structlog
 
@@ -30,7 +31,7 @@ from outlive.errors import Failed, OutliveError
 from outlive.fence.guard import Status
 from outlive.network.link_watch import LinkWatch
 from outlive.network.links import LinkState
-from outlive.store.base import StoreError
+from outlive.store.base import HistoryKept, StoreDenied, StoreError
 from outlive.store.boot_clock import boot_time_s
 from outlive.wire.endpoint import Address, open_endpoint
 
@@ -60,6 +61,7 @@ KEPT_IN_ORDER_S = 5.0
 STOPPED_WITHIN_S = 120.0
 REVOKED_WITHIN_S = 3.0
 COMPACTED_WITHIN_S = 10.0
+READ_WITHIN_S = 5.0
 
 log = structlog.get_logger()
 
@@ -97,7 +99,13 @@ class Agent:
         self._journal = JournalKeeper(parts.config.data_folder)
         self._others = Others(parts.config.tls, lambda: parts.watcher.mirror)
         self._packages = Packages(
-            parts.config.data_folder, host.name, self._others.ask, self.tell, lambda: parts.watcher.mirror, boot_time_s
+            parts.config.data_folder,
+            host.name,
+            self._others.ask,
+            self.tell,
+            lambda: parts.watcher.mirror,
+            partial(parts.store.get, timeout_s=READ_WITHIN_S),
+            boot_time_s,
         )
         ground = Ground(
             host.name, parts.premises, parts.floor, parts.guard, parts.datastores, parts.addresses, boot_time_s, tasks,
@@ -120,6 +128,7 @@ class Agent:
             self._packages,
         )
         self._performer = Performer(host.name, timing, means, boot_time_s, tasks, lambda: parts.watcher.mirror)
+        self._history_kept_told = False
         self._name_taken_told = False
 
     # Events in, commands out.
@@ -218,6 +227,7 @@ class Agent:
                 self._holdings.keep_addresses(),
                 parts.wiring.run(),
                 self._packages.run(),
+                self._packages.verifying.run(),
                 self._watch_links(),
                 self._keep_in_order(),
                 answer(parts.config, view),
@@ -329,8 +339,15 @@ class Agent:
         if not watcher.fresh:
             return
         revision = history.forgettable(boot_time_s(), watcher.mirror.revision)
-        if revision is not None:
+        if revision is None:
+            return
+        try:
             await self._parts.store.compact(revision, timeout_s=COMPACTED_WITHIN_S)
+            self._history_kept_told = False
+        except (HistoryKept, StoreDenied) as error:
+            if not self._history_kept_told:
+                log.warning("store.history_kept", reason=str(error), remedy=error.remedy)
+            self._history_kept_told = True
 
     def _say_if_name_is_taken(self) -> None:
         name = self._parts.host.name

@@ -12,10 +12,12 @@ from pathlib import Path
 from outlive.config.agent_file import AgentConfig
 from outlive.config.store_address import Endpoint, EtcdAddress
 from outlive.store import etcd_messages as say
-from outlive.store.base import Listing, StoreError
+from outlive.store.base import HistoryKept, Listing, StoreDenied, StoreError
 from outlive.store.boot_clock import boot_time_s
 from outlive.store.etcd import EtcdStore
+from outlive.store.etcd_compaction import Compaction
 from outlive.store.etcd_exchange import Refusal
+from outlive.store.etcd_faults import PERMISSION_DENIED
 from outlive.store.etcd_gateway import Gateway, Kind
 from outlive.store.opening import store_login, store_tls
 
@@ -28,6 +30,8 @@ REVOKES_LATE = {(3, 4): (3, 4, 31), (3, 5): (3, 5, 13)}
 
 FULL_RATIO_BYTES = 1_500 * 1024 * 1024
 SLOW_S = 0.3
+NOTHING_BEFORE = 1
+"""The revision of an empty etcd: what is before it nobody has."""
 
 
 async def store(config: AgentConfig, address: EtcdAddress) -> tuple[list[Finding], Listing | None]:
@@ -55,6 +59,8 @@ async def _member(gateway: Gateway, endpoint: Endpoint) -> tuple[Finding, say.St
             "status", "/v3/maintenance/status", b"{}", say.Status, until=until, kind=Kind.READ, at=endpoint
         )
     except (StoreError, Refusal) as error:
+        if isinstance(error, Refusal) and error.fault.code == PERMISSION_DENIED:
+            return await _discreet_member(gateway, endpoint)
         cause = getattr(error, "cause", "") or str(error)
         return failed(id, f"{endpoint} does not answer: {cause}", "start that member, or correct `store`"), None
     version = _numbers(status.version)
@@ -71,6 +77,19 @@ async def _member(gateway: Gateway, endpoint: Endpoint) -> tuple[Finding, say.St
     if mended and version < mended:
         about += "; one that stood still may end leases early, which costs a failover and nothing else"
     return ok(id, about), status
+
+
+async def _discreet_member(gateway: Gateway, endpoint: Endpoint) -> tuple[Finding, say.Status | None]:
+    """A member that tells its state to root alone, as those from 3.5.28 and 3.6.9 do: whether it serves can be seen."""
+    id = f"store.{endpoint}"
+    body = say.range_request(gateway.address.prefix.encode())
+    until = boot_time_s() + MEMBER_S
+    try:
+        found = await gateway.ask("reading", "/v3/kv/range", body, say.Ranged, until=until, kind=Kind.READ, at=endpoint)
+    except (StoreError, Refusal) as error:
+        return failed(id, f"{endpoint} does not serve: {error}", "see that most members run and reach each other"), None
+    status = say.Status(found.header, leader=found.header.member_id)
+    return ok(id, f"{endpoint} serves; its version and state it tells this host's user nothing of"), status
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -104,8 +123,9 @@ async def _quorum(gateway: Gateway, answering: list[say.Status]) -> Finding:
 
 async def _contents(config: AgentConfig, address: EtcdAddress) -> tuple[list[Finding], Listing | None]:
     began = boot_time_s()
+    policy = Compaction(config.store_compaction)
     opened = await EtcdStore.open(
-        address, timeout_s=STORE_S, tls=store_tls(config), login=store_login(config), begin=False
+        address, timeout_s=STORE_S, tls=store_tls(config), login=store_login(config), begin=False, compaction=policy
     )
     try:
         listing = await opened.list("", timeout_s=STORE_S)
@@ -116,10 +136,11 @@ async def _contents(config: AgentConfig, address: EtcdAddress) -> tuple[list[Fin
         await opened.keep_alive(lease.id, timeout_s=STORE_S)
         renewed_s = boot_time_s() - asked
         await opened.revoke(lease.id, timeout_s=STORE_S)
+        history = await _history(opened, policy)
     finally:
         await opened.close()
     about = f"{address}: revision {listing.revision}, {len(listing.keys)} keys, read in {took_s * 1000:.0f} ms"
-    found = [ok("store", about)]
+    found = [ok("store", about), history]
     kept = f"a lease of {wanted_s} s is {lease.ttl_s} s long, and kept alive in {renewed_s * 1000:.0f} ms"
     if lease.ttl_s > wanted_s:
         fix = "shorten etcd's election timeout: its shortest lease is half as long again"
@@ -129,6 +150,23 @@ async def _contents(config: AgentConfig, address: EtcdAddress) -> tuple[list[Fin
     else:
         found.append(ok("store.lease", kept))
     return found, listing
+
+
+async def _history(opened: EtcdStore, policy: Compaction) -> Finding:
+    """Whether somebody sees to it that etcd does not grow for ever."""
+    id = "store.history"
+    if policy is Compaction.NEVER:
+        return ok(id, "forgetting old changes is left to etcd (store_compaction = never)")
+    try:
+        await opened.compact(NOTHING_BEFORE, timeout_s=STORE_S)
+    except HistoryKept as error:
+        return warning(id, str(error), error.remedy)
+    except StoreDenied as error:
+        fix = "have etcd do it (--auto-compaction-retention=1h), and write store_compaction = 'never'"
+        return warning(id, f"etcd lets this host's user forget nothing, and grows: {error.cause}", fix)
+    others = (await opened.tenancy(timeout_s=STORE_S)).others
+    about = "the leader has etcd forget what is older than ten minutes"
+    return ok(id, f"{about}, also for {others} keys of other programs" if others else about)
 
 
 def _password(config: AgentConfig) -> list[Finding]:

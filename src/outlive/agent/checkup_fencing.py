@@ -14,7 +14,7 @@ from outlive.cluster.watchdog import longest_timeout_s
 from outlive.config.agent_file import AgentConfig
 from outlive.config.fencing import Method
 from outlive.fence import stonith
-from outlive.fence.guard import Guard, GuardLost, Hello, Listener
+from outlive.fence.guard import Guard, GuardLost, Hello, Listener, Watchdog
 from outlive.fence.stonith import Power
 
 from . import presence
@@ -31,21 +31,22 @@ async def watchdog(config: AgentConfig) -> Finding:
     if device is None:
         return ok("watchdog", "none is configured: should the guard die with its agent, nothing ends workloads here")
     hello = await _guard(config)
-    if hello is not None and hello.watchdog != "none":
+    longest_s = longest_timeout_s(config.timing)
+    if hello is not None and hello.feeds(Watchdog(device, wanted_s, longest_s)):
         return ok("watchdog", f"the guard feeds it: {hello.watchdog}")
     mode = (await asyncio.to_thread(device.stat)).st_mode
     if not stat.S_ISCHR(mode):
         return failed("watchdog", f"{device} is no device", "name a watchdog device: /dev/watchdog")
     if hello is not None:
         fix = "stop this host's workloads with `outlive down`, then start the agent again"
-        return failed("watchdog", "the guard that runs was started without it", fix)
+        other = f"with {hello.device} for {hello.asked_s} s" if hello.watchdog != "none" else "without it"
+        return failed("watchdog", f"the guard that runs was started {other}", fix)
     told = await asyncio.to_thread(_told, device)
     if told.get("nowayout") == "1":
         fix = "load its driver with nowayout=0, or the host is reset each time that its guard ends in order"
         return warning("watchdog", f"{device} cannot be disarmed once it was opened", fix)
     name = told.get("identity", "a device that says no more")
     least_s = told.get("min_timeout", "0")
-    longest_s = longest_timeout_s(config.timing)
     if least_s.isdigit() and int(least_s) > longest_s:
         fix = "let claims last longer (claim_ttl_s), or use another device"
         return failed("watchdog", f"{name} waits for {least_s} s at least, and {longest_s} s are safe", fix)

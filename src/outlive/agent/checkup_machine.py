@@ -240,7 +240,7 @@ def watchdog() -> Finding:
     """A hardware watchdog is good to have, and not needed."""
     devices = sorted(path.name for path in Path("/dev").glob("watchdog[0-9]*"))
     if devices:
-        return ok("watchdog", f"{', '.join(devices)} is there; this version does not use it yet")
+        return ok("watchdog", f"{', '.join(devices)} is there, for [fencing] watchdog in the agent's file")
     return ok("watchdog", "this machine has none; the guard does without")
 
 

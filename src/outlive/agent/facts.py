@@ -7,10 +7,14 @@ import os
 from pathlib import Path
 
 from outlive import spawn
+from outlive.cluster import boot
 from outlive.cluster.host import Capacity, Host
 from outlive.config.agent_file import AgentConfig
 from outlive.errors import UsageInvalid
 from outlive.wire.seal import KEY_BYTES
+
+MACHINE_ID = Path("/etc/machine-id")
+PRODUCT_UUID = Path("/sys/class/dmi/id/product_uuid")
 
 
 class KeyUnusable(UsageInvalid):
@@ -37,8 +41,25 @@ def cluster_key(path: Path) -> bytes:
 
 
 def boot_id() -> str:
-    """The id of the present start of the kernel, 32 hexadecimal characters."""
-    return spawn.boot_id().replace("-", "")
+    """The id of this machine and of the present start of its kernel."""
+    return boot.boot_id(_machine(), spawn.boot_id())
+
+
+def _machine() -> str:
+    """What no other machine has: copies of one image share the first, disks that moved the second.
+
+    '': not known. A file that cannot be read now could be read next time, and the machine would seem to be another:
+    that errs on the safe side.
+    """
+    told = [_first_line(path) for path in (MACHINE_ID, PRODUCT_UUID)]
+    return " ".join(told) if told[0] else ""
+
+
+def _first_line(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def member(config: AgentConfig) -> Host:

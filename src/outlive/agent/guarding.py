@@ -17,7 +17,7 @@ import structlog
 from outlive.cluster.events import GuardFired, GuardLost, GuardReady
 from outlive.errors import OutliveError
 from outlive.fence import guard as guards
-from outlive.fence.guard import Fired, Guard, GuardRefused, Hello, Listener, Status, Stuck
+from outlive.fence.guard import Fired, Guard, GuardRefused, Hello, Listener, Status, Stuck, Watchdog
 
 from .observe import Clock, Tell
 
@@ -40,10 +40,11 @@ class GuardKeeper:
     """This host's guard, whichever process it is at the moment.
 
     make: gives a Guard that tells the listener; called once for each connection.
-    watchdog: whether it is to feed a device.  late_s: how long after a deadline that one must have fired.
+    watchdog: the device that it is to feed, as `make` starts it.
+    late_s: how long after a deadline that one must have fired.
     """
 
-    def __init__(self, make: Callable[[Listener], Guard], clock: Clock, *, watchdog: bool = False) -> None:
+    def __init__(self, make: Callable[[Listener], Guard], clock: Clock, *, watchdog: Watchdog | None = None) -> None:
         self._make = make
         self._clock = clock
         self._watchdog = watchdog
@@ -65,7 +66,7 @@ class GuardKeeper:
         """Find or start the guard; what it holds. Raises GuardLost or ProgramFailed."""
         guard = self._new()
         hello = await guard.start()
-        if self._watchdog is not (hello.watchdog != "none"):
+        if not hello.feeds(self._watchdog):
             guard, hello = await self._with_other_watchdog(guard, hello)
         self._guard = guard
         status = await guard.status()
@@ -86,7 +87,13 @@ class GuardKeeper:
         try:
             await guard.quit()
         except GuardRefused:
-            log.warning("guard.watchdog_unchanged", watchdog=hello.watchdog, reason="workloads are protected by it")
+            log.warning(
+                "guard.watchdog_unchanged",
+                watchdog=hello.watchdog,
+                device=hello.device,
+                asked_s=hello.asked_s,
+                reason="workloads are protected by it",
+            )
             return guard, hello
         guard = self._new()
         return guard, await guard.start()

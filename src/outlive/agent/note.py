@@ -39,5 +39,5 @@ def read_note(folder: Path) -> Note | None:
     """The note; None when there is none that can be read."""
     try:
         return msgspec.json.decode((folder / "note").read_bytes(), type=Note)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, ValueError, RecursionError):
         return None

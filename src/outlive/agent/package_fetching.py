@@ -7,6 +7,8 @@ blocks the loop; memory is bounded by one piece.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from urllib.parse import quote
 
 import msgspec
@@ -14,10 +16,13 @@ import structlog
 
 from outlive.cluster.package import Component, Manifest
 from outlive.cluster.pushed import Pinned
+from outlive.depot.errors import DepotFull
+from outlive.depot.incoming import Incoming
 from outlive.depot.package import MOST_MANIFEST_BYTES, read_manifest
 from outlive.depot.shelf import Reception, Shelf
 from outlive.errors import Failed, OutliveError
 
+from .package_threads import Threads
 from .peers import Answer, Request
 
 WHOLE_S = 900.0
@@ -40,26 +45,26 @@ class NotFetched(Failed):
     id = "package.not-fetched"
 
 
-async def fetch(shelf: Shelf, ask: Ask, pinned: Pinned, holders: Sequence[str]) -> str:
+async def fetch(shelf: Shelf, ask: Ask, pinned: Pinned, holders: Sequence[str], threads: Threads) -> str:
     """Put a package on the shelf; the host that it was brought from, '' when it was here.
 
-    Raises NotFetched, with what went wrong at each of the holders.
+    Each holder has WHOLE_S at each try, and the next goes on where it was.
+    Raises NotFetched, with what went wrong at each of the holders, or here.
     """
-    if pinned.id in await asyncio.to_thread(shelf.ids):
+    if pinned.id in await threads.run(shelf.ids):
         return ""
     failures: dict[str, str] = {}
-    try:
-        async with asyncio.timeout(WHOLE_S):
-            for _ in range(ROUNDS):
-                for holder in holders:
-                    try:
-                        await _fetch_from(shelf, ask, pinned, holder)
-                        return holder
-                    except (OutliveError, OSError, TimeoutError) as error:
-                        failures[holder] = _told(error)
-                        log.warning("package.not_fetched", package=pinned.key, holder=holder, reason=failures[holder])
-    except TimeoutError:
-        failures["in all"] = f"not whole within {WHOLE_S:g} s"
+    for holder in (*holders,) * ROUNDS:
+        try:
+            async with asyncio.timeout(WHOLE_S) as whole:
+                await _Fetch(shelf, ask, pinned, holder, threads).whole()
+            return holder
+        except DepotFull as error:  # no other holder helps
+            failures = {"here": str(error)}
+            break
+        except (OutliveError, OSError, TimeoutError) as error:
+            failures[holder] = f"not whole within {WHOLE_S:g} s" if whole.expired() else _told(error)
+            log.warning("package.not_fetched", package=pinned.key, holder=holder, reason=failures[holder])
     why = "; ".join(f"{holder}: {reason}" for holder, reason in failures.items())
     raise NotFetched(
         f"The package {pinned.key} could not be fetched.",
@@ -74,40 +79,81 @@ def _told(error: BaseException) -> str:
     return str(error) or f"it sent nothing for {STALL_S:g} s"
 
 
-async def _fetch_from(shelf: Shelf, ask: Ask, pinned: Pinned, holder: str) -> None:
-    manifest = await _manifest(ask, pinned, holder)
-    reception = await asyncio.to_thread(shelf.receive, manifest)
-    try:
-        while missing := await asyncio.to_thread(reception.missing):
-            for batch in _batches(missing):
-                await _bring(reception, ask, holder, batch)
-        await asyncio.to_thread(reception.finish)
-    finally:
-        await asyncio.to_thread(reception.__exit__, None, None, None)
+@dataclass(frozen=True, slots=True)
+class _Fetch:
+    """One try to bring a package from one holder."""
 
+    shelf: Shelf
+    ask: Ask
+    pinned: Pinned
+    holder: str
+    threads: Threads
 
-async def _manifest(ask: Ask, pinned: Pinned, holder: str) -> Manifest:
-    answer = await ask(holder, Request("GET", _path(holder, pinned.id, "manifest")))
-    try:
-        _check(answer, pinned)
-        raw = await answer.whole(MOST_MANIFEST_BYTES, MANIFEST_S)
-    finally:
-        answer.close()
-    manifest = await asyncio.to_thread(read_manifest, raw, id=pinned.id)
-    if (manifest.name, manifest.version) != (pinned.name, pinned.version):
-        raise NotFetched(f"The package {pinned.key} is another.", cause=f"its content is that of {manifest}")
-    return manifest
+    async def whole(self) -> None:
+        """Put it on the shelf. Raises an OutliveError, OSError, TimeoutError; what came stays for the next try."""
+        manifest = await self._manifest()
+        reception = await self.threads.run(self.shelf.receive, manifest, undo=Reception.leave)
+        try:
+            for batch in _batches(await self.threads.run(reception.missing)):
+                await self._bring(reception, batch)
+            await self.threads.run(reception.finish)
+        finally:
+            await self.threads.run(reception.leave)
 
+    async def _manifest(self) -> Manifest:
+        answer = await self.ask(self.holder, Request("GET", self._path("manifest")))
+        try:
+            self._check(answer)
+            raw = await answer.whole(MOST_MANIFEST_BYTES, MANIFEST_S)
+        finally:
+            answer.close()
+        pinned = self.pinned
+        manifest = await self.threads.run(partial(read_manifest, raw, id=pinned.id))
+        if (manifest.name, manifest.version) != (pinned.name, pinned.version):
+            raise NotFetched(f"The package {pinned.key} is another.", cause=f"its content is that of {manifest}")
+        return manifest
 
-def _path(host: str, id: str, what: str) -> str:
-    return f"/v1/hosts/{quote(host)}/packages/{id}/{what}"
+    def _path(self, what: str) -> str:
+        return f"/v1/hosts/{quote(self.holder)}/packages/{self.pinned.id}/{what}"
 
+    def _check(self, answer: Answer) -> None:
+        if answer.status != 200:
+            raise NotFetched(
+                f"The package {self.pinned.key} was not given.", cause=f"{answer.host} answered {answer.status}"
+            )
 
-def _check(answer: Answer, pinned: Pinned) -> None:
-    if answer.status != 200:
-        raise NotFetched(
-            f"The package {pinned.key} was not given.", cause=f"{answer.host} answered with status {answer.status}"
-        )
+    async def _bring(self, reception: Reception, batch: list[Component]) -> None:
+        """Bring some components in one answer, which has one after the other and nothing between them."""
+        offset = 0
+        if len(batch) == 1:
+            incoming = await self.threads.run(reception.receive, batch[0], undo=Incoming.close)
+            offset = incoming.offset
+            await self.threads.run(incoming.close)
+        wish = {"components": [[each.digest, each.bytes] for each in batch], "offset": offset}
+        answer = await self.ask(self.holder, Request("POST", self._path("content"), msgspec.json.encode(wish)))
+        pieces = _Pieces(answer)
+        try:
+            self._check(answer)
+            for component in batch:
+                await self._take_in(reception, component, offset, pieces)
+        finally:
+            answer.close()
+
+    async def _take_in(self, reception: Reception, component: Component, offset: int, pieces: "_Pieces") -> None:
+        incoming = await self.threads.run(reception.receive, component, undo=Incoming.close)
+        try:
+            at = offset
+            if incoming.offset < at:
+                raise NotFetched("What was brought before is gone.", cause=f"of component {component.digest}")
+            while at < component.bytes:
+                raw = await pieces.some(min(GATHERED_BYTES, component.bytes - at))
+                fresh = raw[max(0, incoming.offset - at) :]
+                at += len(raw)
+                if fresh:
+                    await self.threads.run(incoming.append, fresh)
+            await self.threads.run(incoming.finish)
+        finally:
+            await self.threads.run(incoming.close)
 
 
 def _batches(missing: Sequence[Component]) -> Iterator[list[Component]]:
@@ -120,43 +166,6 @@ def _batches(missing: Sequence[Component]) -> Iterator[list[Component]]:
         batch.append(component)
     if batch:
         yield batch
-
-
-async def _bring(reception: Reception, ask: Ask, holder: str, batch: list[Component]) -> None:
-    """Bring some components in one answer, which has one after the other and nothing between them."""
-    offset = 0
-    if len(batch) == 1:
-        incoming = await asyncio.to_thread(reception.receive, batch[0])
-        offset = incoming.offset
-        await asyncio.to_thread(incoming.close)
-    wish = {"components": [[each.digest, each.bytes] for each in batch], "offset": offset}
-    request = Request("POST", _path(holder, reception.id, "content"), msgspec.json.encode(wish))
-    answer = await ask(holder, request)
-    pieces = _Pieces(answer)
-    try:
-        if answer.status != 200:
-            raise NotFetched("Content of a package was not given.", cause=f"{holder} answered {answer.status}")
-        for component in batch:
-            await _take_in(reception, component, offset, pieces)
-    finally:
-        answer.close()
-
-
-async def _take_in(reception: Reception, component: Component, offset: int, pieces: "_Pieces") -> None:
-    incoming = await asyncio.to_thread(reception.receive, component)
-    try:
-        at = offset
-        if incoming.offset < at:
-            raise NotFetched("What was brought before is gone.", cause=f"of component {component.digest}")
-        while at < component.bytes:
-            raw = await pieces.some(min(GATHERED_BYTES, component.bytes - at))
-            fresh = raw[max(0, incoming.offset - at) :]
-            at += len(raw)
-            if fresh:
-                await asyncio.to_thread(incoming.append, fresh)
-        await asyncio.to_thread(incoming.finish)
-    finally:
-        await asyncio.to_thread(incoming.close)
 
 
 class _Pieces:

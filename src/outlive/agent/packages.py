@@ -1,16 +1,16 @@
 """This host's packages: kept as the store wants them, made ready for workloads, pushed, and given to other hosts.
 
 `run` keeps the depot as the node machine last said; `ready` is a workload's own way, which waits for nobody else's.
-What two want at once is fetched once. Everything that touches the disk happens in threads. What is dropped is what the
-node machine calls free and nobody here is about to use.
+What two want at once is fetched once. Everything that touches the disk happens in threads, each kind of work in some of
+its own, so that neither pushes nor installations keep the agent from anything else. What may go is in
+`package_leaving`.
 """
 
 import asyncio
-import os
-import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -21,25 +21,26 @@ from outlive.cluster.copies import holders_of
 from outlive.cluster.mirror import Mirror
 from outlive.cluster.package import Component, Manifest
 from outlive.cluster.pushed import PackageUse, Pinned
-from outlive.depot.archive import read_archive
-from outlive.depot.errors import ComponentDamaged, ComponentMissing
-from outlive.depot.install import Installations, Progress, Step
-from outlive.depot.installed import Action, Installed
-from outlive.depot.package import manifest_bytes, package_id
+from outlive.depot.errors import ComponentDamaged, ComponentMissing, PackageMissing
+from outlive.depot.install import Installations
+from outlive.depot.installed import Action
+from outlive.depot.package import manifest_bytes
 from outlive.depot.shelf import Shelf
-from outlive.errors import Failed, OutliveError
+from outlive.errors import ClusterUnreachable, OutliveError
 
 from .observe import Clock, Tell
 from .package_fetching import Ask, fetch
+from .package_installing import Installing, Said
+from .package_leaving import TIDY_S, Leaving, Read
+from .package_needs import Needs
+from .package_threads import Threads
+from .package_uploads import Uploads
+from .package_verifying import Verifying
 
 LOOK_AGAIN_S = 10.0
-ARRIVING_S = 60.0
-STALLED_UPLOAD_S = 30.0
-PIPE_BYTES = 1 << 20
+DEPOT_THREADS = 4
+GIVING_THREADS = 4
 _OWN = "OUTLIVE_"
-
-Said = Callable[[str, str, str], None]
-"""Takes a package, the step that it has come to, and a text about that."""
 
 log = structlog.get_logger()
 
@@ -53,31 +54,36 @@ class Ready:
 
 
 class Packages:
-    """The packages in a host's data folder. picture: the newest of the store."""
+    """The packages in a host's data folder. picture: the newest of the store; read: a key of it as it is now."""
 
     def __init__(
-        self, folder: Path, host: str, ask: Ask, tell: Tell, picture: Callable[[], Mirror], clock: Clock
+        self, folder: Path, host: str, ask: Ask, tell: Tell, picture: Callable[[], Mirror], read: Read, clock: Clock
     ) -> None:
         self.shelf = Shelf(folder / "depot")
-        self._installations = Installations(folder / "packages", self.shelf)
         self._host = host
         self._ask = ask
         self._tell = tell
         self._picture = picture
         self._clock = clock
-        self._wanted = KeepPackages(())
+        self._threads = Threads("package-depot", DEPOT_THREADS)
+        self._giving = Threads("package-give", GIVING_THREADS)
+        installations = Installations(folder / "packages", self.shelf)
+        self._needs = Needs(clock)
+        self._leaving = Leaving(host, installations, self._needs, read, picture, clock, self._threads)
+        self._installing = Installing(installations)
+        self._uploads = Uploads(self.shelf, self._needs)
+        self.verifying = Verifying(self.shelf, self._threw_out)
         self._wake = asyncio.Event()
+        self._saying = asyncio.Lock()
         self._troubles: dict[str, str] = {}
         self._keys: dict[str, str] = {}
         self._fetching: dict[str, asyncio.Task[str]] = {}
-        self._arriving: dict[str, float] = {}
-        self._used: dict[str, tuple[Pinned, ...]] = {}
 
     # Kept.
 
     def keep(self, wanted: KeepPackages) -> None:
         """Have the depot hold these from now on."""
-        self._wanted = wanted
+        self._needs.wanted = wanted
         self._wake.set()
 
     async def run(self) -> None:
@@ -88,21 +94,27 @@ class Packages:
                 async with asyncio.timeout(LOOK_AGAIN_S):
                     await self._wake.wait()
             self._wake.clear()
-            try:
-                await self._work_off(self._wanted)
-            except (OutliveError, OSError) as error:
-                log.error("depot.not_kept", reason=str(error))
+            for work in (self._let_go, self._bring_missing):
+                try:
+                    await work()
+                except (OutliveError, OSError) as error:
+                    log.error("depot.not_kept", reason=str(error))
 
-    async def _work_off(self, wanted: KeepPackages) -> None:
-        here = await asyncio.to_thread(self.shelf.ids)
-        if dropped := self._droppable(wanted) & here:
-            await asyncio.to_thread(self._drop, dropped)
+    async def _let_go(self) -> None:
+        if await self._leaving.go_on(await self._threads.run(self._here)):
             await self._say()
+        await self._leaving.tidy(unless_done_s=TIDY_S)
+
+    async def _bring_missing(self) -> None:
+        wanted = self._needs.wanted
+        if wanted is None:
+            return
+        here = await self._threads.run(self.shelf.ids)
         missing = [each for each in wanted.kept if each.pinned.id not in here]
         keys = {each.pinned.key for each in missing}
         self._troubles = {key: why for key, why in self._troubles.items() if key in keys}
         for each in missing:
-            if wanted is not self._wanted:
+            if wanted is not self._needs.wanted:
                 return  # it is wanted otherwise by now
             try:
                 await self._fetched(each.pinned, each.holders)
@@ -111,29 +123,22 @@ class Packages:
                 self._troubles[each.pinned.key] = error.cause or str(error)
             await self._say()
 
-    def _droppable(self, wanted: KeepPackages) -> set[str]:
-        now = self._clock()
-        packages = self._picture().packages
-        known = {entry.record.id for entry in packages.values()}
-        self._arriving = {id: until for id, until in self._arriving.items() if now < until and id not in known}
-        kept = {each.pinned.id for each in wanted.kept} | {each.id for pins in self._used.values() for each in pins}
-        return set(wanted.free) - kept - self._arriving.keys()
-
-    def _drop(self, ids: set[str]) -> None:
-        kept = {each.pinned.id for each in self._wanted.kept} | {
-            each.id for pins in list(self._used.values()) for each in pins
-        }
-        for id in ids:
-            log.info("package.dropped", package=self._keys.get(id, id))
-            self.shelf.remove(id)
-        self.shelf.collect()
-        self._installations.uninstall_unused(lambda: [each for each in self._installations.all() if each.id in kept])
+    async def _threw_out(self, damage: dict[str, str]) -> None:
+        """These are not on the shelf any more, id → what is wrong: told, and fetched anew where they are wanted."""
+        for id, reason in damage.items():
+            key = self._keys.get(id, id)
+            log.error("depot.package_damaged", package=key, reason=reason)
+            self._tell(ev.PackageDamaged(self._clock(), key, reason))
+        await self._say()
+        self._wake.set()
 
     async def _say(self) -> None:
-        held = await asyncio.to_thread(self._held)
-        self._tell(ev.PackagesHeld(self._clock(), held, dict(self._troubles)))
+        async with self._saying:  # what was seen last is told last
+            here = await self._threads.run(self._here)
+            held = {id: key for id, key in here.items() if id not in self._leaving.ids}
+            self._tell(ev.PackagesHeld(self._clock(), held, dict(self._troubles)))
 
-    def _held(self) -> dict[str, str]:
+    def _here(self) -> dict[str, str]:
         """Id → NAME@VERSION of all that is on the shelf; what cannot be read is left out."""
         ids, known = self.shelf.ids(), self._keys
         found = {id: known[id] for id in ids & known.keys()}
@@ -151,7 +156,7 @@ class Packages:
         """Have a package on the shelf; fetched once, however many want it. Raises NotFetched."""
         task = self._fetching.get(pinned.id)
         if task is None:
-            task = asyncio.create_task(fetch(self.shelf, self._ask, pinned, tuple(holders)))
+            task = asyncio.create_task(fetch(self.shelf, self._ask, pinned, tuple(holders), self._threads))
             self._fetching[pinned.id] = task
             task.add_done_callback(lambda done: self._fetch_ended(pinned.id, done))
         # Whoever gives up does not take it from others.
@@ -172,26 +177,29 @@ class Packages:
             for pinned in pins:
                 await self._brought(pinned, said)
             try:
-                installed = await self._installed(pins, said)
+                installed = await self._installing.installed(pins, said)
                 break
+            except PackageMissing:  # it was on its way out as this began to use it
+                if again:
+                    raise
             except (ComponentDamaged, ComponentMissing):
                 if again:
                     raise
                 for pinned in pins:
-                    await asyncio.to_thread(self.shelf.verify, pinned.id, repair=True)
+                    await self._threads.run(partial(self.shelf.verify, pinned.id, repair=True))
         variables = installed.environment(Action.START)
         return Ready(installed.files, {name: value for name, value in variables.items() if name.startswith(_OWN)})
 
     def uses(self, workload: str, use: PackageUse) -> None:
         """A workload runs here from what it had installed before."""
-        self._used[workload] = use.all()
+        self._needs.uses(workload, use.all())
 
     def done_with(self, workload: str) -> None:
         """Nothing of this workload is here any more."""
-        self._used.pop(workload, None)
+        self._needs.done_with(workload)
 
     async def _brought(self, pinned: Pinned, said: Said) -> None:
-        if pinned.id in await asyncio.to_thread(self.shelf.ids):
+        if pinned.id in await self._threads.run(self.shelf.ids):
             return
         holders = holders_of(self._picture(), pinned.id, self._host)
         said(pinned.key, "fetching", f"from {' or '.join(holders)}" if holders else "")
@@ -199,101 +207,49 @@ class Packages:
         said(pinned.key, "verified", f"from {holder}" if holder else "")
         await self._say()
 
-    async def _installed(self, pins: tuple[Pinned, ...], said: Said) -> Installed:
-        """Install in a thread, which ends soon when nobody waits for it any more."""
-        loop, cancelled = asyncio.get_running_loop(), threading.Event()
-
-        def report(progress: Progress) -> None:
-            key = f"{progress.name}@{progress.version}"
-            if progress.step not in (Step.FETCHING, Step.VERIFYING):
-                loop.call_soon_threadsafe(said, key, progress.step.value, progress.detail)
-
-        ids = [pinned.id for pinned in pins]
-        try:
-            found = await asyncio.to_thread(self._installations.install_all, ids, report=report, cancelled=cancelled)
-        except asyncio.CancelledError:
-            cancelled.set()
-            raise
-        return found[-1]
-
     # Pushed here, and given to others.
 
-    async def take_in(self, pieces: AsyncIterator[bytes]) -> tuple[str, Manifest]:
-        """Put an archive on the shelf as it arrives; its package's id and manifest.
+    @asynccontextmanager
+    async def arrival(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[tuple[str, Manifest]]:
+        """Put an archive on the shelf as it arrives, and have its package's record written in the block.
 
-        Raises PackageInvalid, DepotFull and others; then nothing of it is left.
+        What the block refuses goes again, unless another push or anybody else needs it; where it cannot say whether a
+        record was written, the store will. Raises PackageInvalid, DepotFull and others; then nothing of it is left.
         """
-        reading, writing = os.pipe()
-        taking = asyncio.create_task(asyncio.to_thread(self._read, reading))
+        id, manifest = await self._uploads.take_in(pieces)
+        refused = False
         try:
-            await _poured(pieces, writing, taking)
+            yield id, manifest
+        except OutliveError as error:
+            refused = not isinstance(error, ClusterUnreachable)
+            raise
         finally:
-            os.close(writing)
-            outcome = await asyncio.gather(taking, return_exceptions=True)
-        if isinstance(outcome[0], BaseException):
-            raise outcome[0]
-        manifest = outcome[0]
-        id = package_id(manifest)
-        self._arriving[id] = self._clock() + ARRIVING_S
-        return id, manifest
+            self._needs.pushed(id, refused=refused)
+            if refused:
+                await self._withdrawn(id, manifest)
+            await self._say()
 
-    def _read(self, reading: int) -> Manifest:
-        with os.fdopen(reading, "rb", buffering=PIPE_BYTES) as source:
-            return read_archive(source, self.shelf)
-
-    async def announce(self) -> None:
-        """What is on the shelf has changed: say so."""
-        await self._say()
-
-    async def forget(self, id: str) -> None:
-        """A package that was taken in is not to be one after all."""
-        self._arriving.pop(id, None)
-        if all(entry.record.id != id for entry in self._picture().packages.values()):
-            await asyncio.to_thread(self.shelf.remove, id)
+    async def _withdrawn(self, id: str, manifest: Manifest) -> None:
+        try:
+            await self._leaving.withdraw(id, manifest)
+        except OutliveError as error:  # it goes later, as whatever nobody needs
+            log.warning("package.not_withdrawn", package=str(manifest), reason=str(error))
 
     async def manifest(self, id: str) -> bytes:
         """A manifest for another host. Raises PackageMissing."""
-        return await asyncio.to_thread(lambda: manifest_bytes(self.shelf.manifest(id)))
+        return await self._giving.run(lambda: manifest_bytes(self.shelf.manifest(id)))
 
     async def content(self, id: str, components: Sequence[Component], offset: int) -> AsyncGenerator[bytes, None]:
         """The bytes of components of a package here, one after the other, the first from an offset on.
 
         Raises PackageMissing, ComponentMissing, ComponentDamaged.
         """
-        manifest = await asyncio.to_thread(self.shelf.manifest, id)
+        manifest = await self._giving.run(self.shelf.manifest, id)
         known = frozenset(manifest.components)
         for component in components:
             if component not in known:
                 raise ComponentMissing(f"The component {component.digest[:64]} is none of {manifest}.")
         for number, component in enumerate(components):
             reading = self.shelf.components.read(component, offset if number == 0 else 0)
-            while piece := await asyncio.to_thread(next, reading, b""):
+            while piece := await self._giving.run(next, reading, b""):
                 yield piece
-
-
-class UploadStalled(Failed):
-    """Who pushes a package sent nothing for too long."""
-
-    id = "package.upload-stalled"
-
-
-async def _poured(pieces: AsyncIterator[bytes], writing: int, taking: "asyncio.Task[Manifest]") -> None:
-    """Pass what arrives on to the thread that reads it; ends early when that has ended."""
-    while not taking.done():
-        try:
-            async with asyncio.timeout(STALLED_UPLOAD_S):
-                piece = await anext(pieces, b"")
-        except TimeoutError as error:
-            raise UploadStalled(
-                "The package did not arrive.", cause=f"nothing came for {STALLED_UPLOAD_S:g} s", remedy="push it again"
-            ) from error
-        if not piece:
-            return
-        with suppress(BrokenPipeError):
-            await asyncio.to_thread(_write_all, writing, piece)
-
-
-def _write_all(descriptor: int, piece: bytes) -> None:
-    left = memoryview(piece)
-    while left:
-        left = left[os.write(descriptor, left) :]

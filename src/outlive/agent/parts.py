@@ -126,7 +126,7 @@ async def opened(config: AgentConfig) -> AsyncIterator[Parts]:
             guard=GuardKeeper(
                 lambda listener: _guard(config, root, listener),
                 boot_time_s,
-                watchdog=config.fencing.watchdog is not None,
+                watchdog=_watchdog(config),
             ),
             datastores=datastores,
             addresses=addresses,
@@ -166,12 +166,15 @@ def _guard(config: AgentConfig, root: Path, listener: Listener) -> Guard:
     """The guard's own cgroup lies beside that of the workloads, so that no kill of theirs reaches it."""
     own = root.parent / "guard"
     own.mkdir(parents=True, exist_ok=True)
-    device = config.fencing.watchdog
-    watchdog = None
-    if device is not None:
-        watchdog = Watchdog(device, config.fencing.watchdog_timeout_s, longest_timeout_s(config.timing))
     socket, log = config.run_folder / "guard.sock", config.data_folder / "guard.log"
-    return Guard(socket, log, listener, cgroup=own, watchdog=watchdog)
+    return Guard(socket, log, listener, cgroup=own, watchdog=_watchdog(config))
+
+
+def _watchdog(config: AgentConfig) -> Watchdog | None:
+    device = config.fencing.watchdog
+    if device is None:
+        return None
+    return Watchdog(device, config.fencing.watchdog_timeout_s, longest_timeout_s(config.timing))
 
 
 async def _store(config: AgentConfig) -> Store:

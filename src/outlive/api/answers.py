@@ -261,9 +261,13 @@ class Fences(TypedDict):
 
 
 class ConfirmedDead(TypedDict):
-    """Whose end is taken on a person's word, or would be. workloads: what runs twice if that is wrong."""
+    """Whose end is taken on a person's word, or would be. workloads: what runs twice if that is wrong.
+
+    before: another machine has the host's name by now, and the word is about the one before it.
+    """
 
     host: str
+    before: bool
     changed: bool
     workloads: list[str]
     event: NotRequired[str]

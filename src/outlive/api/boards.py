@@ -15,6 +15,7 @@ from outlive.cluster.machine import MachineType
 from outlive.cluster.machine_rules import BOARD_VERSION
 from outlive.errors import ClusterUnreachable
 
+from .relaying import told
 from .view import View
 
 ASKED_S = 2.0
@@ -63,6 +64,6 @@ async def _told(view: View, host: str) -> Boards:
                 content = await answer.whole(MOST_BYTES, ASKED_S)
             finally:
                 answer.close()
-        return msgspec.json.decode(content, type=Boards) if answer.status == 200 else Boards()
-    except (ClusterUnreachable, TimeoutError, msgspec.MsgspecError):
+        return told(content, Boards) if answer.status == 200 else Boards()
+    except (ClusterUnreachable, TimeoutError):
         return Boards()

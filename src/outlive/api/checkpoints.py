@@ -144,9 +144,9 @@ class Checkpoints:
                 answer = await relaying.whole(
                     self.view, host, "GET", _path(host, name), most_bytes=MOST_LIST_BYTES, within_s=LISTED_S
                 )
-                told: dict[str, Any] = msgspec.json.decode(bytes(answer.body), type=dict[str, Any])
-            except (ClusterUnreachable, msgspec.MsgspecError) as error:
-                last = error if isinstance(error, OutliveError) else last
+                told = relaying.told(bytes(answer.body), dict[str, Any])
+            except ClusterUnreachable as error:
+                last = error
                 continue
             if answer.status_code == 200:
                 return told
@@ -168,9 +168,9 @@ class Checkpoints:
                 if answer.status == 200:
                     return _decoded(relaying.lines(answer, WHOLE))
                 problem = await relaying.refusal(answer)
-                told = msgspec.json.decode(bytes(problem.body), type=dict[str, Any])
-            except (ClusterUnreachable, msgspec.MsgspecError) as error:
-                last = error if isinstance(error, OutliveError) else last
+                told = relaying.told(bytes(problem.body), dict[str, Any])
+            except ClusterUnreachable as error:
+                last = error
                 continue
             if answer.status == 404:
                 raise _missing(name, checkpoint)
@@ -281,7 +281,7 @@ async def _while(checkpoints: Checkpoints, name: str, checkpoint: str) -> Looks:
 async def _decoded(found: AsyncGenerator[bytes, None]) -> Looks:
     async with aclosing(found):
         async for line in found:
-            yield msgspec.json.decode(line, type=dict[str, Any])
+            yield relaying.told(line, dict[str, Any])
 
 
 async def _lines(found: Looks, last: bytes = b"") -> AsyncGenerator[bytes, None]:

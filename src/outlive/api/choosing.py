@@ -117,8 +117,8 @@ def _module(workload: Workload, module: Module, package: PackageRecord | None) -
             remedy=f"write command = […] in [module.{module.name}], or [start] in the package's package.toml",
         )
     checks = module.checks
-    if package.check is not None and not checks and module.readiness is None:
-        checks = (_check(package.check),)
+    if package.check is not None and not checks:
+        checks = (_check(package.check, start),)
     return replace(
         module,
         command=start.command,
@@ -128,10 +128,11 @@ def _module(workload: Workload, module: Module, package: PackageRecord | None) -
     )
 
 
-def _check(told: PackageCommand) -> Check:
+def _check(told: PackageCommand, start: PackageCommand) -> Check:
+    """What the package asks of its module, which has the time until it works that its start may take."""
     variables = [f"{name}={value}" for name, value in sorted(told.environment.items())]
     command = ("/usr/bin/env", *variables, *told.command) if variables else told.command
-    return Check(CheckKind.COMMAND, command=command, timeout_s=told.timeout_s)
+    return Check(CheckKind.COMMAND, command=command, timeout_s=told.timeout_s, grace_s=start.timeout_s)
 
 
 def using(picture: Mirror, record: rec.WorkloadRecord, *, retry: bool) -> tuple[tuple[Compare, ...], tuple[Put, ...]]:

@@ -81,14 +81,9 @@ async def commands_for(view: View, key: str, value: bytes | None) -> list[dict[s
     path = f"/v1/hosts/{quote(host, safe='')}/decisions"
     wish = msgspec.json.encode(Supposed(key, value))
     answer = await relaying.whole(view, host, "POST", path, wish, most_bytes=MOST_BYTES, within_s=DECIDED_S)
-    try:
-        said = msgspec.json.decode(bytes(answer.body), type=dict[str, Any])
-    except msgspec.MsgspecError:
-        said = {}
     if answer.status_code != 200:
-        raise from_problem(said)
-    commands: list[dict[str, Any]] = said["commands"]
-    return commands
+        raise from_problem(relaying.told(bytes(answer.body), dict[str, Any]))
+    return relaying.told(bytes(answer.body), answers.Decided)["commands"]
 
 
 def own_commands(view: View, key: str, value: bytes | None) -> list[dict[str, Any]]:

@@ -150,7 +150,7 @@ def _read(request: Request, kind: type[Q]) -> Q:
     except (msgspec.MsgspecError, ValueError) as error:
         known = ", ".join(kind.__struct_encode_fields__) or "none"
         raise UsageInvalid(
-            f"The parameters of {request.url.path[:120]} are not what was expected.",
+            f"The parameters of {request.scope['path'][:120]} are not what was expected.",
             cause=str(error),
             remedy=f"it has these: {known}",
         ) from error

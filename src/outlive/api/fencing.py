@@ -8,7 +8,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from outlive.cluster.confirming import confirmed, refusal
+from outlive.cluster.confirming import confirmed, refusal, word
 from outlive.errors import RefusedForSafety, UsageInvalid
 
 from . import answers, once
@@ -58,22 +58,23 @@ class Fencing:
             raise UsageInvalid(f"The request names {asked.host[:80]!r}, and its path {host[:80]!r}.")
         if len(asked.by) > MOST_NAME:
             raise UsageInvalid(f"The name of who says so has at most {MOST_NAME} characters.")
-        mirror = view.mirror
-        if host not in mirror.hosts and not mirror.placed_on(host):
+        mirror, signs = view.mirror, view.leader.signs.get(host)
+        if host not in mirror.hosts and host not in mirror.claims and not mirror.placed_on(host):
             raise NotFound(f"There is no host {host[:80]}.", remedy="see `outlive status`")
-        workloads = list(mirror.placed_on(host))
-        timing = view.leader.timing
-        why_not = refusal(mirror, host, view.leader.signs.get(host), timing, view.now())
+        about = word(mirror, host, signs)
+        workloads = list(about.workloads)
+        why_not = refusal(mirror, host, signs, view.leader.timing, view.now())
         if why_not:
             raise RefusedForSafety(f"{host} is not taken for dead.", cause=why_not, remedy="see `outlive status`")
-        told: answers.ConfirmedDead = {"host": host, "changed": True, "workloads": workloads}
+        told: answers.ConfirmedDead = {"host": host, "before": about.before, "changed": True, "workloads": workloads}
         if query(request, DryRunOnly).dry_run:
             return Encoded(told)
         by = f"{asked.by or 'somebody'} on {view.host}"
-        text = f"{by} says that it is off; if it is not, these run twice: {', '.join(workloads)}"
+        machine = "the machine that had this name before" if about.before else "it"
+        text = f"{by} says that {machine} is off; if it is not, these run twice: {', '.join(workloads)}"
         event = view.record("host.confirmed_dead", host=host, text=text)
         told |= {"event": event.id, "revision": 0}
-        done = await once.transact(view, confirmed(mirror, host, by, event.id), told)
+        done = await once.transact(view, confirmed(mirror, host, signs, by, event.id), told)
         if not done.succeeded:
             raise Conflict(f"{host} changed meanwhile.", remedy="look at `outlive status`, and try again")
         await seen(view, done.revision)

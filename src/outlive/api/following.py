@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-import msgspec
-
 from outlive.cluster import records as rec
 from outlive.errors import ClusterUnreachable
 
+from . import relaying
 from .view import View
 
 ASKED_S = 1.0
@@ -62,7 +61,7 @@ class Following:
         try:
             async with asyncio.timeout(ASKED_S):
                 machine = await self._asked(name, host)
-        except (ClusterUnreachable, TimeoutError, msgspec.MsgspecError):
+        except (ClusterUnreachable, TimeoutError):
             for_s = SILENT_S
         if len(self._kept) >= MOST_KEPT:
             self._kept.clear()
@@ -78,8 +77,7 @@ class Following:
             answer.close()
         if answer.status != 200:
             return None
-        told: dict[str, Any] = msgspec.json.decode(content, type=dict[str, Any])
-        return told
+        return relaying.told(content, dict[str, Any])
 
     def _replica(self, placed: rec.PlacementRecord, machine: dict[str, Any] | None) -> dict[str, Any] | None:
         if placed.standby is None:

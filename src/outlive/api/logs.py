@@ -44,7 +44,7 @@ _decoder = msgspec.json.Decoder(_Line)
 def _when(line: bytes) -> int:
     try:
         return _decoder.decode(line).unix_ms
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return 0
 
 

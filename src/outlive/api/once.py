@@ -33,6 +33,7 @@ from .view import View
 
 KEY_HEADER = "Idempotency-Key"
 REPLAYED_HEADER = "Idempotency-Replayed"
+BEGINS = 3
 _KEY = re.compile(r"[!-~]{1,200}")
 
 
@@ -123,14 +124,17 @@ async def _written(view: View, once: _Once, handler: Handler, request: Request) 
             with suppress(OutliveError):
                 await transact(view, Transaction((), ()), _content(response), response.status_code)
         return response
+    except OutliveError as error:
+        # Another try may have been faster, or this one: what was done is not told as refused.
+        if not isinstance(error, ClusterUnreachable) and (known := await _kept(view, once.key)) is not None:
+            raise _Known(known) from error
+        raise
     finally:
         _present.reset(token)
 
 
 async def _acted(view: View, once: _Once, handler: Handler, request: Request) -> Response:
-    begun = await view.transact(Transaction((absent(once.key),), (Put(once.key, rec.encode(once.record)),)))
-    if not begun.succeeded and (known := await view.read(once.key)) is not None:
-        raise _Known(known)
+    await _begin(view, once)
     try:
         response = await handler(request)
     except OutliveError as error:
@@ -143,6 +147,29 @@ async def _acted(view: View, once: _Once, handler: Handler, request: Request) ->
     elif response.status_code < 500:
         await _note(view, Delete(once.key))
     return response
+
+
+async def _begin(view: View, once: _Once) -> None:
+    """Note that a request is being done. Raises _Known, Begun, and what `view.transact` raises: then it may not be."""
+    note = Transaction((absent(once.key),), (Put(once.key, rec.encode(once.record)),))
+    for _ in range(BEGINS):
+        if (await view.transact(note)).succeeded:
+            return
+        if (known := await view.read(once.key)) is not None:
+            raise _Known(known)
+        # Another try had noted it, was refused, and took that back just now.
+    raise Begun(
+        "The same request is being tried again and again.",
+        cause="each time that this one was to begin, another had",
+        remedy="ask again in a moment, with the same key",
+    )
+
+
+async def _kept(view: View, key: str) -> KeyValue | None:
+    """What a request was answered, if that can be had."""
+    with suppress(OutliveError):
+        return await view.read(key)
+    return None
 
 
 async def _note(view: View, write: Put | Delete) -> None:
@@ -186,7 +213,8 @@ def _content(response: Response) -> dict[str, Any]:
 async def _fingerprint(request: Request) -> str:
     told = sha256()
     for part in (
-        request.method, request.url.path, request.url.query, request.headers.get("if-match", ""),
+        request.method, request.scope["path"], request.scope["query_string"].decode("latin-1"),
+        request.headers.get("if-match", ""),
     ):  # fmt: skip
         told.update(part.encode() + b"\0")
     told.update(await body(request))

@@ -75,14 +75,8 @@ class PackagesApi:
     async def push(self, request: Request) -> Response:
         """Push a package: its archive as `outlive package build` makes it. The same package again changes nothing."""
         wanted = query(request, Push)
-        id, manifest = await self.view.packages.take_in(_pieces(request))
-        try:
+        async with self.view.packages.arrival(_pieces(request)) as (id, manifest):
             return Encoded(await self._record(id, manifest, wanted.copies))
-        except BaseException:
-            await self.view.packages.forget(id)
-            raise
-        finally:
-            await self.view.packages.announce()
 
     @route("GET", "/v1/packages/{name}", answers.PackageShown, problems=(404,))
     async def one(self, request: Request) -> Response:

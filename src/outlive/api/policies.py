@@ -16,6 +16,7 @@ from outlive.cluster import records as rec
 from outlive.cluster.fence import EndProof
 from outlive.cluster.policies import MOST_TEXT, AdmissionMode, Freeze, Policies, problem_with, told
 from outlive.cluster.transaction import Put, Transaction, unchanged
+from outlive.cluster.workload import OnIsolation
 from outlive.errors import UsageInvalid
 
 from . import answers, once
@@ -45,6 +46,7 @@ class PoliciesWish(msgspec.Struct, forbid_unknown_fields=True):
     host_deaths: int | None = None
     host_deaths_minutes: float | None = None
     proof_of_end: EndProof | None = None
+    on_isolation: OnIsolation | None = None
 
 
 class FreezeWish(msgspec.Struct, forbid_unknown_fields=True):

@@ -98,7 +98,7 @@ async def on_outlive_error(request: Request, error: Exception) -> Response:
 async def on_http_exception(request: Request, error: Exception) -> Response:
     """Answer what the framework itself refuses (no such path, no such method) in the same form."""
     assert isinstance(error, HTTPException)
-    problem = Failed(f"{request.method} {request.url.path} cannot be had.", cause=error.detail, id="http.refused")
+    problem = Failed(f"{request.method} {request.scope['path']} cannot be had.", cause=error.detail, id="http.refused")
     headers = dict(error.headers or {})  # such as Allow, which tells the methods that there are
     return Encoded(problem.problem(), error.status_code, headers, media_type="application/problem+json")
 

@@ -6,8 +6,9 @@ by its reader's presence where it is a stream.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 from starlette.responses import Response, StreamingResponse
 
 from outlive.errors import ClusterUnreachable
@@ -20,6 +21,7 @@ STILL_S = 0.5
 """How often it is asked whether a stream still comes from the right host."""
 
 Ending = Callable[[], Awaitable[None]]
+T = TypeVar("T")
 
 
 class Piecewise(StreamingResponse):
@@ -61,6 +63,18 @@ async def refusal(answer: PeerAnswer) -> Response:
     finally:
         answer.close()
     return Response(content, answer.status, _kept(answer), "application/problem+json")
+
+
+def told(content: bytes, kind: type[T]) -> T:
+    """What an answer's JSON says. Raises ClusterUnreachable, and nothing else for any bytes."""
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise ClusterUnreachable(
+            "What another agent answered cannot be understood.",
+            cause=str(error),
+            remedy="see that all hosts run the same version: outlive status",
+        ) from error
 
 
 def _kept(answer: PeerAnswer) -> dict[str, str]:

@@ -4,6 +4,7 @@ The agent implements this; nothing here does anything.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from outlive.cluster.leader_state import LeaderState
@@ -102,16 +103,11 @@ class LocalMachines(Protocol):
 class LocalPackages(Protocol):
     """The packages of this host."""
 
-    async def take_in(self, pieces: AsyncIterator[bytes]) -> tuple[str, Manifest]:
-        """Take in an archive as it arrives; its package's id and manifest. Raises an OutliveError."""
-        ...
+    def arrival(self, pieces: AsyncIterator[bytes]) -> AbstractAsyncContextManager[tuple[str, Manifest]]:
+        """Take in an archive as it arrives, and have its record written in the block: its package's id and manifest.
 
-    async def announce(self) -> None:
-        """Tell the cluster what is here, since that has changed."""
-        ...
-
-    async def forget(self, id: str) -> None:
-        """A package that was taken in is not to be one after all."""
+        What the block refuses goes again, unless somebody else needs it. Raises an OutliveError.
+        """
         ...
 
     async def manifest(self, id: str) -> bytes:

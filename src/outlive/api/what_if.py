@@ -7,6 +7,7 @@ beside the loop, for a bounded time.
 
 import asyncio
 import time
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -83,7 +84,7 @@ class WhatIf:
     async def _of_leader(self, host: str, path: str, wish: bytes) -> Response:
         answer = await relaying.whole(self.view, host, "POST", path, wish, most_bytes=MOST_BYTES, within_s=ANSWER_S)
         if answer.status_code >= 500:
-            raise from_problem(msgspec.json.decode(bytes(answer.body), type=dict))
+            raise from_problem(relaying.told(bytes(answer.body), dict[str, Any]))
         return answer
 
     async def _own(self, lost: frozenset[str]) -> answers.WhatIf:

@@ -24,20 +24,23 @@ def command(client: "Client", host: str, yes: bool, dry_run: bool, as_json: bool
 
     First make sure of it: look at the machine, or cut its power by hand. What ran there is started elsewhere at once;
     if the host still runs, everything that it has runs twice, and data that both write to is lost. It is refused
-    while anything tells that the host lives, is kept with your name, and holds until the host comes back.
+    while anything tells that the host lives, is kept with your name, and holds until the host comes back. If another
+    machine has the host's name by now, your word is about the one before it.
     """
     path = f"/v1/hosts/{host}/dead"
     foretold = client.post(f"{path}?dry_run=1", {"host": host})
     workloads = ", ".join(foretold["workloads"])
+    machine = f"The machine that was {host} before" if foretold.get("before") else host
     if dry_run:
-        say(f"{host} would be taken for dead. If it is not, these would run twice: {workloads}.")
+        say(f"{machine} would be taken for dead. If it is not, these would run twice: {workloads}.")
         answer = foretold
     else:
-        say(f"If {host} is not off, these will run twice and may lose data: {workloads}.")
+        off = f"the machine that was {host} before" if foretold.get("before") else host
+        say(f"If {off} is not off, these will run twice and may lose data: {workloads}.")
         if not yes:
             _ask(host)
         answer = client.post(path, {"host": host, "by": _who()})
-        say(f"{host} is taken for dead. What it ran is started elsewhere; see `outlive status`.")
+        say(f"{machine} is taken for dead. What it ran is started elsewhere; see `outlive status`.")
     if as_json:
         print_json(answer)
 

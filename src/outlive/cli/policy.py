@@ -61,11 +61,12 @@ def _policies(answer: dict[str, Any]) -> "Policies":
 def _settings(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from outlive.cluster.fence import EndProof
     from outlive.cluster.policies import KEYS, AdmissionMode
+    from outlive.cluster.workload import OnIsolation
 
     key, has_value, value = incomplete.partition("=")
     if not has_value:
         return [CompletionItem(f"{each}=", help=what) for each, what in KEYS.items() if each.startswith(key)]
-    words = {"admission.mode": [*AdmissionMode], "proof_of_end": [*EndProof]}
+    words = {"admission.mode": [*AdmissionMode], "proof_of_end": [*EndProof], "on_isolation": [*OnIsolation]}
     modes = [str(word) for word in words.get(key, ())]
     return [CompletionItem(f"{key}={mode}") for mode in modes if mode.startswith(value)]
 

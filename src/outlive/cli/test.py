@@ -34,6 +34,8 @@ WORKERS = ("-n", str(min(4, 1 + len(os.sched_getaffinity(0)))), "--dist", "works
 # How long an interrupted step may clean up after itself: the lab takes its hosts down.
 CLEANUP_S = 60.0
 
+MOST_FUZZ_S, FUZZ_LIMIT_S = 86_400.0, 14 * 86_400.0
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -84,10 +86,19 @@ class Result:
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.option("--quick", is_flag=True, help="Leave out the lab: no real hosts, no root needed.")
 @click.option("--soak", is_flag=True, help="Run the long tests, and only those.")
+@click.option(
+    "--fuzz",
+    "fuzz_s",
+    type=click.FloatRange(1, MOST_FUZZ_S),
+    metavar="SECONDS",
+    help="Search for so long with each fuzz target, or with those named (docs/fuzzing.md).",
+)
 @json_option
 @click.argument("selection", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
-def command(ctx: click.Context, quick: bool, soak: bool, as_json: bool, selection: tuple[str, ...]) -> None:
+def command(
+    ctx: click.Context, quick: bool, soak: bool, fuzz_s: float | None, as_json: bool, selection: tuple[str, ...]
+) -> None:
     """Run all of the project's checks and tests.
 
     SELECTION, paths or any options of pytest (-k WORDS, -x), runs those tests alone:
@@ -96,9 +107,12 @@ def command(ctx: click.Context, quick: bool, soak: bool, as_json: bool, selectio
       outlive test
       outlive test --quick
       outlive test tests/cluster -k partition
+      outlive test --fuzz 60 store-record
     """
     checkout = find_checkout()
-    if selection:
+    if fuzz_s is not None:
+        steps = fuzz_steps(checkout, fuzz_s, selection)
+    elif selection:
         steps = [pytest_step("tests", "soak" if soak else QUICK if quick else "not soak", *selection)]
     elif soak:
         steps = [pytest_step("soak", SOAK)]
@@ -158,6 +172,17 @@ def all_steps(checkout: Path) -> list[Step]:
         pytest_step("tests", QUICK, *WORKERS),
         replace(pytest_step("native programs under sanitizers", QUICK, "tests/native"), environment=sanitized),
         Step("simulator sample", [outlive_command("simulate", "--seeds", "100", "--hosts", "5", "--json")], 900),
+    ]
+
+
+def fuzz_steps(checkout: Path, seconds: float, targets: Sequence[str]) -> list[Step]:
+    """Return the steps that install the fuzzer, which nobody else needs, and search."""
+    uv = os.environ.get("OUTLIVE_UV") or str(checkout / ".setup" / "tools" / "bin" / "uv")
+    wanted = [uv, "sync", "--frozen", "--no-progress", "--no-install-project", "--inexact", "--group", "fuzz"]
+    search = [sys.executable, "-m", "tests.fuzz", str(seconds), *targets]
+    return [
+        Step("fuzzer", [wanted], 600, environment={"UV_PROJECT_ENVIRONMENT": sys.prefix, "VIRTUAL_ENV": ""}),
+        Step("fuzzing", [search], FUZZ_LIMIT_S, talks=True),
     ]
 
 

@@ -47,6 +47,7 @@ class NoLeader(Failed):
 @click.option("--store-key", type=FILE, metavar="PEM", help="Its private key.")
 @click.option("--store-user", metavar="NAME", help="Who this host is to etcd, with --store-password-file.")
 @click.option("--store-password-file", type=FILE, metavar="FILE", help="The file with that user's password.")
+@click.option("--store-without-tls", is_flag=True, help="Send that password for all on the way to read.")
 @click.option("--no-start", is_flag=True, help="Make everything, but leave the agent to systemd.")
 @click.option("--restart", is_flag=True, help="Start the agent anew while workloads go on: after an upgrade.")
 @click.option("--wait", "wait_s", type=float, default=30.0, show_default=True, help="Seconds to wait for a leader.")
@@ -63,6 +64,7 @@ def command(
     store_key: Path | None,
     store_user: str | None,
     store_password_file: Path | None,
+    store_without_tls: bool,
     no_start: bool,
     restart: bool,
     wait_s: float,
@@ -79,7 +81,8 @@ def command(
     need_root("make this machine a host")
     places = Places.below(folder) if folder else Places.installed()
     tls = _store_tls(store_ca, store_certificate, store_key)
-    wish = Wish(name, address, site, port, store, tls, _store_login(store_user, store_password_file))
+    login = _store_login(store_user, store_password_file, without_tls=store_without_tls)
+    wish = Wish(name, address, site, port, store, tls, login)
     config, fresh = found_host(places, wish, say)
     started = False
     pid = presence.agent_pid(config.run_folder) or exclusive.holder(config.run_folder)
@@ -115,12 +118,12 @@ def _store_tls(ca: Path | None, certificate: Path | None, key: Path | None) -> "
     return StoreTls(*(path and path.absolute() for path in given)) if any(given) else None
 
 
-def _store_login(user: str | None, password_file: Path | None) -> "StoreLogin | None":
+def _store_login(user: str | None, password_file: Path | None, *, without_tls: bool) -> "StoreLogin | None":
     from outlive.config.agent_file import StoreLogin
 
     if (user is None) != (password_file is None):
         raise UsageInvalid("A user of etcd needs both --store-user and --store-password-file.")
-    return None if user is None or password_file is None else StoreLogin(user, password_file.absolute())
+    return None if user is None or password_file is None else StoreLogin(user, password_file.absolute(), without_tls)
 
 
 def need_root(what: str) -> None:

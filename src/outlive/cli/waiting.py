@@ -42,6 +42,8 @@ def until_brought(client: "Client", workload: str, wait_s: float) -> float:
             state = rollout["state"] if rollout else ""
             if state not in ("waiting", "trial"):
                 break
+            if state == "waiting" and answer["record"]["desired"] == "stopped":
+                raise NotBrought(f"{workload} was stopped: {now}.", remedy=f"start it with `outlive start {workload}`")
             changing = True
             if now != told:
                 say(f"{workload}: {now}")

@@ -4,7 +4,8 @@ Requests are JSON over HTTP by the standard library's client, which costs a comm
 comes back as the same error that the agent raised: its id, sentence, cause, remedy and exit code.
 
 Every wish carries a key of its own, by which the cluster does it once. So a wish whose answer was lost, or that the
-store could not tell the end of, is simply asked for again, and of any agent.
+store could not tell the end of, is simply asked for again, and of any agent. Once a try may have been done, no later
+refusal is told as if nothing had been: what is told then is that nobody knows, and the key to ask again with.
 """
 
 import http.client
@@ -14,6 +15,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from typing import Any
 
 from outlive.errors import ClusterUnreachable, OutliveError
@@ -30,6 +32,7 @@ RAW = "application/octet-stream"
 PIECE_BYTES = 64 * 1024
 
 KEY_HEADER = "Idempotency-Key"
+KEY_ENVIRONMENT = "OUTLIVE_REQUEST_KEY"
 UNCERTAIN = frozenset({"store.uncertain", "idempotency.begun"})
 """What an agent answers that cannot say whether a wish was done, or does not know yet."""
 
@@ -111,6 +114,8 @@ class Client:
     def __init__(self, path: str | None = None, others: Iterable[str] = ()) -> None:
         self.path = find_socket(path)
         self._others = [each for each in others if each != self.path]
+        self._key = os.environ.get(KEY_ENVIRONMENT) or os.urandom(16).hex()
+        self._wishes = count(1)
 
     def another(self) -> bool:
         """Turn to the next agent that is known, if there is any."""
@@ -157,9 +162,21 @@ class Client:
 
     def upload(self, path: str, pieces: Iterable[bytes]) -> Any:
         """POST bytes as they come, decoded answer. Raises ClusterUnreachable, or what the agent answered."""
+        try:
+            return self._uploaded(path, pieces)
+        except (ClusterUnreachable, Answered) as error:
+            if _is_sure(error):
+                raise
+            raise _unknown(error, "send it again: what is there already is not changed") from error
+
+    def _uploaded(self, path: str, pieces: Iterable[bytes]) -> Any:
         connection = _UnixConnection(self.path, UPLOAD_S)
         try:
             connection.connect()
+        except OSError as error:
+            connection.close()
+            raise self._unreachable(error, _NotSent) from error
+        try:
             # Who refuses what comes may hang up before all of it is sent; the answer is there all the same.
             with suppress(BrokenPipeError, ConnectionResetError):
                 connection.request("POST", path, iter(pieces), {"Content-Type": RAW}, encode_chunked=True)
@@ -224,7 +241,8 @@ class Client:
 
     def _wish(self, method: str, path: str, body: bytes | dict[str, Any] | None, if_revision: int | None = None) -> Any:
         """Ask for something until it is known how that ended. Raises ClusterUnreachable, or what the agent answered."""
-        headers = {KEY_HEADER: os.urandom(16).hex()}
+        number = next(self._wishes)
+        headers = {KEY_HEADER: self._key if number == 1 else f"{self._key}.{number}"}
         if if_revision is not None:
             headers["If-Match"] = f'"{if_revision}"'
         uncertain, deadline = False, time.monotonic() + AGAIN_S
@@ -232,13 +250,22 @@ class Client:
             try:
                 return self._request(method, path, body, headers)
             except (ClusterUnreachable, Answered) as error:
-                if isinstance(error, Answered) and error.id not in UNCERTAIN:
+                sure = _is_sure(error)
+                if not uncertain and sure and isinstance(error, Answered):
                     raise
-                uncertain = uncertain or not isinstance(error, _NotSent)
+                uncertain = uncertain or not sure
+                refused = isinstance(error, Answered) and error.exit_code != ClusterUnreachable.exit_code and sure
                 elsewhere = isinstance(error, ClusterUnreachable) and self.another()
-                if time.monotonic() > deadline or not (uncertain or elsewhere):
-                    raise _unknown(error) if uncertain else error from error
+                if refused or time.monotonic() > deadline or not (uncertain or elsewhere):
+                    raise _unknown(error, self._again()) if uncertain else error from error
             time.sleep(AGAIN_PAUSE_S)
+
+    def _again(self) -> str:
+        """What to do about a wish that may have been done."""
+        return (
+            f"run the very same command again with {KEY_ENVIRONMENT}={self._key} in its environment: what was done is "
+            "not done again then; or look at `outlive ps` and `outlive events`"
+        )
 
     def _request(
         self,
@@ -261,7 +288,7 @@ class Client:
             raise Answered(_problem(content))
         try:
             return json.loads(content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._unreachable(error) from error
 
     def _send(
@@ -300,12 +327,18 @@ class Client:
         )
 
 
-def _unknown(error: OutliveError) -> OutliveError:
-    """The error of a wish that may have been done."""
+def _is_sure(error: OutliveError) -> bool:
+    """Whether what was asked for was surely not done by the try that ended so."""
+    return isinstance(error, _NotSent) or (isinstance(error, Answered) and error.id not in UNCERTAIN)
+
+
+def _unknown(error: OutliveError, remedy: str) -> OutliveError:
+    """The error of a wish that may have been done. error: of the last try, which may have been refused."""
+    told = "no answer came to an earlier try, and the last one was refused: " if _is_sure(error) else ""
     return ClusterUnreachable(
         "It is not known whether that was done: no answer came that says so.",
-        cause=str(error),
-        remedy="look at `outlive ps` and `outlive events` before you ask again",
+        cause=f"{told}{error}",
+        remedy=remedy,
         id="outcome.unknown",
     )
 
@@ -313,6 +346,6 @@ def _unknown(error: OutliveError) -> OutliveError:
 def _problem(content: bytes) -> dict[str, Any]:
     try:
         problem = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         problem = {}
     return problem if isinstance(problem, dict) else {}

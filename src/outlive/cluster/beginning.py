@@ -10,6 +10,7 @@ from . import records as rec
 from .commands import Act
 from .leader_state import Turn
 from .mirror import Entry
+from .naming import named
 from .retrying import NEVER_BEGAN
 from .transaction import Delete, same_incarnation
 
@@ -43,7 +44,7 @@ def mind_deaf(turn: Turn, record: rec.PlacementRecord, verdict: rec.Verdict) -> 
     if turn.state.at - course.asked_stop_at < limit_s:
         return
     if others := _running_on(turn, host):
-        told = f"{host} heeds no orders, but runs {', '.join(others[:3])}{' and others' if others[3:] else ''}"
+        told = f"{host} heeds no orders, but runs {named(others)}"
         reason = f"{told}; `outlive failover {name}` ends everything there"
         placing.wait(turn, name, reason, "placement.stuck", record.because)
         return

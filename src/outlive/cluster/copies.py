@@ -5,8 +5,11 @@ says that it has it; and a package's record goes only when it is certain that no
 workload compares the record, which says that it is being removed before the leader looks for users.
 """
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from operator import is_
 
 from . import records as rec
 from .commands import Act, KeepPackages, KeptPackage
@@ -16,6 +19,9 @@ from .pushed import PackageRecord, Pinned, copies_of
 from .transaction import Delete, Put, unchanged
 from .versions import parse_range, parse_version
 from .workload import Workload
+
+SEEN_TO_AT_ONCE = 16
+"""How many packages have their keepers chosen anew, or their records written, in one turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +82,71 @@ def users(
 # The leader's part.
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What every choice of keepers rests on, counted once in a turn.
+
+    living: the hosts that are not dead, by name.  sites: in how many sites hosts are.
+    load: how many packages each host is to keep; choices made in the turn are added.
+    """
+
+    living: tuple[str, ...]
+    sites: int
+    load: dict[str, int]
+
+
+def survey(turn: Turn) -> Survey:
+    """Count them."""
+    mirror, verdicts = turn.state.mirror, turn.state.verdicts
+    living = tuple(name for name in sorted(mirror.hosts) if verdicts.get(name) is not rec.Verdict.DEAD)
+    load = Counter(host for entry in mirror.packages.values() for host in entry.record.hosts)
+    return Survey(living, len({entry.record.site for entry in mirror.hosts.values()}), load)
+
+
 def tend_all(turn: Turn) -> None:
-    """See to every package's record: who keeps it, whether it goes, whether its trial is over."""
-    for key, entry in sorted(turn.state.mirror.packages.items()):
-        if turn.is_busy(rec.PACKAGES + key):
+    """See to the packages' records: who keeps each, whether it goes, whether its trial is over.
+
+    Whoever keeps one well goes on doing so until packages, hosts, depots or verdicts are others; so many are chosen and
+    written in one turn, and the next turn goes on with those that are left.
+    """
+    _begin_round(turn)
+    left, some, up_to = set(turn.state.unchosen), SEEN_TO_AT_ONCE, turn.state.chosen_up_to
+    packages, found = turn.state.mirror.packages, None
+    urgent = sorted(key for key, entry in packages.items() if entry.record.removing or entry.record.trial)
+    for key in dict.fromkeys((*urgent, *turn.state.unchosen)):
+        entry = packages.get(key)
+        if some <= 0:
+            break
+        if entry is None or entry.record.removing:
+            left.discard(key)
+        if entry is None or turn.is_busy(rec.PACKAGES + key):
             continue
         if entry.record.removing:
             _remove(turn, entry)
+            some -= 1
             continue
-        record = replace(entry.record, trial=_trial(turn, entry.record), hosts=keepers(turn, entry.record))
+        record = replace(entry.record, trial=_trial(turn, entry.record))
+        if key in left:
+            found, up_to = survey(turn) if found is None else found, key
+            if not _are_well(turn, record, found):
+                some -= 1
+                record = replace(record, hosts=keepers(turn, record, found))
         if record != entry.record:
             _write(turn, entry, record)
+        left.discard(key)
+    unchosen = tuple(key for key in turn.state.unchosen if key in left)
+    turn.set(unchosen=unchosen, chosen_up_to=up_to, copies_due=some <= 0)
+
+
+def _begin_round(turn: Turn) -> None:
+    """Have the keepers of all packages looked at anew if anything that they rest on has changed."""
+    state, mirror = turn.state, turn.state.mirror
+    rests_on = (mirror.packages, mirror.hosts, mirror.depots, state.verdicts)
+    if len(state.chosen_on) == len(rests_on) and all(map(is_, rests_on, state.chosen_on)):
+        return
+    keys = sorted(mirror.packages)
+    begin = bisect(keys, state.chosen_up_to)
+    turn.set(chosen_on=rests_on, unchosen=(*keys[begin:], *keys[:begin]))
 
 
 def _write(turn: Turn, entry: Entry[PackageRecord], record: PackageRecord) -> None:
@@ -129,17 +189,10 @@ def _trial(turn: Turn, package: PackageRecord) -> str:
     return "" if back and report is not None and report.record.stage is rec.Stage.RUNNING else name
 
 
-def keepers(turn: Turn, package: PackageRecord) -> tuple[str, ...]:
+def keepers(turn: Turn, package: PackageRecord, known: Survey) -> tuple[str, ...]:
     """The hosts that shall keep a package: in as many sites as there are; those that do before others, emptier ones."""
-    mirror, verdicts = turn.state.mirror, turn.state.verdicts
-    if _are_well(turn, package):
-        return package.hosts
-    living = [name for name in sorted(mirror.hosts) if verdicts.get(name) is not rec.Verdict.DEAD]
+    mirror, verdicts, load = turn.state.mirror, turn.state.verdicts, known.load
     count = copies_of(package, len(mirror.hosts))
-    load: dict[str, int] = {}
-    for entry in mirror.packages.values():
-        for host in entry.record.hosts:
-            load[host] = load.get(host, 0) + 1
     chosen: list[str] = []
 
     def rank(host: str) -> tuple[object, ...]:
@@ -150,12 +203,14 @@ def keepers(turn: Turn, package: PackageRecord) -> tuple[str, ...]:
         doubted = verdicts.get(host, rec.Verdict.ALIVE) is not rec.Verdict.ALIVE
         return (troubled, crowd, host not in package.hosts, doubted, not has, load.get(host, 0), host)
 
-    while len(chosen) < count and (left := [host for host in living if host not in chosen]):
+    while len(chosen) < count and (left := [host for host in known.living if host not in chosen]):
         chosen.append(min(left, key=rank))
+    for host in set(chosen) - set(package.hosts):
+        load[host] = load.get(host, 0) + 1
     return tuple(sorted(chosen))
 
 
-def _are_well(turn: Turn, package: PackageRecord) -> bool:
+def _are_well(turn: Turn, package: PackageRecord, known: Survey) -> bool:
     """Whether the hosts that keep a package are as many as they are to be, alive, and in as many sites as can be."""
     mirror, hosts = turn.state.mirror, package.hosts
     if len(hosts) != copies_of(package, len(mirror.hosts)) or any(host not in mirror.hosts for host in hosts):
@@ -165,7 +220,7 @@ def _are_well(turn: Turn, package: PackageRecord) -> bool:
     if any(host not in mirror.depots or package.id not in mirror.depots[host].record.holds for host in hosts):
         return False
     sites = len({mirror.hosts[host].record.site for host in hosts})
-    return sites == len(hosts) or sites == len({entry.record.site for entry in mirror.hosts.values()})
+    return sites in (len(hosts), known.sites)
 
 
 # A host's part.
@@ -190,7 +245,8 @@ def kept_on(mirror: Mirror, host: str) -> KeepPackages:
     depot = mirror.depots.get(host)
     here = depot.record.holds if depot is not None else {}
     free = tuple(sorted(id for id, key in here.items() if id not in wanted and _may_go(mirror, id, key)))
-    kept = tuple(KeptPackage(each, holders_of(mirror, each.id, host)) for _, each in sorted(wanted.items()))
+    holders = _all_holders(mirror, wanted.keys(), host)
+    kept = tuple(KeptPackage(each, holders.get(each.id, ())) for _, each in sorted(wanted.items()))
     return KeepPackages(kept, free)
 
 
@@ -212,13 +268,23 @@ def _may_go(mirror: Mirror, id: str, key: str) -> bool:
 
 def holders_of(mirror: Mirror, id: str, host: str) -> tuple[str, ...]:
     """The other hosts that have it: the living first, of those the ones in the same site."""
+    return _all_holders(mirror, {id}, host).get(id, ())
+
+
+def _all_holders(mirror: Mirror, ids: Set[str], host: str) -> dict[str, tuple[str, ...]]:
+    """The same for many packages, by id: each depot is looked at once."""
     own = mirror.hosts.get(host)
     site = own.record.site if own is not None else ""
 
     def rank(name: str) -> tuple[bool, bool, str]:
-        verdict, there = mirror.verdicts.get(name), mirror.hosts.get(name)
+        verdict, there = mirror.verdicts.get(name), mirror.hosts[name]
         alive = verdict is not None and verdict.record.verdict is rec.Verdict.ALIVE
-        return (not alive, there is None or there.record.site != site, name)
+        return (not alive, there.record.site != site, name)
 
-    having = [name for name, entry in mirror.depots.items() if name != host and id in entry.record.holds]
-    return tuple(sorted((name for name in having if name in mirror.hosts), key=rank))
+    having: dict[str, list[str]] = {}
+    for name, entry in mirror.depots.items():
+        here = entry.record.holds.keys() & ids
+        if here and name != host and name in mirror.hosts:
+            for id in here:
+                having.setdefault(id, []).append(name)
+    return {id: tuple(sorted(names, key=rank)) for id, names in having.items()}

@@ -6,6 +6,7 @@ a module failed. Every new generation passes `failover.proof_of_end` first.
 """
 
 from bisect import bisect
+from collections.abc import Iterable
 from dataclasses import replace
 
 from immutables import Map
@@ -27,25 +28,42 @@ from .workload import Workload
 PLACED_AT_ONCE = 64
 """How many workloads are placed in one turn: else the loss of a site would keep a leader from its own claim."""
 LOOKED_AT_ONCE = 1000
-"""How many of those that nothing happened to are looked at in one turn, as many as a second has time for."""
+"""How many are looked at in one turn, and how many of those that nothing happened to in one second."""
 
 
-def advance(turn: Turn, names: list[str]) -> None:
-    """Look at these workloads, the most important first, until so many were placed that this turn has to end."""
-    mirror, known = turn.state.mirror, beside.relations(turn)
+def advance(turn: Turn, names: Iterable[str]) -> None:
+    """Look at these workloads, the most important first, until this turn has to end; the others stay restless.
 
-    def rank(name: str) -> tuple[int, int, str]:
+    It ends when so many were placed; or looked at, and then those come last until each of the others had its look.
+    """
+    mirror, known, passed = turn.state.mirror, beside.relations(turn), turn.state.passed
+
+    def rank(name: str) -> tuple[bool, int, int, str]:
         entry = mirror.workloads.get(name)
+        importance = known.important(entry.record.workload) if entry else 0
         # Those that others are placed with go before these.
-        return (-known.important(entry.record.workload) if entry else 0, len(known.together.get(name, ())), name)
+        return (name in passed, -importance, len(known.together.get(name, ())), name)
 
-    settled = set()
-    for name in sorted(names, key=rank):
-        if turn.placed >= PLACED_AT_ONCE:
+    asked, seen, settled = set(names), set[str](), set[str]()
+    for name in sorted(asked, key=rank):
+        if turn.placed >= PLACED_AT_ONCE or len(seen) >= LOOKED_AT_ONCE:
             break
+        seen.add(name)
         if _look(turn, name):
             settled.add(name)
-    turn.set(restless=(turn.state.restless | set(names)) - settled)
+    restless = (turn.state.restless | asked) - settled
+    if len(seen) >= LOOKED_AT_ONCE:
+        passed = (passed | seen) & restless
+        turn.set(passed=passed if len(passed) < len(restless) else frozenset())
+    elif passed and turn.placed < PLACED_AT_ONCE:
+        turn.set(passed=frozenset())
+    turn.set(restless=restless)
+
+
+def wake_all(turn: Turn) -> None:
+    """What holds for all workloads has changed: look at every one of them, as many in each turn as it has time for."""
+    mirror = turn.state.mirror
+    turn.set(restless=frozenset({*mirror.workloads, *mirror.placements, *mirror.lost}))
 
 
 def looked_at_by_turns(turn: Turn) -> list[str]:
@@ -94,6 +112,8 @@ def _look(turn: Turn, name: str) -> bool:
             begun_at=turn.state.at,
             moved_at=None,
             drain="",
+            stayed=0,
+            stayed_at=None,
         )
     if placed.record.host is None:
         return not rollout.tend(turn, wanted, placed) and _unplaced(turn, wanted, placed)

@@ -6,6 +6,7 @@ own (`operations`), which refuses what cannot go anywhere before it is stopped. 
 workload stopped. A host that dies meanwhile is no business of this file: what it had is failed over.
 """
 
+from bisect import bisect
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -13,14 +14,18 @@ from . import operations, pairs, placing
 from . import records as rec
 from .beside import neighbours, relations_in
 from .commands import Act
-from .host import Capacity
 from .leader_state import Turn
 from .mirror import Entry, Mirror
 from .outlook import candidate
-from .placement import NOTHING, choose, choose_standby, usage
+from .placement import NOTHING, Candidate, choose, choose_standby, usage
 from .transaction import Delete, Put, absent, unchanged
 from .upcoming import is_up
 from .workload import Kind, Workload
+
+ASKED_AT_ONCE = 8
+"""How often all hosts are looked at for one that could have a workload, in one turn."""
+ASK_AGAIN_MOST_S = 10.0
+"""How long at most what could go nowhere is not asked about again while no host offers more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,56 +66,115 @@ def ranked(mirror: Mirror, names: Iterable[str]) -> tuple[str, ...]:
 def plan(mirror: Mirror, host: str) -> tuple[Leaving, ...]:
     """What emptying a host would do, by what the store says now; nothing is changed.
 
-    Each workload takes its room where it would go, so that two are never promised the same.
+    Each workload takes its room where it would go, so that two are never promised the same, and is company there for
+    those that are related to it.
     """
-    used, found = usage(mirror), []
-    for name in held_by(mirror, host):
-        wanted = mirror.workloads.get(name)
-        if wanted is not None and wanted.record.desired is rec.Desired.RUNNING:
-            found.append(_leaving(mirror, wanted.record.workload, host, used))
-    for name in followed_on(mirror, host):
-        workload, placed = mirror.workloads.get(name), mirror.placements[name].record
-        if workload is None or placed.standby != host:
-            continue
-        hosts = [candidate(mirror, each, workload.record.workload, used) for each in sorted(mirror.hosts)]
-        hosts = [replace(each, maintenance=each.maintenance or each.host.name == host) for each in hosts]
-        choice = choose_standby(workload.record.workload, hosts, placed)
-        found.append(Leaving(name, "standby", choice.host, "" if choice.host else choice.told()))
-        _take(used, choice.host, workload.record.workload)
-    return tuple(found)
+    forecast = _Forecast(mirror, host)
+    waiting = [name for name in held_by(mirror, host) if _is_wanted(mirror, name)]
+    found: dict[str, Leaving] = {}
+    before = -1
+    while len(waiting) != before:
+        # What goes where another is can be told only once that one has gone.
+        before = len(waiting)
+        found |= {name: forecast.leaving(mirror.workloads[name].record.workload) for name in waiting}
+        waiting = [name for name in waiting if found[name].to is None]
+    standbys = [forecast.followed(name) for name in followed_on(mirror, host) if _stands_by(mirror, name, host)]
+    return (*(found[name] for name in held_by(mirror, host) if name in found), *standbys)
 
 
-def _leaving(mirror: Mirror, workload: Workload, host: str, used: dict[str, tuple[Capacity, int]]) -> Leaving:
-    placed = mirror.placements[workload.name].record
-    if workload.is_hot and placed.paired and pairs.gone_for_good(mirror, placed) is None:
-        return Leaving(workload.name, "handed over", placed.standby)
-    report = mirror.reports.get(workload.name)
-    runs = report is not None and is_up(report.record, placed) and report.record.stage is rec.Stage.RUNNING
-    live = workload.kind is Kind.VM and runs
-    hosts = [candidate(mirror, each, workload, used) for each in sorted(mirror.hosts)]
-    company = neighbours(mirror, relations_in(mirror)).company(workload)
-    # A live migration takes local disks along; a restart finds them only where they are.
-    disk_hosts = () if live else placed.disk_hosts
-    choice = choose(workload, hosts, {host: "it is to be emptied"}, disk_hosts=disk_hosts, company=company)
-    _take(used, choice.host, workload)
-    return Leaving(workload.name, "live" if live else "restarted", choice.host, "" if choice.host else choice.told())
+def _is_wanted(mirror: Mirror, name: str) -> bool:
+    entry = mirror.workloads.get(name)
+    return entry is not None and entry.record.desired is rec.Desired.RUNNING
 
 
-def _take(used: dict[str, tuple[Capacity, int]], host: str | None, workload: Workload) -> None:
-    if host is not None:
-        capacity, count = used.get(host, (NOTHING, 0))
-        used[host] = (capacity + workload.resources, count + 1)
+def _stands_by(mirror: Mirror, name: str, host: str) -> bool:
+    return name in mirror.workloads and mirror.placements[name].record.standby == host
+
+
+class _Forecast:
+    """Where all that is on a host would go, one after the other, by a picture that is not changed."""
+
+    def __init__(self, mirror: Mirror, host: str) -> None:
+        self._mirror = mirror
+        self._host = host
+        self._used = usage(mirror)
+        self._gone: dict[str, rec.PlacementRecord] = {}
+        now = neighbours(mirror, relations_in(mirror))
+        self._neighbours = replace(now, where=lambda name: self._gone.get(name) or now.where(name))
+
+    def leaving(self, workload: Workload) -> Leaving:
+        """Where a workload that acts there would go."""
+        mirror, name = self._mirror, workload.name
+        placed = mirror.placements[name].record
+        if workload.is_hot and placed.paired and pairs.gone_for_good(mirror, placed) is None:
+            self._gone[name] = replace(placed, host=placed.standby, standby=None)
+            return Leaving(name, "handed over", placed.standby)
+        report = mirror.reports.get(name)
+        runs = report is not None and is_up(report.record, placed) and report.record.stage is rec.Stage.RUNNING
+        live = workload.kind is Kind.VM and runs
+        # A live migration takes local disks along; a restart finds them only where they are.
+        disk_hosts = () if live else placed.disk_hosts
+        company = self._neighbours.company(workload)
+        choice = choose(workload, self._hosts(workload), {self._host: "it is to be emptied"}, None, disk_hosts, company)
+        self._take(workload, choice.host)
+        if choice.host is not None:
+            self._gone[name] = replace(placed, host=choice.host)
+        told = "" if choice.host else choice.told()
+        return Leaving(name, "live" if live else "restarted", choice.host, told)
+
+    def followed(self, name: str) -> Leaving:
+        """From where a machine whose standby is there would be followed."""
+        workload, placed = self._mirror.workloads[name].record.workload, self._mirror.placements[name].record
+        hosts = self._hosts(workload)
+        hosts = [replace(each, maintenance=each.maintenance or each.host.name == self._host) for each in hosts]
+        company = self._neighbours.company(workload, standby=True)
+        choice = choose_standby(workload, hosts, placed, company=company)
+        self._take(workload, choice.host)
+        if choice.host is not None:
+            self._gone[name] = replace(placed, standby=choice.host)
+        return Leaving(name, "standby", choice.host, "" if choice.host else choice.told())
+
+    def _hosts(self, workload: Workload) -> list[Candidate]:
+        return [candidate(self._mirror, each, workload, self._used) for each in sorted(self._mirror.hosts)]
+
+    def _take(self, workload: Workload, host: str | None) -> None:
+        if host is not None:
+            capacity, count = self._used.get(host, (NOTHING, 0))
+            self._used[host] = (capacity + workload.resources, count + 1)
+
+
+# The leader's part.
 
 
 def advance_all(turn: Turn) -> None:
-    """Take every host's maintenance as far as it can go now."""
-    for host, entry in sorted(turn.state.mirror.maintenance.items()):
+    """Take the hosts' maintenance as far as it can go now: those first that had to wait for their turn."""
+    hosts = sorted(turn.state.mirror.maintenance)
+    begin = bisect(hosts, turn.state.drained_up_to)
+    moves, asked = _moves(turn) if hosts else {}, _Asked()
+    for host in hosts[begin:] + hosts[:begin]:
+        if asked.enough:
+            break
+        turn.set(drained_up_to=host)
+        entry = turn.state.mirror.maintenance[host]
         if turn.is_busy(rec.MAINTENANCE + host) or not _may_order(turn, host):
             continue
         if entry.record.phase is rec.MaintenancePhase.ON:
-            _empty(turn, entry)
+            _empty(turn, entry, moves, asked)
         else:
-            _bring_back(turn, entry)
+            _bring_back(turn, entry, moves, asked)
+    turn.set(drains_due=asked.enough)
+
+
+class _Asked:
+    """How often it was asked in a turn whether some host can have a workload: each time, all hosts are looked at."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    @property
+    def enough(self) -> bool:
+        """Whether the rest has to wait for the next turn."""
+        return self.times >= ASKED_AT_ONCE
 
 
 def _may_order(turn: Turn, host: str) -> bool:
@@ -127,22 +191,38 @@ def _moves(turn: Turn) -> dict[str, rec.OperationRecord]:
     }
 
 
-def _empty(turn: Turn, entry: Entry[rec.MaintenanceRecord]) -> None:
+def _empty(
+    turn: Turn, entry: Entry[rec.MaintenanceRecord], moves: dict[str, rec.OperationRecord], asked: _Asked
+) -> None:
     mirror, host = turn.state.mirror, entry.record.host
     there, followed = held_by(mirror, host), followed_on(mirror, host)
     if not there and not followed:
         _say_empty(turn, entry)
         return
-    moves = _moves(turn)
     going = {name for name in there if name in moves or mirror.placements[name].record.order is rec.Order.STOP}
     going |= {name for name in followed if name in moves}
+    going |= {name for name in (*there, *followed) if _is_begun(turn, name)}
     room = mirror.policies.record.moves_per_host - len(going)
-    for name in there:
-        if room > 0 and name not in going and _move(turn, entry, name):
-            room -= 1
-    for name in followed:
-        if room > 0 and name not in going and _follow_elsewhere(turn, entry, name):
-            room -= 1
+    for names, begin in ((there, _move), (followed, _follow_elsewhere)):
+        for name in names:
+            if room <= 0 or asked.enough:
+                break
+            if name not in going and _is_due(turn, name) and begin(turn, entry, name, asked):
+                room -= 1
+
+
+def _is_begun(turn: Turn, name: str) -> bool:
+    """Whether its leaving has just been written, though the picture does not show it yet."""
+    return turn.is_busy(rec.PLACEMENTS + name) or turn.is_busy(rec.OPERATIONS + turn.course(name).move)
+
+
+def _is_due(turn: Turn, name: str) -> bool:
+    """Whether to ask anew where it could go: soon after it could go nowhere, then less often, at once for more room."""
+    course, state = turn.course(name), turn.state
+    if course.stayed_at is None or state.roomier_at > course.stayed_at:
+        return True
+    wait_s = state.timing.retry_first_s * 2.0 ** min(course.stayed - 1, 20)
+    return state.at - course.stayed_at >= min(wait_s, ASK_AGAIN_MOST_S)
 
 
 def _say_empty(turn: Turn, entry: Entry[rec.MaintenanceRecord]) -> None:
@@ -166,7 +246,7 @@ def _write(
     turn.write(Act.OPERATION, key, compares, (itself, *more), because)
 
 
-def _move(turn: Turn, entry: Entry[rec.MaintenanceRecord], name: str) -> bool:
+def _move(turn: Turn, entry: Entry[rec.MaintenanceRecord], name: str, looks: _Asked) -> bool:
     """Have a workload leave; True when something was begun."""
     mirror, course, host = turn.state.mirror, turn.course(name), entry.record.host
     wanted, placed = mirror.workloads.get(name), mirror.placements[name]
@@ -175,10 +255,11 @@ def _move(turn: Turn, entry: Entry[rec.MaintenanceRecord], name: str) -> bool:
     if course.moved_at is not None and turn.state.at - course.moved_at < turn.state.timing.retry_most_s:
         return False
     asked = _asked(turn, "leave", name, None, entry.record.because)
+    looks.times += 1
     refusal = operations.refusal(turn, asked)
     if refusal is None:
         key = rec.OPERATIONS + asked.id
-        turn.set_course(name, moved_at=turn.state.at, drain="")
+        turn.set_course(name, moved_at=turn.state.at, move=asked.id, drain="", stayed=0, stayed_at=None)
         stands = unchanged(rec.MAINTENANCE + host, entry.mod_revision)
         turn.write(Act.OPERATION, key, (absent(key), stands), (Put(key, rec.encode(asked)),), asked.because)
         return True
@@ -198,13 +279,14 @@ def _asked(turn: Turn, why: str, name: str, target: str | None, because: str) ->
 
 def _stays(turn: Turn, entry: Entry[rec.MaintenanceRecord], name: str, reason: str) -> None:
     """It cannot leave, for now: said once for each different reason."""
+    turn.set_course(name, stayed=turn.course(name).stayed + 1, stayed_at=turn.state.at)
     if turn.course(name).drain == reason:
         return
     turn.set_course(name, drain=reason)
     turn.note("maintenance.waiting", workload=name, host=entry.record.host, text=reason, because=entry.record.because)
 
 
-def _follow_elsewhere(turn: Turn, entry: Entry[rec.MaintenanceRecord], name: str) -> bool:
+def _follow_elsewhere(turn: Turn, entry: Entry[rec.MaintenanceRecord], name: str, looks: _Asked) -> bool:
     """Have another host stand by for a machine; True when that was written."""
     mirror, host = turn.state.mirror, entry.record.host
     wanted, placed = mirror.workloads.get(name), mirror.placements[name]
@@ -214,6 +296,7 @@ def _follow_elsewhere(turn: Turn, entry: Entry[rec.MaintenanceRecord], name: str
         return False
     if report is None or not is_up(report.record, record):
         return False
+    looks.times += 1
     choice = pairs.standby_for(turn, wanted.record.workload, record)
     about = {"workload": name, "generation": record.generation}
     if choice.host is None:
@@ -229,19 +312,21 @@ def _follow_elsewhere(turn: Turn, entry: Entry[rec.MaintenanceRecord], name: str
     return True
 
 
-def _bring_back(turn: Turn, entry: Entry[rec.MaintenanceRecord]) -> None:
+def _bring_back(
+    turn: Turn, entry: Entry[rec.MaintenanceRecord], moves: dict[str, rec.OperationRecord], looks: _Asked
+) -> None:
     """Ask for what was there to come back, a few at a time; what cannot or need not is left where it is."""
     mirror, host = turn.state.mirror, entry.record.host
-    moves = _moves(turn)
     room = mirror.policies.record.moves_per_host - sum(1 for each in moves.values() if each.target == host)
     left, begun = list[str](), list[Put]()
     for name in ranked(mirror, entry.record.had):
         placed = mirror.placements.get(name)
         if placed is None or placed.record.host in (None, host) or name not in mirror.workloads:
             continue
-        if name in moves or room <= 0:
+        if name in moves or room <= 0 or looks.enough:
             left.append(name)
             continue
+        looks.times += 1
         asked = _asked(turn, "return", name, host, entry.record.because)
         if refusal := operations.refusal(turn, asked):
             turn.note("maintenance.stayed", workload=name, host=host, text=refusal, because=asked.because)

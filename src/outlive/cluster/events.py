@@ -367,6 +367,15 @@ class PackagesHeld:
 
 
 @dataclass(frozen=True, slots=True)
+class PackageDamaged:
+    """A copy in this host's depot was not what it had been, and was thrown out. package: NAME@VERSION."""
+
+    at: float
+    package: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Fenced:
     """A try of a fence method has ended.
 
@@ -418,5 +427,6 @@ Event = (
     | CheckpointEnded
     | PackageStep
     | PackagesHeld
+    | PackageDamaged
     | Fenced
 )

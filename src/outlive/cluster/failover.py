@@ -6,12 +6,11 @@ When in doubt the answer is to wait, and it says for what.
 
 from dataclasses import dataclass
 
-from .fence import BY_HAND, EndProof, FenceState
-from .freezing import frozen
 from .heartbeat import Flags, ModuleStatus
 from .lease import surely_over_at
 from .mirror import Mirror
-from .records import FINAL, POLICIES, FenceRecord, Order, PlacementRecord, ReportRecord, Stage, Verdict
+from .proofs import came_back, confirm, is_proven, is_replaced, needs_fence, needs_word, unfenced, who_says
+from .records import FINAL, Order, PlacementRecord, ReportRecord, Stage, Verdict
 from .signs import Signs, is_fresh, statuses
 from .timing import Timing
 
@@ -26,11 +25,15 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Not proven; `until_at` on the leader's clock when that is known. unfenced: nothing but the fence is missing."""
+    """Not proven; `until_at` on the leader's clock when that is known.
+
+    unfenced: nothing is missing but the proof that the policy asks for.  by_hand: only a person can give that.
+    """
 
     reason: str
     until_at: float | None = None
     unfenced: bool = False
+    by_hand: bool = False
 
 
 def proof_of_end(
@@ -77,13 +80,14 @@ def proof_of_end(
         return Proof(f"the claim of {host} has ended for certain")
     if freed:
         return Proof(f"the claim of {host} has ended, and its run lock was taken")
-    fence = mirror.fences.get(host)
-    if fence is not None and is_proven(mirror, host, placed.claim):
-        return Proof(f"the claim of {host} has ended, and {_who_says(fence.record)} that it is off")
-    if said == {} and came_back(signs, placed.claim, timing, at):
+    if is_proven(mirror, host, placed.claim, placed.boot_id):
+        return Proof(f"the claim of {host} has ended, and {who_says(mirror.fences[host].record)} that it is off")
+    if said == {} and came_back(placed, signs, timing, at):
         return Proof(f"{host} came back, and has nothing of it")
-    hint = f"; once you know that it is off: {confirm(host)}" if needs_word(mirror, host, placed.claim) else ""
-    return Wait(unfenced(mirror, host, verdict, placed.claim) + hint, unfenced=True)
+    replaced = is_replaced(placed, mirror, signs)
+    asks = replaced or needs_word(mirror, host, placed.claim)
+    hint = f"; once you know that it is off: {confirm(host)}" if asks else ""
+    return Wait(unfenced(mirror, placed, verdict, replaced=replaced) + hint, unfenced=True, by_hand=replaced)
 
 
 def _will_say_why(placed: PlacementRecord, mirror: Mirror, signs: Signs, verdict: Verdict) -> bool:
@@ -95,54 +99,6 @@ def _will_say_why(placed: PlacementRecord, mirror: Mirror, signs: Signs, verdict
     if placed.order is not Order.RUN or verdict is not Verdict.ALIVE or newest is None or claim is None:
         return False
     return claim.incarnation == placed.claim == newest.claim and Flags.STORE_REACHABLE in newest.flags
-
-
-def needs_fence(mirror: Mirror) -> bool:
-    """Whether this cluster holds a silent host to be ended only with a proof by a fence.
-
-    Policies that nobody can read, and nobody remembers, may have asked for it.
-    """
-    policies = mirror.policies
-    unknown = POLICIES in mirror.bad and policies.mod_revision == 0
-    return unknown or policies.record.proof_of_end is EndProof.FENCE
-
-
-def is_proven(mirror: Mirror, host: str, claim: int) -> bool:
-    """Whether it is on record that the host, at this incarnation, is off."""
-    fence = mirror.fences.get(host)
-    return fence is not None and fence.record.state is FenceState.PROVEN and fence.record.claim >= claim
-
-
-def came_back(signs: Signs, claim: int, timing: Timing, at: float) -> bool:
-    """Whether the host speaks now under a newer claim: it has cleared away before what it was not told to keep."""
-    newest = signs.newest()
-    return newest is not None and newest.claim > claim and is_fresh(signs, timing, at)
-
-
-def unfenced(mirror: Mirror, host: str, verdict: Verdict, claim: int) -> str:
-    """The sentence for who waits for a fence: how far that is."""
-    if verdict is not Verdict.DEAD:
-        return f"{host} is {verdict}, and nothing has proven yet that it ended"
-    if needs_word(mirror, host, claim):
-        return f"{host} is dead, but could not be fenced ({mirror.fences[host].record.reason})"
-    if reason := frozen(mirror):
-        return f"{host} is dead, and nobody is fenced: {reason}"
-    return f"{host} is dead, and is being fenced"
-
-
-def needs_word(mirror: Mirror, host: str, claim: int) -> bool:
-    """Whether every method to fence the host has failed, so that only a person can say that it is off."""
-    fence = mirror.fences.get(host)
-    return fence is not None and fence.record.claim >= claim and fence.record.state is FenceState.FAILED
-
-
-def _who_says(fence: FenceRecord) -> str:
-    return f"{fence.by} said" if fence.method == BY_HAND else f"the fence method {fence.method} has proven"
-
-
-def confirm(host: str) -> str:
-    """The command by which a person says that a host is off."""
-    return f"outlive confirm-dead {host}"
 
 
 def _is_final(report: ReportRecord, placed: PlacementRecord) -> bool:

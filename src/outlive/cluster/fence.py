@@ -63,7 +63,7 @@ class Pursuit:
     """The fencing of one incarnation by this leader. Times in seconds on its clock.
 
     method: which of the methods that can fence the host is next, and attempt: its attempts so far.
-    number: of the try under way, 0 for none.  rounds: how often all were tried in vain.
+    number: of the try under way, 0 for none; sought: what it is to prove.  rounds: how often all were tried in vain.
     cause:  id of the latest event in its course.
     """
 
@@ -71,6 +71,7 @@ class Pursuit:
     method: int = 0
     attempt: int = 0
     number: int = 0
+    sought: tuple[Unfinished, ...] = ()
     rounds: int = 0
     next_at: float = 0.0
     cause: str = ""

@@ -13,12 +13,15 @@ from immutables import Map
 from . import records as rec
 from .commands import Act, CallOffFence, Fence
 from .events import Fenced
-from .failover import Wait, confirm, is_proven, needs_fence, proof_of_end
+from .failover import Wait, proof_of_end
 from .fence import FenceMethod, FenceState, Pursuit, Unfinished
 from .freezing import frozen
 from .leader_state import Turn
 from .lease import surely_over
 from .machine_rules import datastores_of
+from .naming import named
+from .proofs import confirm, is_proven, needs_fence
+from .recovery import NEVER_SEEN, lost_placements
 from .transaction import Delete, Put, absent, unchanged
 
 NO_METHOD = "no method is configured that can fence it"
@@ -51,10 +54,17 @@ def claims_moved(turn: Turn) -> None:
 
 def leave_office(turn: Turn) -> None:
     """Whoever leads next begins anew."""
+    pause(turn)
+    turn.set(freed=Map())
+
+
+def pause(turn: Turn) -> None:
+    """End all tries: this host cannot see any more whether those it accuses came back, or whether it still leads."""
     for host, pursuit in sorted(turn.state.pursuits.items()):
         if pursuit.number:
             turn.do(CallOffFence(host, pursuit.number))
-    turn.set(pursuits=Map(), freed=Map())
+    if turn.state.pursuits:
+        turn.set(pursuits=Map())
 
 
 def ended(turn: Turn, event: Fenced) -> None:
@@ -65,14 +75,11 @@ def ended(turn: Turn, event: Fenced) -> None:
     mine = _methods(turn, event.host)
     method = mine[min(pursuit.method, len(mine) - 1)]
     because, text = pursuit.cause, f"{method.name}: {event.said}"
-    pursuit = replace(pursuit, number=0)
-    turn.set(looked_at=0.0)
-    for workload in event.freed:
-        placed = turn.state.mirror.placements.get(workload)
-        if placed is not None:
-            turn.set(freed=turn.state.freed.set(workload, placed.record.generation))
+    taken = {each.workload: each.generation for each in pursuit.sought if each.workload in event.freed}
+    pursuit = replace(pursuit, number=0, sought=())
+    turn.set(looked_at=0.0, freed=turn.state.freed.update(taken))
     if event.freed:
-        text = f"{method.name}: {', '.join(event.freed)}"
+        text = f"{method.name}: {named(event.freed)}"
         because = turn.note("fence.freed", host=event.host, text=text, because=because)
         turn.set(restless=turn.state.restless | set(event.freed))
     if event.proven:
@@ -101,36 +108,31 @@ def _accused(turn: Turn) -> dict[str, tuple[int, list[Unfinished]]]:
     """Who is to be fenced: the newest incarnation that is accused, and the workloads that wait for it."""
     state, mirror, found = turn.state, turn.state.mirror, dict[str, tuple[int, list[Unfinished]]]()
     dead = {host for host, verdict in state.verdicts.items() if verdict is rec.Verdict.DEAD}
-    dead |= {entry.record.host or "" for entry in mirror.placements.values()} - {*mirror.hosts, ""}
+    # Nobody judges who has no record any more, and nothing has been heard of them since.
+    dead |= {*mirror.there, *mirror.claims} - {*mirror.hosts}
     if not dead:
         return found
-    for name, entry in sorted(mirror.placements.items()):
-        record = entry.record
-        if record.host not in dead or rec.PLACEMENTS + name in mirror.bad:
-            continue
-        signs = state.signs.get(record.host)
-        freed = state.freed.get(name) == record.generation
-        end = proof_of_end(record, mirror, signs, rec.Verdict.DEAD, state.timing, state.at, freed=freed)
-        if isinstance(end, Wait) and end.unfenced:
-            claim, waiting = found.get(record.host, (0, []))
-            waiting.append(Unfinished(name, record.generation, _datastore(turn, name)))
-            found[record.host] = (max(claim, record.claim), waiting)
-    for host in sorted(dead & {*mirror.claims}) if _has_lost_placements(turn) else ():
-        incarnation = mirror.claims[host].incarnation
+    for host in sorted(dead & {*mirror.there}):
+        signs = state.signs.get(host)
+        for name in mirror.placed_on(host):
+            record = mirror.placements[name].record
+            if rec.PLACEMENTS + name in mirror.bad:
+                continue
+            freed = state.freed.get(name) == record.generation
+            end = proof_of_end(record, mirror, signs, rec.Verdict.DEAD, state.timing, state.at, freed=freed)
+            if isinstance(end, Wait) and end.unfenced and not end.by_hand:
+                claim, waiting = found.get(host, (0, []))
+                waiting.append(Unfinished(name, record.generation, _datastore(turn, name)))
+                found[host] = (max(claim, record.claim), waiting)
+    # For a placement that nobody remembers every host must have said that it is not its, or be proven ended.
+    for host in sorted(dead & {*mirror.hosts, *mirror.claims}) if lost_placements(mirror) else ():
+        seen = mirror.claims.get(host)
+        incarnation = seen.incarnation if seen is not None else NEVER_SEEN
         over = surely_over(mirror, host, incarnation, state.timing, state.at)
         if over and not is_proven(mirror, host, incarnation):
             claim, waiting = found.get(host, (0, []))
             found[host] = (max(claim, incarnation), waiting)
     return found
-
-
-def _has_lost_placements(turn: Turn) -> bool:
-    """Whether there is a placement that nobody remembers, for which every host must have said or be proven ended."""
-    mirror = turn.state.mirror
-    lost = (name for name in mirror.reports if name in mirror.workloads and name not in mirror.placements)
-    return any(name not in mirror.lost for name in lost) or any(
-        key.startswith(rec.PLACEMENTS) and rec.name_in(key) not in mirror.placements for key in mirror.bad
-    )
 
 
 def _datastore(turn: Turn, workload: str) -> str | None:
@@ -170,7 +172,7 @@ def _pursue(turn: Turn, host: str, claim: int, waiting: list[Unfinished]) -> Non
         return
     method, number = mine[min(pursuit.method, len(mine) - 1)], state.tries + 1
     turn.set(tries=number)
-    _set(turn, host, replace(pursuit, number=number))
+    _set(turn, host, replace(pursuit, number=number, sought=tuple(waiting)))
     turn.do(Fence(host, claim, method.name, number, tuple(waiting), pursuit.cause))
 
 
@@ -216,7 +218,9 @@ def _write(turn: Turn, host: str, claim: int, state: FenceState, method: str, re
     stands = mirror.fences.get(host)
     revision = mirror.bad[key][0] if key in mirror.bad else stands.mod_revision if stands is not None else 0
     alone = () if state is FenceState.PROVEN else (absent(rec.CLAIMS + host),)
-    record = rec.FenceRecord(host, claim, state, method, turn.state.me, reason, because)
+    holder = mirror.holder(host, claim)
+    boot_id = holder.boot_id if holder is not None else ""
+    record = rec.FenceRecord(host, claim, state, method, turn.state.me, reason, because, boot_id)
     turn.write(Act.FENCE, key, (unchanged(key, revision), *alone), (Put(key, rec.encode(record)),), because)
 
 

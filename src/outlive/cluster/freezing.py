@@ -9,13 +9,25 @@ hosts of a pair, since a primary that lost its standby says nothing more until o
 from . import records as rec
 from .mirror import Mirror
 
+UNREADABLE = "the policies cannot be read, and may say that the cluster is frozen; `outlive unfreeze` writes them anew"
+
 
 def frozen(mirror: Mirror) -> str:
-    """Why nothing is done by itself; '' while the cluster is not frozen."""
+    """Why nothing is done by itself; '' while the cluster is not frozen.
+
+    Policies that cannot be read count as they last were; where nobody remembers that, as frozen.
+    """
+    if are_unknown(mirror):
+        return UNREADABLE
     freeze = mirror.policies.record.frozen
     if freeze is None:
         return ""
     return f"the cluster is frozen by {freeze.by}" + (f": {freeze.reason}" if freeze.reason else "")
+
+
+def are_unknown(mirror: Mirror) -> bool:
+    """Whether policies stand in the store that nobody can read, and this host never could."""
+    return rec.POLICIES in mirror.bad and mirror.policies.mod_revision == 0
 
 
 def asked_for(mirror: Mirror, record: rec.PlacementRecord) -> bool:

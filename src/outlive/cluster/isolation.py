@@ -95,7 +95,7 @@ def _declare(turn: Turn, *, isolated: bool) -> None:
         stop_isolated(turn, cause)
 
 
-def on_unfrozen(turn: Turn) -> None:
-    """The cluster acts by itself again, as far as this host knows: what it would have stopped meanwhile stops now."""
+def on_policies(turn: Turn) -> None:
+    """The policies are others: what a host that is cut off stops by these, and did not by those before, stops now."""
     if turn.state.isolated and not frozen(turn.state.mirror):
         stop_isolated(turn, "")

@@ -9,18 +9,47 @@ from dataclasses import replace
 from .commands import Act
 from .copies import kept_on
 from .events import Outcome, PackagesHeld, PackageStep, Transacted
-from .node_state import Phase, Turn
+from .mirror import Mirror
+from .node_state import NodeState, Phase, Turn
 from .pushed import DepotRecord
-from .records import CLAIMS, DEPOTS, HOSTS, PACKAGES, PLACEMENTS, WORKLOADS, encode
+from .records import CLAIMS, DEPOTS, HOSTS, PACKAGES, PLACEMENTS, WORKLOADS, encode, name_in
 from .transaction import Put, Transaction, same_incarnation
 
-FOLLOWED = (PACKAGES, DEPOTS, PLACEMENTS, WORKLOADS, HOSTS)
+
+def notice(turn: Turn, before: Mirror, changed: frozenset[str] | None) -> None:
+    """Remember that the depot may have to hold something else, if what has changed in the store concerns it.
+
+    before: the picture before these keys changed; changed: None where it may be anything.
+    """
+    state = turn.state
+    if not state.depot_due and (changed is None or any(_concerns(state, before, key) for key in changed)):
+        turn.set(depot_due=True)
+
+
+def _concerns(state: NodeState, before: Mirror, key: str) -> bool:
+    """Whether this host is to have, may drop, or would fetch from elsewhere something else because of a key."""
+    if key.startswith((PLACEMENTS, WORKLOADS)):
+        name = name_in(key)
+        return any(name in picture.there.get(state.me, ()) for picture in (before, state.mirror))
+    if key.startswith(DEPOTS):
+        was, now = (_held(picture, name_in(key)) for picture in (before, state.mirror))
+        ours = {each.pinned.id for each in state.kept.kept} if state.kept is not None else set[str]()
+        return not (was.keys() ^ now.keys()).isdisjoint(ours | _held(state.mirror, state.me).keys())
+    return key.startswith((PACKAGES, HOSTS))
+
+
+def _held(mirror: Mirror, host: str) -> dict[str, str]:
+    depot = mirror.depots.get(host)
+    return depot.record.holds if depot is not None else {}
 
 
 def follow(turn: Turn) -> None:
-    """Have the depot hold what the store wants of it, where that has changed."""
+    """Have the depot hold what the store wants of it, where that has changed: once a tick, however often it moves."""
     state = turn.state
     mirror = state.mirror
+    if not state.depot_due:
+        return
+    turn.set(depot_due=False)
     if mirror.revision == 0 or not (mirror.packages or mirror.depots):
         return
     wanted = kept_on(mirror, state.me)

@@ -33,6 +33,7 @@ from .lease import silent_for_s
 from .timing import Timing
 from .transaction import Delete, Put, Transaction, absent, same_incarnation, unchanged
 
+_DRAINED_BY = (rec.MAINTENANCE, rec.OPERATIONS, rec.WORKLOADS, rec.PLACEMENTS, rec.REPORTS, rec.STANDBYS)
 LOOK_AT_ALL_S = 1.0
 PROTECTED_S = 2.0
 
@@ -130,6 +131,7 @@ def _tick(turn: Turn) -> None:
     _campaign(turn)
     _resign(turn)
     if not in_office(turn.state) or not _sees_the_store(turn) or _is_unfit(turn):
+        fencing.pause(turn)
         return
     _heal_own_key(turn)
     _heal_policies(turn)
@@ -153,7 +155,11 @@ def _tick(turn: Turn) -> None:
         copies.tend_all(turn)
         courses.advance(turn, courses.looked_at_by_turns(turn))
     else:
-        courses.advance(turn, sorted(state.restless))
+        if state.drains_due:
+            draining.advance_all(turn)
+        if state.copies_due:
+            copies.tend_all(turn)
+        courses.advance(turn, state.restless)
     _keep_protected_list(turn)
 
 
@@ -174,13 +180,17 @@ def _store_moved(turn: Turn, event: StoreMoved) -> None:
         return
     if any(key.startswith(rec.FENCES) for key in event.changed):
         turn.set(looked_at=0.0)
+    if rec.POLICIES in event.changed:
+        courses.wake_all(turn)
     watched = (rec.WORKLOADS, rec.PLACEMENTS, rec.REPORTS, rec.STANDBYS)
-    if any(key.startswith((rec.OPERATIONS, rec.MAINTENANCE, *watched)) for key in event.changed):
-        draining.advance_all(turn)
-        operations.advance_all(turn)
+    if any(key.startswith((rec.OPERATIONS, *watched)) for key in event.changed):
+        operations.advance(turn, event.changed)
+    # What all hosts or packages are looked at for is done once a tick, however often the store moves.
+    if event.mirror.maintenance and any(key.startswith(_DRAINED_BY) for key in event.changed):
+        turn.set(drains_due=True)
     if any(key.startswith(rec.PACKAGES) for key in event.changed):
-        copies.tend_all(turn)
-    courses.advance(turn, sorted({rec.name_in(key) for key in event.changed if key.startswith(watched)}))
+        turn.set(copies_due=True)
+    courses.advance(turn, {rec.name_in(key) for key in event.changed if key.startswith(watched)})
 
 
 def _notice_office(turn: Turn) -> None:
@@ -201,6 +211,7 @@ def _notice_office(turn: Turn) -> None:
             meant=Map(),
             followed=Map(),
             restless=frozenset(),
+            passed=frozenset(),
             offered=None,
         )
         fencing.leave_office(turn)

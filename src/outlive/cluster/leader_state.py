@@ -42,6 +42,8 @@ class Course:
     begun_at: since when its present generation is known; moved_at: when it was last asked to leave a host.
     asked_stop_at: when a forced failover's stop was ordered. settled_at: since when it runs whole.
     waiting: the reason last recorded for not being placed; drain: the same for not leaving a host in maintenance.
+    move: the operation that was last asked for it there.
+    stayed, stayed_at: how often in a row it could go nowhere, and when that was found last.
     cause: id of the latest event in its course.
     take_over_since: since when its standby is waited for. avoid_standby: host → until when it
     is to be the last choice as a standby.
@@ -66,6 +68,9 @@ class Course:
     begun_at: float = 0.0
     moved_at: float | None = None
     drain: str = ""
+    move: str = ""
+    stayed: int = 0
+    stayed_at: float | None = None
     avoid: "Map[str, tuple[float, str]]" = Map()
     modules: "Map[str, Attempts]" = Map()
     generation: int = 0
@@ -100,12 +105,17 @@ class LeaderState(msgspec.Struct, frozen=True):
     won: the revision at which this host last took the office, as the store answered.
     roster: all registered hosts, by name. wary: those to judge at every tick; the others only once they have repeated
     nothing for too long; None: all.
-    restless: workloads to look at on every tick. meant: where workloads were just placed that the mirror may not show;
+    restless: workloads to look at on every tick; passed: those that are looked at last, since a turn that had to
+    end before it came to others had them first. meant: where workloads were just placed that the mirror may not show;
     followed: the same of their standbys.
     methods: the ways to fence that this host's agent has. pursuits: hosts that are being fenced; tries: how many were
     begun. freed: workload → the generation whose run lock was taken from its host.
     relations: which workloads are related to which, as last looked at.
     offered, taken: what the hosts offered, and which workloads had or wanted a place, at the last look at all.
+    roomier_at: when they last came to offer more.
+    drains_due: hosts in maintenance are to be looked at in the next tick; drained_up_to: the one looked at last.
+    copies_due: the same of packages. chosen_on: the picture that their keepers were last chosen on; unchosen: those
+    whose keepers have yet to be looked at on that one; chosen_up_to: the one looked at last.
     free: the hosts that were starting fewer workloads than they may when a workload last had to wait its turn.
     """
 
@@ -138,6 +148,7 @@ class LeaderState(msgspec.Struct, frozen=True):
     meant: "Map[str, str]" = Map()
     followed: "Map[str, str]" = Map()
     restless: frozenset[str] = frozenset()
+    passed: frozenset[str] = frozenset()
     protected: tuple[tuple[str, int, str], ...] = ()
     protected_at: float = 0.0
     methods: tuple[FenceMethod, ...] = ()
@@ -147,6 +158,13 @@ class LeaderState(msgspec.Struct, frozen=True):
     relations: Relations = NO_RELATIONS
     offered: frozenset[tuple[str, int]] | None = None
     taken: frozenset[str] = frozenset()
+    roomier_at: float = 0.0
+    drains_due: bool = False
+    drained_up_to: str = ""
+    copies_due: bool = False
+    chosen_on: tuple[object, ...] = ()
+    unchosen: tuple[str, ...] = ()
+    chosen_up_to: str = ""
     free: frozenset[str] = frozenset()
 
 

@@ -84,6 +84,11 @@ class Mirror:
         seen = self.claims.get(host)
         return seen if seen is not None and seen.present else None
 
+    def holder(self, host: str, incarnation: int) -> rec.ClaimRecord | None:
+        """What the claim of that incarnation said last, whether or not it stands; None: it is not known."""
+        seen = self.claims.get(host)
+        return seen.record if seen is not None and seen.incarnation == incarnation else None
+
     def placed_on(self, host: str) -> tuple[str, ...]:
         """The workloads that `host` is to act for, by name; those that it follows are not among them."""
         return tuple(sorted(name for name in self.there.get(host, ()) if self.placements[name].record.host == host))

@@ -26,6 +26,7 @@ from .events import (
     Migrated,
     MigrationFailed,
     ModuleChanged,
+    PackageDamaged,
     PackagesHeld,
     PackageStep,
     Paired,
@@ -46,7 +47,6 @@ from .events import (
     TornDown,
     Transacted,
 )
-from .freezing import frozen
 from .heartbeat import Flags, Heartbeat, ModuleKey, ModuleStatus, ModuleTable
 from .host import Host
 from .mirror import Mirror
@@ -78,7 +78,7 @@ def step(state: NodeState, event: Event) -> tuple[NodeState, tuple[Command, ...]
         _follow(turn)
     if _moves_operations(turn, event):
         checkpointing.follow(turn)
-    if _moves_packages(event):
+    if isinstance(event, Tick | AgentStarted):
         keeping.follow(turn)
     if turn.state.depot is not None:
         keeping.report(turn, session.in_force(turn))
@@ -101,6 +101,7 @@ def _follow(turn: Turn) -> None:
 _IDLE = (
     LeaseGranted | LeaseRefused | HeartbeatReceived | HeartbeatsRepeated | PeerHeard | ProbeAnswered | DatastoreChanged
     | GuardReady | GuardLost | GuardFired | AgentStarted | CheckpointEnded | PackageStep | PackagesHeld
+    | PackageDamaged
 )  # fmt: skip
 """After these neither orders nor reports are due that were not before."""
 
@@ -121,13 +122,6 @@ def _moves_operations(turn: Turn, event: Event) -> bool:
     return isinstance(event, AgentStarted) or (isinstance(event, Tick) and bool(turn.state.checkpoints))
 
 
-def _moves_packages(event: Event) -> bool:
-    """Whether another package may have to be kept here."""
-    if isinstance(event, StoreMoved):
-        return event.changed is None or any(key.startswith(keeping.FOLLOWED) for key in event.changed)
-    return isinstance(event, AgentStarted)
-
-
 def _dispatch(turn: Turn, event: Event) -> None:
     match event:
         case Tick():
@@ -135,10 +129,11 @@ def _dispatch(turn: Turn, event: Event) -> None:
             session.advance(turn)
             isolation.watch(turn)
         case StoreMoved(mirror=mirror):
-            was_frozen = bool(frozen(turn.state.mirror))
+            before = turn.state.mirror
             _see(turn, mirror)
-            if was_frozen:
-                isolation.on_unfrozen(turn)
+            keeping.notice(turn, before, event.changed)
+            if before.policies is not mirror.policies:
+                isolation.on_policies(turn)
         case HeartbeatReceived(heartbeat=heartbeat):
             isolation.heard(turn, heartbeat.host)
         case HeartbeatsRepeated(repeats=repeats):
@@ -173,6 +168,8 @@ def _dispatch(turn: Turn, event: Event) -> None:
             keeping.on_step(turn, event)
         case PackagesHeld():
             keeping.on_held(turn, event)
+        case PackageDamaged(package=package, reason=reason):
+            turn.note("package.damaged", host=turn.state.me, text=f"{package}: {reason}")
         case TornDown():
             reigns.on_torn_down(turn, event)
         case GuardFired():
@@ -224,6 +221,7 @@ def _adopt(turn: Turn, event: AgentStarted) -> None:
         session=Session(guarded=True),
     )
     _see(turn, event.mirror)
+    keeping.notice(turn, event.mirror, None)
     turn.note("agent.started", host=turn.state.host.name)
     journal = event.journal
     if journal is None:

@@ -177,7 +177,8 @@ class NodeState(msgspec.Struct, frozen=True):
     predecessor: the agent's run before this one, by the journal.  peers: the other hosts that are registered, by name.
     repeats: what peers say again and again.  shown: the reigns that the last heartbeat told of.
     checkpoints: how the checkpoint fares that an operation asked for.
-    kept: what the depot was last told to have.  depot: what it last said; None: nothing yet.
+    depot_due: the depot may have to hold something else.  kept: what it was last told to have.
+    depot: what it last said; None: nothing yet.
     depot_asked_at, depot_revision: when the store was last told of it, and the store's revision after that.
     """
 
@@ -211,6 +212,7 @@ class NodeState(msgspec.Struct, frozen=True):
     beat_at: float = 0.0
     slot_at: float = 0.0
     journal: Journal = Journal()
+    depot_due: bool = False
     kept: KeepPackages | None = None
     depot: DepotRecord | None = None
     depot_asked_at: float | None = None

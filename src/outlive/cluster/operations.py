@@ -5,6 +5,7 @@ order to stop with a next host, and closed when the workload runs again; everyth
 as after a failure. What moves without stopping is begun by `moves`; a checkpoint is its host's to make.
 """
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from . import beside, moves
@@ -13,7 +14,7 @@ from .commands import Act
 from .failover import Wait
 from .leader_state import Turn
 from .mirror import Entry
-from .placement import candidates, choose
+from .placement import choose
 from .recovery import recovered
 from .transaction import Delete, Put, unchanged
 from .workload import Protection
@@ -22,22 +23,36 @@ KEEP_ENDED = 200
 
 
 def advance_all(turn: Turn) -> None:
-    """Take every operation as far as it can go now."""
+    """Take every operation as far as it can go now, and forget those that ended long ago."""
     ended = []
     for name, entry in sorted(turn.state.mirror.operations.items()):
-        if entry.record.state is rec.OperationState.ASKED:
-            _begin(turn, entry)
-        elif entry.record.state is rec.OperationState.RUNNING:
-            _watch(turn, entry)
-        else:
-            placed = turn.state.mirror.placements.get(entry.record.workload)
-            if entry.record.state is rec.OperationState.CANCELLED and placed is not None:
-                moves.undo(turn, entry.record, placed)
+        _advance(turn, entry)
+        if entry.record.state in rec.ENDED:
             ended.append((entry.mod_revision, name))
     for revision, name in sorted(ended)[:-KEEP_ENDED]:
         key = rec.OPERATIONS + name
         if not turn.is_busy(key):
             turn.write(Act.OPERATION, key, (unchanged(key, revision),), (Delete(key),))
+
+
+def advance(turn: Turn, changed: Collection[str]) -> None:
+    """Take those operations on that these keys of the store are about."""
+    own = {rec.name_in(key) for key in changed if key.startswith(rec.OPERATIONS)}
+    theirs = {rec.name_in(key) for key in changed if not key.startswith(rec.OPERATIONS)}
+    for name, entry in sorted(turn.state.mirror.operations.items()):
+        if name in own or entry.record.workload in theirs:
+            _advance(turn, entry)
+
+
+def _advance(turn: Turn, entry: Entry[rec.OperationRecord]) -> None:
+    if entry.record.state is rec.OperationState.ASKED:
+        _begin(turn, entry)
+    elif entry.record.state is rec.OperationState.RUNNING:
+        _watch(turn, entry)
+    elif entry.record.state is rec.OperationState.CANCELLED:
+        placed = turn.state.mirror.placements.get(entry.record.workload)
+        if placed is not None:
+            moves.undo(turn, entry.record, placed)
 
 
 def _begin(turn: Turn, entry: Entry[rec.OperationRecord]) -> None:
@@ -186,7 +201,7 @@ def refusal(turn: Turn, asked: rec.OperationRecord) -> str | None:
         return None if there.host is not None else f"no host can have it: {there.told()}"
     if asked.target is None and asked.kind is rec.OperationKind.FAILOVER:
         return None
-    hosts = candidates(mirror, turn.state.signs, turn.state.verdicts, turn.used())
+    hosts = turn.candidates(turn.used())
     if asked.target is not None:
         hosts = [each for each in hosts if each.host.name == asked.target]
         if not hosts:
@@ -216,7 +231,7 @@ def _target(turn: Turn, asked: rec.OperationRecord, record: rec.PlacementRecord)
     if asked.kind is rec.OperationKind.RESUME:
         return record.host
     mirror = turn.state.mirror
-    hosts = candidates(mirror, turn.state.signs, turn.state.verdicts, turn.used())
+    hosts = turn.candidates(turn.used())
     avoid = {record.host or "": "it runs there now"}
     workload = mirror.workloads[asked.workload].record.workload
     company = beside.company(turn, workload)

@@ -12,7 +12,6 @@ from . import records as rec
 from .admission import Losable, losable
 from .affinity import ALONE, Company, Neighbours
 from .beside import neighbours, relations_in
-from .failover import confirm, is_proven, needs_fence, needs_word, unfenced
 from .heartbeat import Flags
 from .host import Capacity
 from .lease import silent_for_s
@@ -21,7 +20,9 @@ from .ordering import waits_for
 from .pairs import gone_for_good
 from .placement import NOTHING, Candidate, choose, choose_standby, usage
 from .policies import AdmissionMode, Freeze
+from .proofs import confirm, is_proven, is_replaced, needs_fence, needs_word, unfenced
 from .rollout import runs_from, told, why_changed
+from .signs import NOTHING_SEEN
 from .timing import Timing
 from .workload import Workload
 
@@ -165,7 +166,7 @@ def _maintenance(mirror: Mirror, host: str) -> str:
 def _workload(mirror: Mirror, name: str, around: Neighbours) -> WorkloadOutlook:
     wanted, placed, report = mirror.workloads[name].record, mirror.placements.get(name), mirror.reports.get(name)
     host = placed.record.host if placed else None
-    generation, claim = (placed.record.generation, placed.record.claim) if placed else (0, 0)
+    generation = placed.record.generation if placed else 0
     state, why = "waiting", placed.record.reason if placed else "it has not been placed yet"
     if placed and host is not None:
         mine = report is not None and report.record.generation == generation and report.record.host == host
@@ -174,6 +175,8 @@ def _workload(mirror: Mirror, name: str, around: Neighbours) -> WorkloadOutlook:
         verdict = mirror.verdicts.get(host)
         if verdict is not None and verdict.record.verdict is rec.Verdict.DEAD:
             state, why = FAILING_OVER, _dead(mirror, placed.record, host)
+        elif mirror.claimed(host) is not None and mirror.holder(host, placed.record.claim) is None:
+            state, why = FAILING_OVER, _ended(mirror, placed.record, host)
         elif verdict is not None and verdict.record.verdict is not rec.Verdict.ALIVE:
             state = f"{state}, {host} {verdict.record.verdict}"
         elif placed.record.version != wanted.version:
@@ -192,8 +195,8 @@ def _workload(mirror: Mirror, name: str, around: Neighbours) -> WorkloadOutlook:
     if wanted.workload.is_hot and placed is not None and host is not None and state == rec.Stage.RUNNING:
         standby = around.company(wanted.workload, standby=True)
         standing, reason, remedy = _stands_hot(mirror, wanted.workload, placed.record, standby)
-    if host is not None and state == FAILING_OVER and needs_fence(mirror) and needs_word(mirror, host, claim):
-        remedy = f"make sure that {host} is off, then `{confirm(host)}`"
+    if placed is not None and state == FAILING_OVER and (asks := _asks_for_a_word(mirror, placed.record)):
+        remedy = asks
     change = told(wanted)
     return WorkloadOutlook(
         name,
@@ -211,9 +214,30 @@ def _workload(mirror: Mirror, name: str, around: Neighbours) -> WorkloadOutlook:
 
 def _dead(mirror: Mirror, placed: rec.PlacementRecord, host: str) -> str:
     """Why what was on a dead host is not elsewhere yet."""
-    if not needs_fence(mirror) or is_proven(mirror, host, placed.claim) or mirror.claimed(host) is not None:
+    if not _lacks_proof(mirror, placed) or mirror.claimed(host) is not None:
         return f"{host} is dead"
-    return unfenced(mirror, host, rec.Verdict.DEAD, placed.claim)
+    return unfenced(mirror, placed, rec.Verdict.DEAD, replaced=is_replaced(placed, mirror, NOTHING_SEEN))
+
+
+def _ended(mirror: Mirror, placed: rec.PlacementRecord, host: str) -> str:
+    """Why what a host had under a former claim is not begun anew yet."""
+    if _lacks_proof(mirror, placed) and is_replaced(placed, mirror, NOTHING_SEEN):
+        return unfenced(mirror, placed, rec.Verdict.ALIVE, replaced=True)
+    return f"the claim that {host} had it under has ended"
+
+
+def _lacks_proof(mirror: Mirror, placed: rec.PlacementRecord) -> bool:
+    return needs_fence(mirror) and not is_proven(mirror, placed.host or "", placed.claim, placed.boot_id)
+
+
+def _asks_for_a_word(mirror: Mirror, placed: rec.PlacementRecord) -> str:
+    """What a person is to do where nothing else proves that the host has ended; '' for nothing."""
+    host = placed.host or ""
+    if not _lacks_proof(mirror, placed):
+        return ""
+    if is_replaced(placed, mirror, NOTHING_SEEN):
+        return f"make sure that the machine that was {host} before is off, then `{confirm(host)}`"
+    return f"make sure that {host} is off, then `{confirm(host)}`" if needs_word(mirror, host, placed.claim) else ""
 
 
 def _stands(state: str, host: str | None, why: str, others: tuple[str, ...]) -> tuple[Standing, str, str]:

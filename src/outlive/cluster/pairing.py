@@ -13,7 +13,7 @@ from . import records as rec
 from .commands import Act, GoAlone, HandOver, MigrateTo, Pair
 from .events import Migrated, MigrationFailed, Outcome, Paired, PeerLost, Transacted
 from .heartbeat import ModuleStatus
-from .mirror import Entry
+from .mirror import Entry, Mirror
 from .node_state import Link, Phase, Reign, Turn
 from .transaction import Put, Transaction, same_incarnation, unchanged
 from .workload import Kind
@@ -195,7 +195,7 @@ def _arbitrate(turn: Turn, reign: Reign, entry: Entry[rec.PlacementRecord]) -> N
     elif reign.phase is not Phase.ACTIVE or placed.order is rec.Order.STOP:
         return
     elif link.complete and placed.moving_to is not None:
-        act, record = Act.MOVED, _moved(placed, reign.because)
+        act, record = Act.MOVED, _moved(placed, state.mirror, reign.because)
     elif link.whole and placed.standby is not None and not placed.paired:
         hosts = (state.me, placed.standby) if placed.disk_hosts else ()
         act, record = Act.PAIRED, replace(placed, paired=True, disk_hosts=hosts)
@@ -245,18 +245,23 @@ def with_copies(placed: rec.PlacementRecord, *hosts: str) -> tuple[str, ...]:
     return (*hosts, *(each for each in placed.copies if each not in hosts))[:COPIES_KEPT]
 
 
-def _moved(placed: rec.PlacementRecord, because: str) -> rec.PlacementRecord:
+def _moved(placed: rec.PlacementRecord, mirror: Mirror, because: str) -> rec.PlacementRecord:
     there = placed.moving_to or ""
-    return succeeded(placed, there, placed.moving_claim, f"it moved live from {placed.host}", because)
+    return succeeded(placed, mirror, there, placed.moving_claim, f"it moved live from {placed.host}", because)
 
 
-def succeeded(placed: rec.PlacementRecord, host: str, claim: int, reason: str, because: str) -> rec.PlacementRecord:
+def succeeded(
+    placed: rec.PlacementRecord, mirror: Mirror, host: str, claim: int, reason: str, because: str
+) -> rec.PlacementRecord:
     """The next generation, which goes on at `host` where the one before it stopped."""
+    holder = mirror.holder(host, claim)
     return replace(
         placed,
         generation=placed.generation + 1,
         host=host,
         claim=claim,
+        boot_id=holder.boot_id if holder is not None else "",
+        heartbeats=holder.heartbeats if holder is not None else 0,
         restores={},
         next_host=None,
         standby=None,

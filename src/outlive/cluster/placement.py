@@ -17,6 +17,7 @@ from .heartbeat import Flags
 from .host import Capacity, Host
 from .machine_rules import datastores_of
 from .mirror import Mirror
+from .naming import by_reason
 from .records import Order, PlacementRecord, Verdict
 from .signs import Sightings
 from .workload import Apart, Workload
@@ -47,10 +48,10 @@ class Choice:
     waits: str = ""
 
     def told(self) -> str:
-        """The reasons in one sentence."""
+        """The reasons in one sentence, however many hosts there are."""
         if self.waits:
             return self.waits
-        return "; ".join(f"{name}: {reason}" for name, reason in sorted(self.passed_over.items())) or "no hosts"
+        return by_reason(self.passed_over) or "no hosts"
 
 
 def usage(

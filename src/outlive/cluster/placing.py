@@ -16,6 +16,7 @@ from .generation import first_generation
 from .host import Capacity
 from .leader_state import Turn
 from .mirror import Entry
+from .naming import named
 from .ordering import waits_for
 from .pairing import unpaired, with_copies
 from .placement import NOTHING, Choice, choose, takes_room_beside
@@ -79,6 +80,7 @@ def place(
     text = proof.reason if proof else ""
     cause = turn.note(kind, workload=name, generation=generation, host=choice.host, because=course.cause, text=text)
     claim = mirror.claims[choice.host].incarnation
+    holder = mirror.claims[choice.host].record
     record = rec.PlacementRecord(
         workload=name,
         generation=generation,
@@ -94,6 +96,8 @@ def place(
         resume_at=resume_at,
         host_deaths=_deaths(turn, before),
         failures=retrying.failures(turn, before, wanted.version),
+        boot_id=holder.boot_id,
+        heartbeats=holder.heartbeats,
     )
     record = replace(record, copies=tuple(each for each in record.copies if each != choice.host))
     turn.set_course(name, waiting="", cause="", after_since=None, after_told=False, held_for="")
@@ -125,8 +129,7 @@ def _order(turn: Turn, workload: Workload) -> str:
 
 
 def _told(held: tuple[holding.Held, ...]) -> str:
-    names = [each.workload.name for each in held]
-    return " and ".join(names) if len(names) < 4 else f"{', '.join(names[:2])} and {len(names) - 2} others"
+    return named([each.workload.name for each in held])
 
 
 def _choose(turn: Turn, name: str, prefer: str | None, best: Callable[[dict[str, str]], Choice]) -> Choice | None:
@@ -172,7 +175,8 @@ def _nowhere(
 def nobodys(record: rec.PlacementRecord) -> rec.PlacementRecord:
     """The placement when nobody acts for it, nor follows; where its disks are stays known."""
     copies = record.copies
-    return replace(unpaired(record), host=None, claim=0, next_host=None, took_over=False, copies=copies)
+    nobody = replace(unpaired(record), host=None, claim=0, boot_id="", heartbeats=0)
+    return replace(nobody, next_host=None, took_over=False, copies=copies)
 
 
 def without(

@@ -5,7 +5,6 @@ each is decided where it matters: `courses` and `placing` (when), `placement` (w
 two* rests on: its times are in `timing`, and `proof_of_end` can only ask for more.
 """
 
-import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from outlive.errors import UsageInvalid
 
 from .fence import EndProof
+from .workload import OnIsolation, Workload
 
 MOST_RETRIES = 20
 MOST_MINUTES = 7 * 24 * 60.0
@@ -60,6 +60,7 @@ class Policies:
     host_deaths, host_deaths_minutes: a workload during which so many hosts died in a row, each within so many minutes
                        of its start there, is suspected of killing them, and waits as one that failed; 0: never.
     proof_of_end:      what it takes to call a silent host ended.
+    on_isolation:      what a host that finds itself cut off does with workloads whose files do not say.
     frozen:            None: the cluster acts by itself.
     """
 
@@ -71,11 +72,16 @@ class Policies:
     host_deaths: int = 3
     host_deaths_minutes: float = 10.0
     proof_of_end: EndProof = EndProof.CLAIM
+    on_isolation: OnIsolation = OnIsolation.STOP
     frozen: Freeze | None = None
 
     def retry_after_s(self, failures: int) -> float:
         """How long a workload waits after so many failures in a row (1: the first)."""
         return self.retry_minutes[min(max(failures, 1), len(self.retry_minutes)) - 1] * 60.0
+
+    def stops_when_isolated(self, workload: Workload) -> bool:
+        """Whether a host that is cut off stops it: as its file says, else as these say."""
+        return (workload.on_isolation or self.on_isolation) is OnIsolation.STOP
 
 
 def problem_with(policies: Policies) -> str:
@@ -89,12 +95,12 @@ def problem_with(policies: Policies) -> str:
         ("host_deaths_minutes", policies.host_deaths_minutes, 0, MOST_MINUTES),
     )
     for name, value, least, most in bounds:
-        if not (math.isfinite(value) and least <= value <= most):
-            return f"{name} is from {least:g} to {most:g}, not {value:g}"
+        if not least <= value <= most:  # which no infinity and no NaN is
+            return f"{name} is from {least:g} to {most:g}, not {_word(value)[:40]}"
     if not 1 <= len(policies.retry_minutes) <= MOST_RETRIES:
         return f"retry_minutes has 1 to {MOST_RETRIES} numbers, not {len(policies.retry_minutes)}"
     for minutes in policies.retry_minutes:
-        if not (math.isfinite(minutes) and 0 <= minutes <= MOST_MINUTES):
+        if not 0 <= minutes <= MOST_MINUTES:
             return f"each of retry_minutes is from 0 to {MOST_MINUTES:g}, not {minutes:g}"
     frozen = policies.frozen
     if frozen is not None and (len(frozen.by) > MOST_TEXT or len(frozen.reason) > MOST_TEXT):
@@ -112,6 +118,7 @@ KEYS: dict[str, str] = {
     "host_deaths": "after how many deaths of its hosts a workload is suspected; 0: never",
     "host_deaths_minutes": "how long a workload has to run for its host's death to be no sign against it",
     "proof_of_end": "what it takes to call a silent host ended: claim, or fence, which wants a proof besides",
+    "on_isolation": "what a host that is cut off does with workloads whose files do not say: stop or leave",
 }
 """What `outlive policy set` knows, and what each is for."""
 
@@ -154,6 +161,8 @@ def _read(key: str, text: str) -> Any:
             return AdmissionMode(text)
         if key == "proof_of_end":
             return EndProof(text)
+        if key == "on_isolation":
+            return OnIsolation(text)
         if key == "retry_minutes":
             return tuple(float(each) for each in text.split(",") if each.strip())
         return float(text) if key.endswith(("_s", "_minutes")) else int(text)

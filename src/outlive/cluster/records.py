@@ -132,6 +132,7 @@ class ClusterRecord:
 class ClaimRecord:
     """A host's right to act, bound to its store lease; `sequence` grows with every renewal.
 
+    boot_id: of which machine, and since which start of it (`boot`).
     run: names one run of the agent.  heartbeats: the host's heartbeat sequence then; older ones are replays.
     """
 
@@ -198,6 +199,7 @@ class PlacementRecord:
     """The standing order for one workload: the leader's, and of a pair's two hosts where they arbitrate.
 
     generation: only grows. host None: nobody acts. claim: incarnation of the host's claim that it rests on.
+    boot_id:    of whoever held that claim; '': not known.  heartbeats: the sequence of its heartbeats by then.
     version:    the workload's version that was placed.
     restores:   for each module, how many restorations were ordered at this generation.
     next_host:  where it goes once stopped (a migration); operation: whose progress this is.
@@ -241,6 +243,8 @@ class PlacementRecord:
     moving_claim: int = 0
     host_deaths: int = 0
     failures: int = 0
+    boot_id: str = ""
+    heartbeats: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +295,7 @@ class FenceRecord:
     """How far the fencing of a host is, or the proof that it has ended.
 
     claim:  the incarnation of its claim that this is about, and all before it.
+    boot_id: of whoever held it; '': not known.
     method: what is being tried, or what proved it.  by: the leader, or the person whose word it is.
     reason: what the method said last.
     """
@@ -302,6 +307,7 @@ class FenceRecord:
     by: str = ""
     reason: str = ""
     because: str = ""
+    boot_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -522,6 +528,8 @@ def _impossible(placed: PlacementRecord) -> str:
         return f"a generation of {placed.generation} cannot be"
     if placed.pairing < 0:
         return f"a pairing of {placed.pairing} cannot be"
+    if placed.heartbeats < 0:
+        return f"{placed.heartbeats} heartbeats cannot be"
     if placed.host is not None and placed.host in (placed.standby, placed.moving_to):
         return f"{placed.host} cannot follow itself"
     if placed.paired and placed.standby is None:

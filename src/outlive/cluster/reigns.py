@@ -23,7 +23,7 @@ from .heartbeat import ModuleStatus
 from .mirror import Entry
 from .node_state import Link, Phase, Reign, Standing, Turn
 from .transaction import Put, Transaction, unchanged
-from .workload import OnIsolation, start_order
+from .workload import start_order
 
 CUT_OFF = "this host is cut off from every other"
 BY_GUARD = "the guard stopped it at the claim's deadline"
@@ -102,7 +102,7 @@ def _begin(turn: Turn, placed: rec.PlacementRecord) -> None:
         turn.set_reign(replace(reign, phase=Phase.ENDED, reason="it was stopped before it began"))
         turn.save()
         return
-    if turn.state.isolated and workload.on_isolation is OnIsolation.STOP:
+    if turn.state.isolated and turn.state.mirror.policies.record.stops_when_isolated(workload):
         turn.set_reign(replace(reign, phase=Phase.ENDED, reason=CUT_OFF))
         turn.save()
         return
@@ -229,8 +229,9 @@ def stop_all(turn: Turn, final: rec.Stage, reason: str, because: str) -> None:
 
 def stop_isolated(turn: Turn, because: str) -> None:
     """Tear down what is to stop when this host is cut off; whether a pair's host goes on is the store's to say."""
+    policies = turn.state.mirror.policies.record
     for _, reign in sorted(turn.state.reigns.items()):
-        if reign.workload.on_isolation is OnIsolation.STOP and not reign.workload.is_hot:
+        if policies.stops_when_isolated(reign.workload) and not reign.workload.is_hot:
             stop(turn, reign, rec.Stage.STOPPED, CUT_OFF, because)
 
 

@@ -16,6 +16,7 @@ from .failover import Proof
 from .heartbeat import Flags
 from .leader_state import Turn
 from .mirror import Entry
+from .naming import named
 
 GAVE_UP = "restoring did not help"
 NEVER_BEGAN = "it was not begun"
@@ -142,7 +143,8 @@ def hasten(turn: Turn) -> None:
         return
     if not (offered - before_offered or before_taken - taken):
         return
-    gained = ", ".join(sorted(host for host, _ in offered - before_offered)) or "what others left"
+    turn.set(roomier_at=turn.state.at)
+    gained = named(sorted(host for host, _ in offered - before_offered)) or "what others left"
     for name, course in sorted(turn.state.courses.items()):
         placed = turn.state.mirror.placements.get(name)
         is_placed = placed is not None and placed.record.host is not None

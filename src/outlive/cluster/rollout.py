@@ -111,7 +111,8 @@ def told(record: rec.WorkloadRecord) -> str:
         return ""
     match rollout.state:
         case rec.RolloutState.WAITING:
-            return f"it waits to be brought to {key}"
+            stopped = record.desired is rec.Desired.STOPPED
+            return f"it is brought to {key} once it is started" if stopped else f"it waits to be brought to {key}"
         case rec.RolloutState.TRIAL:
             return f"it is being brought to {key}"
         case rec.RolloutState.BACK:

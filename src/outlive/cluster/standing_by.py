@@ -142,7 +142,7 @@ def _ask_to_take_over(turn: Turn, standby: Standby, entry: Entry[rec.PlacementRe
         return
     key = rec.PLACEMENTS + placed.workload
     reason = f"its standby took over from {placed.host}: {standby.lost}"
-    record = succeeded(placed, state.me, standby.claim, reason, standby.because)
+    record = succeeded(placed, state.mirror, state.me, standby.claim, reason, standby.because)
     asked = Transaction(
         (unchanged(key, entry.mod_revision), same_incarnation(rec.CLAIMS + state.me, standby.claim)),
         (Put(key, rec.encode(record)),),

@@ -71,7 +71,7 @@ def check(timing: Timing) -> tuple[str, ...]:
         (timing.renew_s * 3 <= timing.claim_ttl_s, "a claim must allow three renewals"),
         (0 <= timing.give_up_s < timing.claim_ttl_s / 2, "give_up_s must be under half of claim_ttl_s"),
         (0 <= timing.drift_ratio < 0.1, "drift_ratio must be from 0 to 0.1"),
-        (timing.guard_late_s > 0, "guard_late_s must be positive"),
+        (0 < timing.guard_late_s <= 60, "guard_late_s must be positive, and at most a minute"),
         (timing.take_over_s > 0, "take_over_s must be positive"),
         (timing.hand_over_s > 0, "hand_over_s must be positive"),
     )

@@ -208,7 +208,9 @@ class _Run:
             if placed.standby not in self._living or claim is None or claim.incarnation != placed.standby_claim:
                 continue
             reason = f"its standby took over from {placed.host}"
-            taken = succeeded(placed, placed.standby or "", placed.standby_claim, reason, placed.because)
+            taken = succeeded(
+                placed, self.state.mirror, claim.record.host, placed.standby_claim, reason, placed.because
+            )
             self.decisions.append(Decision(Kind.TAKEN_OVER, name, taken.host, taken.generation, reason))
             writes.append(Put(rec.PLACEMENTS + name, rec.encode(taken)))
         self._answer(self._write(writes))

@@ -173,6 +173,7 @@ class Workload:
 
     data_on: name of the datastore that holds its data folder; None: no data folder, no run lock.
     priority: larger is placed first when capacity is short.
+    on_isolation: None: as the cluster's policies say.
     after: names of workloads that must run before this one is started; after_limit_s: how long that may take before
     it is told loudly, and on_after_limit, what then becomes of this one.
     machine: for kind vm, and for that alone; its modules are then the one of `machine.MODULE`.
@@ -184,7 +185,7 @@ class Workload:
     kind: Kind = Kind.SERVICE
     protection: Protection = Protection.COLD
     priority: int = 100
-    on_isolation: OnIsolation = OnIsolation.STOP
+    on_isolation: OnIsolation | None = None
     resources: Capacity = Capacity()
     placement: PlacementRules = PlacementRules()
     virtual_ips: tuple[VirtualIP, ...] = ()

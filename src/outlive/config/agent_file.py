@@ -67,10 +67,11 @@ class StoreTls:
 
 @dataclass(frozen=True, slots=True)
 class StoreLogin:
-    """Who a host is to an etcd store. The file holds the password."""
+    """Who a host is to an etcd store. The file holds the password; without_tls: which may be sent for all to read."""
 
     user: str
     password_file: Path
+    without_tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class AgentConfig:
 
     address, port: where heartbeats arrive (UDP).  peer_port: its API for other agents (TCP).
     store:         the store's address, "" for the usual file; `store_address` is what it says.
-    store_tls, store_login: for a store in etcd that wants them.
+    store_tls, store_login: for a store in etcd that wants them.  store_compaction: alone, always or never.
     capacity:      None: what the machine has.  cgroup_root: None: found.  tls: None: no TCP between agents.
     timing:        what a new cluster begins with.
     """
@@ -97,6 +98,7 @@ class AgentConfig:
     store: str = ""
     store_tls: StoreTls | None = None
     store_login: StoreLogin | None = None
+    store_compaction: str = "alone"
     cgroup_root: Path | None = None
     labels: dict[str, str] = field(default_factory=dict)
     capacity: Capacity | None = None
@@ -143,6 +145,7 @@ def agent_document(config: AgentConfig) -> dict[str, Any]:
         "vm_folder",
         "ram_folder",
         "store",
+        "store_compaction",
         "cgroup_root",
         "labels",
     )
@@ -161,7 +164,10 @@ def agent_document(config: AgentConfig) -> dict[str, Any]:
     if config.store_tls:
         document["store_tls"] = _texts(config.store_tls)
     if config.store_login:
-        document["store_login"] = _texts(config.store_login)
+        login = config.store_login
+        document["store_login"] = {"user": login.user, "password_file": str(login.password_file)}
+        if login.without_tls:
+            document["store_login"]["without_tls"] = True
     if timing := {
         one.name: getattr(config.timing, one.name)
         for one in fields(Timing)
@@ -190,12 +196,16 @@ def _config(values: dict[str, Any]) -> AgentConfig:
         capacity=Capacity(**capacity) if capacity else None,
         tls=TlsFiles(**{name: Path(path) for name, path in tls.items()}) if tls else None,
         store_tls=StoreTls(**{name: Path(path) for name, path in store_tls.items()}) if store_tls else None,
-        store_login=StoreLogin(login["user"], Path(login["password_file"])) if login else None,
+        store_login=_login(login) if login else None,
         datastores=tuple(DatastoreFolder(one["name"], Path(one["path"])) for one in parts.pop("datastore", ())),
         timing=Timing(**parts.pop("timing", {})),
         fencing=fencing_of(parts.pop("fencing", {})),
         **parts,
     )
+
+
+def _login(values: Mapping[str, Any]) -> StoreLogin:
+    return StoreLogin(values["user"], Path(values["password_file"]), values.get("without_tls", False))
 
 
 def _check_agent(values: dict[str, Any], given: Mapping[str, Any], problems: Problems) -> None:
@@ -231,3 +241,7 @@ def _check_store(values: dict[str, Any], problems: Problems) -> None:
             problems.add(("store_tls",), "has only one of `certificate` and `key`", "Name both, or none.")
     if isinstance(login, dict) and not in_etcd:
         problems.add(("store_login",), "is of no use: the store is not in etcd", "Remove it, or correct `store`.")
+    exposed = isinstance(address, EtcdAddress) and not address.private
+    if isinstance(login, dict) and exposed and login.get("without_tls") is not True:
+        fix = "Use etcds://, or write without_tls = true if nobody can listen on the way."
+        problems.add(("store_login",), "would send the password to other machines for all to read", fix)

@@ -11,7 +11,7 @@ from outlive.cluster.timing import Timing
 from . import store_address
 from .fence_shape import FENCING
 from .module_shape import DAY_S, MOST_CPUS, MOST_MEMORY_MIB
-from .shapes import Number, Text, Wrong
+from .shapes import Choice, Flag, Number, Text, Wrong
 from .store_address import StoreAddressInvalid, parse_store
 from .tables import Key, ListOf, Table, TableOf, key_of
 from .texts import ADDRESS_OF_HOST, LABEL_NAME, LABEL_VALUE, absolute_path, name_of
@@ -140,6 +140,13 @@ STORE_LOGIN = Table(
             required=True,
             also=("password",),
         ),
+        Key(
+            "without_tls",
+            Flag(),
+            "Send the password to another machine at `etcd://` too, where whoever listens on the way can read it; "
+            "refused otherwise.",
+            False,
+        ),
     )
 )
 
@@ -245,6 +252,13 @@ AGENT = Table(
         Key("store_tls", STORE_TLS, "How this host and an etcd cluster at `etcds://` know each other."),
         Key(
             "store_login", STORE_LOGIN, "Who this host is to an etcd cluster that asks for users.", also=("store_user",)
+        ),
+        Key(
+            "store_compaction",
+            Choice(("alone", "always", "never")),
+            "Whether the leader has etcd forget what is older than ten minutes, which is for all of etcd: `alone`, as "
+            "long as nobody else has keys there; `always`; `never`, where etcd does it itself.",
+            "alone",
         ),
         Key(
             "cgroup_root",

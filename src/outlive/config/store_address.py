@@ -5,7 +5,7 @@
 
 import re
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv6Address
+from ipaddress import AddressValueError, IPv6Address, ip_address
 from pathlib import Path
 
 ETCD_PORT = 2379
@@ -41,6 +41,16 @@ class Endpoint:
     host: str
     port: int
 
+    @property
+    def here(self) -> bool:
+        """Whether what is sent there does not leave this machine."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
@@ -52,6 +62,11 @@ class EtcdAddress:
     endpoints: tuple[Endpoint, ...]
     prefix: str = ETCD_PREFIX
     tls: bool = False
+
+    @property
+    def private(self) -> bool:
+        """Whether nobody on the way reads what is said."""
+        return self.tls or all(endpoint.here for endpoint in self.endpoints)
 
     def __str__(self) -> str:
         return f"etcd{'s' if self.tls else ''}://{','.join(map(str, self.endpoints))}{self.prefix}"

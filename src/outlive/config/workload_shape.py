@@ -212,8 +212,8 @@ WORKLOAD = Table(
             Workload,
             "on_isolation",
             Choice(tuple(OnIsolation), made=OnIsolation),
-            "What its host does when it reaches no other "
-            "host: `stop` it so that another can take over, or `leave` it running while its claim lasts.",
+            "What its host does when it reaches no other host: `stop` it so that another can take over, or `leave` it "
+            "running while its claim lasts. Without it the cluster's policy `on_isolation` holds, usually `stop`.",
         ),
         key_of(
             Workload,

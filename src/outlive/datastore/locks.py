@@ -17,6 +17,7 @@ from outlive.errors import Failed, RefusedForSafety
 ACQUIRE_WITHIN_S = 5.0
 PROBE_WITHIN_S = 3.0
 RELEASE_WITHIN_S = 3.0
+GENERATION_DIGITS = 19  # of 2⁶³ - 1, the highest that the program writes
 
 
 class RunLockRefused(RefusedForSafety):
@@ -177,7 +178,8 @@ async def probe(path: Path, timeout_s: float = PROBE_WITHIN_S) -> Probe:
 
 def _record(text: str) -> Record | None:
     owner, _, generation = text.partition(" ")
-    return Record(owner, int(generation)) if generation.isdigit() and owner != "?" else None
+    right = generation.isascii() and generation.isdigit() and len(generation) <= GENERATION_DIGITS
+    return Record(owner, int(generation)) if right and owner != "?" else None
 
 
 def _read_state(state: Path) -> tuple[spawn.Identity, Path, Record, bool] | None:
@@ -186,7 +188,7 @@ def _read_state(state: Path) -> tuple[spawn.Identity, Path, Record, bool] | None
         identity = spawn.Identity(str(told["boot_id"]), int(told["pid"]), int(told["start_ticks"]))
         record = Record(str(told["owner"]), int(told["generation"]))
         return identity, Path(str(told["file"])), record, told["held"] is True
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 

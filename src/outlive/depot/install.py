@@ -118,18 +118,21 @@ class Installations:
             attempt.say(Step.FAILED, str(error))
             raise
 
-    def install_all(
-        self, ids: Iterable[str], *, report: Report = lambda progress: None, cancelled: threading.Event | None = None
-    ) -> tuple[Installed, ...]:
-        """Install packages in the order that `resolve` gave, each with what it needs. Raises as `install`."""
-        done: dict[str, Installed] = {}
-        for id in ids:
-            needs = self.shelf.manifest(id).dependencies
-            one = self.install(
-                id, [done[name] for name in sorted(needs) if name in done], report=report, cancelled=cancelled
-            )
-            done[one.manifest.name] = one
-        return tuple(done.values())
+    def install_after(
+        self,
+        id: str,
+        before: Iterable[Installed],
+        *,
+        report: Report = lambda progress: None,
+        cancelled: threading.Event | None = None,
+    ) -> Installed:
+        """Install a package with those of these that it needs: the next in the order that `resolve` gave.
+
+        Raises as `install`.
+        """
+        needs = self.shelf.manifest(id).dependencies
+        with_ = sorted((one for one in before if one.manifest.name in needs), key=lambda one: one.manifest.name)
+        return self.install(id, with_, report=report, cancelled=cancelled)
 
     def verify(self, installed: Installed) -> tuple[str, ...]:
         """What is wrong with its files, a sentence each: missing, changed, other permissions.

@@ -69,6 +69,10 @@ class Reception:
         self._shelf.put(self.id, self.manifest)
         self._hold.release()
 
+    def leave(self) -> None:
+        """Break it off as it is, to go on later; without effect once it is finished."""
+        self._hold.release()
+
     def discard(self) -> None:
         """Break off and remove at once what came with it and nothing else needs."""
         self._hold.release()
@@ -163,6 +167,20 @@ class Shelf:
             for component in wrong:
                 self.components.discard(component)
         return Damage(id, wrong) if wrong else None
+
+    def read_at(self) -> dict[str, float]:
+        """When each package here came or was last read through, in seconds since 1970 (see `verifying`)."""
+        found: dict[str, float] = {}
+        with told("Looking through the depot"):
+            for id in self.ids():
+                with suppress(FileNotFoundError):
+                    found[id] = os.stat(self._manifests / id, follow_symlinks=False).st_mtime
+        return found
+
+    def was_read(self, id: str, at: float) -> None:
+        """Remember that a package was read through; one that has left meanwhile is fine."""
+        with told("Remembering what was read"), suppress(FileNotFoundError):
+            os.utime(self._manifests / id, (at, at), follow_symlinks=False)
 
     def hold(self) -> Hold:
         """Begin to keep components that are not of a package here yet."""

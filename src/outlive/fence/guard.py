@@ -45,7 +45,8 @@ class GuardRefused(RefusedForSafety):
 class Hello:
     """What the guard could have of what makes it sure: "locked", "fifo:50", "-1000", else the kernel's reason.
 
-    watchdog: the timeout and name of the device that it feeds, as in "2s:softdog"; "none".
+    watchdog: the timeout and name of the device that it feeds, as in "2s:softdog"; "2s:not_fed_yet" for one that runs
+    and that it may not feed before the next deadline; "none".  device, asked_s: what it was started with.
     """
 
     pid: int
@@ -53,6 +54,14 @@ class Hello:
     priority: str
     oom: str
     watchdog: str = "none"
+    device: str = ""
+    asked_s: str = ""
+
+    def feeds(self, wanted: "Watchdog | None") -> bool:
+        """Whether it is the guard for this watchdog."""
+        if wanted is None:
+            return self.watchdog == "none"
+        return (self.device, self.asked_s) == (str(wanted.device), str(wanted.timeout_s))
 
     def lacking(self) -> tuple[str, ...]:
         """Say in words what it could not have; empty when it has all."""
@@ -355,12 +364,15 @@ class Guard:
 
 
 def _hello(line: str) -> Hello:
-    word, _version, *fields = line.split(" ")
+    word, *fields = line.split(" ")
     told = dict(field.partition("=")[::2] for field in fields)
-    if word != "HELLO" or not told.get("pid", "").isdigit():
+    pid = told.get("pid", "")
+    if word != "HELLO" or not (pid.isascii() and pid.isdigit() and len(pid) < 20):
         raise GuardLost("What answers as the guard is none.", cause=line)
-    memory, priority, oom = (told.get(name, "") for name in ("memory", "priority", "oom"))
-    return Hello(int(told["pid"]), memory, priority, oom, told.get("watchdog", "none"))
+    memory, priority, oom, device, asked_s = (
+        told.get(name, "") for name in ("memory", "priority", "oom", "device", "asked")
+    )
+    return Hello(int(pid), memory, priority, oom, told.get("watchdog", "none"), device, asked_s)
 
 
 def _news(line: str) -> tuple[str, int, float]:

@@ -98,7 +98,9 @@ def read_state(folder: Path, told: DataFile) -> bytes:
         raw = read_whole(folder / told.name, MOST_STREAM_BYTES) or b""
         if len(raw) != told.bytes or hashlib.blake2b(raw, digest_size=32).hexdigest() != told.digest:
             raise CheckpointDamaged(f"{told.name} is not what was written.")
-        stream = zstandard.ZstdDecompressor().decompress(raw, max_output_size=MOST_STREAM_BYTES)
+        if not 0 <= zstandard.frame_content_size(raw) <= MOST_STREAM_BYTES:  # so much would be made room for
+            raise CheckpointDamaged(f"{told.name} is larger than any device state.")
+        stream = zstandard.ZstdDecompressor().decompress(raw)
     except (OSError, zstandard.ZstdError) as error:
         raise CheckpointDamaged(f"{told.name} cannot be read.", cause=str(error)) from error
     if stream[: len(_STREAM_MAGIC)] != _STREAM_MAGIC:
@@ -162,7 +164,8 @@ def _header(path: Path, layer: DiskLayer) -> tuple[int, str | None]:
         magic, version, at, length, _, size = _QCOW2.unpack(raw)
         if magic != _QCOW2_MAGIC or version not in (2, 3) or length > _MOST_BACKING_BYTES:
             raise ValueError("it is no qcow2 image")
-        backing = os.pread(fd, length, at).decode() if at else None
-        return size, backing
+        if at >= 1 << 63:
+            raise ValueError("it says that its backing file's name is where no file has anything")
+        return size, os.pread(fd, length, at).decode() if at else None
     finally:
         os.close(fd)

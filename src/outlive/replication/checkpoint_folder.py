@@ -227,7 +227,7 @@ def _lock_generation(run_lock: Path) -> int:
         return 0
     try:
         return int(json.JSONDecoder().raw_decode(raw.decode())[0]["generation"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise CheckpointDamaged(
             f"The run lock {run_lock} cannot be read, and what is damaged is never taken for old.", cause=str(error)
         ) from error

@@ -121,12 +121,12 @@ class Block:
         if not size:
             return b""
         try:
-            content = zstandard.ZstdDecompressor().decompress(self.payload, max_output_size=size)
+            told = zstandard.frame_content_size(self.payload)
+            if told != size:  # looked at before there is room made for it
+                raise CheckpointDamaged(f"A block of pages has {told} bytes, not {size}.")
+            return zstandard.ZstdDecompressor().decompress(self.payload)
         except zstandard.ZstdError as error:
             raise CheckpointDamaged("A block of pages cannot be unpacked.", cause=str(error)) from error
-        if len(content) != size:
-            raise CheckpointDamaged(f"A block of pages has {len(content)} bytes, not {size}.")
-        return content
 
 
 def read_blocks(fd: int, told: DataFile, memory_pages: int) -> Iterator[Block]:

@@ -120,7 +120,7 @@ def read_config(path: Path) -> CommConfig:
         if path.stat().st_size > MOST_CONFIG_BYTES:
             raise UsageInvalid(f"{path} is too large for a communication manager's configuration.")
         config = msgspec.json.decode(path.read_bytes(), type=CommConfig)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise UsageInvalid(f"{path} cannot be read.", cause=str(error)) from error
     if config.ram_bytes <= 0 or config.ram_bytes % PAGE_BYTES:
         raise UsageInvalid(f"{path} gives a memory size that is not whole pages.", cause=str(config.ram_bytes))

@@ -31,7 +31,7 @@ import asyncio
 import contextlib
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import msgspec
 
@@ -229,6 +229,8 @@ Event = (
     | BecameFailed
 )
 
+T = TypeVar("T")
+
 _COMMAND_DECODER: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
 _EVENT_DECODER: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 
@@ -240,12 +242,19 @@ def encode(message: Command | Event) -> bytes:
 
 def decode_command(line: bytes) -> Command:
     """Read an agent's line. Raises msgspec.DecodeError when it is none."""
-    return _COMMAND_DECODER.decode(line)
+    return _decoded(_COMMAND_DECODER, line)
 
 
 def decode_event(line: bytes) -> Event:
     """Read a manager's line. Raises msgspec.DecodeError when it is none."""
-    return _EVENT_DECODER.decode(line)
+    return _decoded(_EVENT_DECODER, line)
+
+
+def _decoded(decoder: msgspec.json.Decoder[T], line: bytes) -> T:
+    try:
+        return decoder.decode(line)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from error
 
 
 class Manager:

@@ -56,7 +56,7 @@ def unpack(payload: memoryview, kind: type[Words]) -> Words:
     """Read the first words of the other side. Raises StreamGarbage."""
     try:
         return msgspec.json.decode(payload, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise StreamGarbage("The peer's first words cannot be understood.", cause=str(error)) from error
 
 
@@ -95,7 +95,7 @@ def unpack_step(payload: memoryview, ports: int) -> tuple[StepHead, memoryview, 
     length = int.from_bytes(payload[:4], "little")
     try:
         head = msgspec.msgpack.decode(payload[4 : 4 + length], type=StepHead)
-    except msgspec.DecodeError as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise StreamGarbage("The end of a step cannot be understood.", cause=str(error)) from error
     lengths = (head.state_bytes, *head.output)
     if min(lengths) < 0 or 4 + length + sum(lengths) != len(payload) or len(head.output) not in (0, ports):

@@ -277,7 +277,7 @@ def _read(path: Path) -> dict[str, object]:
     """A JSON object that a runner wrote; empty when there is none, or when it is damaged."""
     try:
         value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

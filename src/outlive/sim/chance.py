@@ -88,6 +88,7 @@ def _policies(random: Random) -> Policies:
         begin_within_s=6.0,
         host_deaths=random.choice((0, 2, 3)),
         host_deaths_minutes=random.choice((0.1, 0.5)),
+        on_isolation=random.choice((OnIsolation.STOP, OnIsolation.LEAVE)),
     )
 
 
@@ -127,7 +128,7 @@ def _workload(random: Random, number: int, hosts: list[str]) -> WorkloadSetup:
         name=f"w{number}",
         modules=tuple(modules),
         priority=random.choice((50, 100, 100, 200)),
-        on_isolation=random.choice((OnIsolation.STOP, OnIsolation.STOP, OnIsolation.LEAVE)),
+        on_isolation=random.choice((OnIsolation.STOP, None, OnIsolation.LEAVE)),
         resources=Capacity(random.choice((0.5, 1.0, 2.0, 3.0)), 512),
         placement=rules,
         virtual_ips=(VirtualIP(f"10.0.9.{number + 1}/24"),),
@@ -190,7 +191,7 @@ def _machine(random: Random, number: int, hosts: list[str]) -> WorkloadSetup:
         kind=Kind.VM,
         protection=protection,
         priority=random.choice((50, 100, 100, 200)),
-        on_isolation=random.choice((OnIsolation.STOP, OnIsolation.LEAVE)),
+        on_isolation=random.choice((OnIsolation.STOP, None)),
         resources=Capacity(random.choice((0.5, 1.0, 2.0)), 512),
         placement=replace(rules, prefer_sites=random.choice(((), ("south",)))),
         machine=Machine(disks=disks, boot=None if disks else KernelBoot("/boot/vmlinuz")),
@@ -430,9 +431,10 @@ def _fence_ill(random: Random, at_s: float, hosts: list[str], _: list[WorkloadSe
 
 
 def _confirm(random: Random, at_s: float, hosts: list[str], _: list[WorkloadSetup]) -> list[Fault]:
-    """Somebody says that a host is off while it dies, hangs, or lives."""
+    """Somebody says that a host is off while it dies, hangs, lives, or is another machine soon."""
     host = _some(random, hosts)
-    away = Fault(at_s, random.choice(("crash", "unplug", "pause", "hang-agent")), (host,), random.uniform(4.0, 15.0))
+    verb = random.choice(("crash", "replace", "replace", "unplug", "pause", "hang-agent"))
+    away = Fault(at_s, verb, (host,), random.uniform(4.0, 15.0))
     return [away, Fault(at_s + random.uniform(0.0, 9.0), "confirm-dead", (host,))]
 
 

@@ -65,10 +65,16 @@ def _remove(random: Random, at_s: float, hosts: list[str], _: list[WorkloadSetup
     return faults
 
 
+def _damage(random: Random, at_s: float, hosts: list[str], _: list[WorkloadSetup]) -> list[Fault]:
+    """A disk has lost a bit of a package."""
+    return [Fault(at_s, "damage-copy", (random.choice(KEYS), random.choice(hosts)))]
+
+
 DRAFTS: dict[str, tuple[int, Draft]] = {
     "upgrade": (6, _upgrade),
     "fail fetches": (2, _fails("fail-fetches")),
     "fail installs": (2, _fails("fail-installs")),
     "remove package": (1, _remove),
+    "damage copy": (1, _damage),
 }
 """Kinds of faults by name, as in `chance`."""

@@ -66,6 +66,16 @@ class SimDepot:
         self.holds[id_of(key)] = key
         self._tell_held()
 
+    def damage(self, key: str) -> None:
+        """Its copy is found damaged: it is thrown out and brought anew, where another host has one."""
+        others = (there for name, there in self._host.parts.hosts.items() if name != self._host.name)
+        if id_of(key) not in self.holds or not any(id_of(key) in there.depot.holds for there in others):
+            return
+        del self.holds[id_of(key)]
+        self._host.tell(ev.PackageDamaged, package=key, reason="one of its components is damaged")
+        self._turn += 1
+        self._fetch_next(self._turn)
+
     def _tell_held(self) -> None:
         self._host.tell(ev.PackagesHeld, holds=dict(self.holds), troubles=dict(self._troubles))
 

@@ -2,9 +2,9 @@
 cut off that came back."""
 
 from outlive.cluster import records as rec
+from outlive.cluster.boot import is_another_machine, is_another_start
 from outlive.cluster.fence import BY_HAND as BY_A_PERSON
 from outlive.cluster.fence import EndProof, FenceState
-from outlive.cluster.transaction import KeyValue
 
 from .checker import Checker, KnowsEnds, decoded
 from .operators import BY_HAND, OPERATOR
@@ -48,16 +48,25 @@ class PlacedOnProof(KnowsEnds):
         ):
             return True
         if isinstance(fence, rec.FenceRecord) and fence.claim >= before.claim:
-            by_device = (host, fence.claim) in self.parts.fencing.proven
+            same = not is_another_machine(before.boot_id, fence.boot_id)
+            by_device = same and (host, fence.claim) in self.parts.fencing.proven
             if fence.state is FenceState.PROVEN and (by_device or fence.method == BY_A_PERSON):
                 return True
-        claim = data.get(rec.CLAIMS + host)
-        came_back = isinstance(claim, KeyValue) and claim.create_revision > before.claim
         return (
             (host, before.workload, before.generation) in self._ended
-            or came_back
+            or self._came_back(before, host)
             or self.parts.datastore.is_fenced(before.workload, before.generation)
         )
+
+    def _came_back(self, before: rec.PlacementRecord, host: str) -> bool:
+        """Whether the same machine has begun anew, or holds a newer claim."""
+        value, there = self.parts.store.data.get(rec.CLAIMS + host), self.parts.hosts[host]
+        claim = decoded(value)
+        if is_another_start(before.boot_id, there.boot_id):
+            return True
+        if value is None or not isinstance(claim, rec.ClaimRecord) or value.create_revision <= before.claim:
+            return False
+        return not is_another_machine(before.boot_id, claim.boot_id)
 
 
 class HostsThatLiveAreLeftAlone(Checker):

@@ -25,6 +25,8 @@ from .setup import HostSetup
 SOCKET_BUFFER = 256
 NETWORK_CARD_BUFFER = 32
 GUARD_RESTART_S = (0.02, 0.15)
+ANOTHERS_SEQUENCE = 1 << 20
+"""A machine without a file of its sequence begins at its wall clock, above all that went before."""
 
 
 class SimHost:
@@ -41,6 +43,7 @@ class SimHost:
         self.depot = SimDepot(self)
         self._setup = setup
         self._sequence = 0
+        self._machines = 1
         self._boots = 0
         self._runs = 0
         self._pending_starts = 0
@@ -48,8 +51,8 @@ class SimHost:
 
     @property
     def boot_id(self) -> str:
-        """The kernel's name for this boot."""
-        return f"{self.name.encode().hex()[:24]:0<24}{self._boots:08x}"
+        """Which machine it is, and for which time it has booted."""
+        return f"{self.name.encode().hex()[:12]:0<12}{self._machines:04x}{self._boots:016x}"
 
     @property
     def sequence(self) -> int:
@@ -103,6 +106,15 @@ class SimHost:
     def boot(self) -> None:
         """Power is back."""
         if not self.powered:
+            self._boot(self.parts.draw((2.0, 8.0)))
+
+    def replaced(self) -> None:
+        """Another machine gets power under this name, with nothing of what was on the disks of the one before."""
+        if not self.powered:
+            self._machines += 1
+            self.journal = None
+            self.depot = SimDepot(self)
+            self._sequence += ANOTHERS_SEQUENCE
             self._boot(self.parts.draw((2.0, 8.0)))
 
     def pause(self) -> None:

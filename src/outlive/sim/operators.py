@@ -196,7 +196,7 @@ class Operators:
         data = self._store.data
         picture = snapshot(Mirror(), self._store.revision, list(data.values()), 0.0)
         if not refusal(picture, host, Signs(), Timing(), 0.0):
-            self._store.transact(OPERATOR, confirmed(picture, host, OPERATOR, self._cause()))
+            self._store.transact(OPERATOR, confirmed(picture, host, Signs(), OPERATOR, self._cause()))
 
     def garble(self, key: str) -> None:
         """Write nonsense over a key."""

@@ -186,7 +186,7 @@ class _Script:
             after_limit_s=float(options.get("after-limit", "120")),
             on_after_limit=OnAfterLimit(options.get("after-then", "wait")),
             priority=int(options.get("priority", "100")),
-            on_isolation=OnIsolation(options.get("isolation", "stop")),
+            on_isolation=OnIsolation(options["isolation"]) if "isolation" in options else None,
             resources=Capacity(float(options.get("cpus", "1")), 512),
             placement=rules,
             virtual_ips=() if kind is Kind.VM else (VirtualIP(f"10.0.9.{len(self.workloads) + 1}/24"),),

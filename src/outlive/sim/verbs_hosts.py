@@ -7,6 +7,9 @@ from .operators import Operators
 from .parts import Parts
 from .verb import Undo, Verb
 
+KNOWN_S, KNOWN_TRIES = 6.0, 5
+"""How soon, and how often, somebody looks whether his word is asked for on a machine that was taken away."""
+
 # Hosts.
 
 
@@ -14,6 +17,19 @@ def _crash(parts: Parts, _: Operators, host: str) -> Undo:
     """Power is lost; undone: it boots."""
     parts.hosts[host].crash()
     return parts.hosts[host].boot  # type: ignore[no-any-return]
+
+
+def _replace(parts: Parts, operators: Operators, host: str) -> Undo:
+    """Power is lost for good; undone: another machine has the host's name, and a person who knows says so if asked."""
+    there = parts.hosts[host]
+    there.crash()
+
+    def another() -> None:
+        there.replaced()
+        for number in range(1, KNOWN_TRIES + 1):
+            parts.agenda.after(number * KNOWN_S, operators.confirm_dead, host)
+
+    return another
 
 
 def _pause(parts: Parts, _: Operators, host: str) -> Undo:
@@ -229,6 +245,7 @@ def _datastore_stale(parts: Parts, _: Operators, host: str, age_s: str) -> Undo:
 
 VERBS: dict[str, Verb] = {
     "crash": Verb(_crash, 1, 1, hosts=(0,)),
+    "replace": Verb(_replace, 1, 1, hosts=(0,)),
     "pause": Verb(_pause, 1, 1, hosts=(0,)),
     "kill-agent": Verb(_kill_agent, 1, 1, hosts=(0,)),
     "kill-agent-midway": Verb(_kill_agent_midway, 2, 2, hosts=(0,)),

@@ -92,6 +92,12 @@ def _bad_version(parts: Parts, _: Operators, package: str) -> Undo:
     return _ill(parts.ills.versions_bad, package, "")
 
 
+def _damage_copy(parts: Parts, _: Operators, package: str, host: str) -> Undo:
+    """The disk of that host has lost a bit of the package, and its agent finds that; not of the last copy there is."""
+    parts.hosts[host].depot.damage(package)
+    return None
+
+
 def _push(parts: Parts, operators: Operators, package: str, host: str) -> Undo:
     """The package is pushed to the agent of that host."""
     if parts.hosts[host].powered and not parts.hosts[host].paused:
@@ -207,6 +213,7 @@ VERBS: dict[str, Verb] = {
     "fail-fetches": Verb(_fail_fetches, 1, 2, hosts=(1,)),
     "fail-installs": Verb(_fail_installs, 1, 2, hosts=(1,)),
     "bad-version": Verb(_bad_version, 1, 1),
+    "damage-copy": Verb(_damage_copy, 2, 2, hosts=(1,)),
     "push": Verb(_push, 2, 2, hosts=(1,)),
     "upgrade": Verb(_upgrade, 2, 2),
     "remove-package": Verb(_remove_package, 1, 1),

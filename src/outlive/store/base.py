@@ -80,6 +80,12 @@ class StoreDenied(StoreUnavailable):
     id = "store.denied"
 
 
+class HistoryKept(StoreError, Failed):
+    """The store may not be made to forget its past: that is not for us to decide. Nothing was done."""
+
+    id = "store.history-kept"
+
+
 class StoreUncertain(StoreError, ClusterUnreachable):
     """A write may have happened, may yet happen, or may not: read the store again before going on."""
 
@@ -201,7 +207,8 @@ class Store(Protocol):
     async def compact(self, revision: int, *, timeout_s: float) -> None:
         """Forget the changes before `revision` (those at it may go too); the keys themselves stay.
 
-        Compacting what is already compacted is no error; a revision yet to come is refused.
+        Compacting what is already compacted is no error; a revision yet to come is refused. Raises HistoryKept where
+        the store is not ours alone.
         """
         ...
 

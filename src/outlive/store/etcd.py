@@ -20,6 +20,7 @@ from .base import (
     LeaseGone,
     Listing,
     RequestRefused,
+    StoreDenied,
     StoreError,
     StoreForeign,
     StoreFull,
@@ -31,10 +32,12 @@ from .base import (
     check_ttl,
 )
 from .boot_clock import boot_time_s
+from .etcd_compaction import Compaction, Tenancy
 from .etcd_exchange import Refusal, Tls
 from .etcd_faults import Meaning, refused
-from .etcd_gateway import Gateway, Kind, Login, replaced
+from .etcd_gateway import Gateway, Kind, replaced
 from .etcd_keeping import Keeper
+from .etcd_login import Login
 from .etcd_watch import INTERNAL, EtcdWatch, key_value
 
 MARK = b'{"format": "outlive store", "version": 1}'
@@ -44,8 +47,15 @@ PROGRESS_KEY = INTERNAL + b"progress"
 class EtcdStore:
     """A `Store` below one prefix of an etcd cluster. Make it with `open`; any number may share the prefix."""
 
-    def __init__(self, address: EtcdAddress, tls: Tls | None = None, login: Login | None = None) -> None:
+    def __init__(
+        self,
+        address: EtcdAddress,
+        tls: Tls | None = None,
+        login: Login | None = None,
+        compaction: Compaction = Compaction.ALWAYS,
+    ) -> None:
         self.address = address
+        self._compaction = compaction
         self._gateway = Gateway(address, tls, login)
         self._mark = address.prefix.encode()
         self._base = self._mark + b"/"
@@ -63,12 +73,13 @@ class EtcdStore:
         tls: Tls | None = None,
         login: Login | None = None,
         begin: bool = True,
+        compaction: Compaction = Compaction.ALWAYS,
     ) -> "EtcdStore":
         """Open the store, beginning an empty one if the prefix holds nothing and `begin`.
 
         Raises StoreForeign when what is there is not ours, StoreDenied when etcd does not let us.
         """
-        store = cls(address, tls, login)
+        store = cls(address, tls, login, compaction)
         try:
             await store._verify(boot_time_s() + timeout_s, begin)
         except BaseException:
@@ -158,6 +169,10 @@ class EtcdStore:
 
     async def compact(self, revision: int, *, timeout_s: float) -> None:
         until = boot_time_s() + timeout_s
+        if self._compaction is Compaction.NEVER:
+            return
+        if self._compaction is Compaction.ALONE and (kept := (await self._tenancy(until)).kept()) is not None:
+            raise kept
         try:
             await self._gateway.ask(
                 "compaction", "/v3/kv/compaction", say.request(revision=revision), say.Done,
@@ -174,6 +189,10 @@ class EtcdStore:
     async def close(self) -> None:
         self._closed.set()
         await self._gateway.close()
+
+    async def tenancy(self, *, timeout_s: float) -> Tenancy:
+        """Whether others have keys in this etcd. Raises StoreUnavailable."""
+        return await self._tenancy(boot_time_s() + timeout_s)
 
     async def revision(self, *, timeout_s: float) -> int:
         """The revision that the store is at now (linearizable)."""
@@ -195,9 +214,11 @@ class EtcdStore:
     def _ours(self, kv: say.Kv) -> KeyValue:
         return key_value(kv, self._base)
 
-    async def _range(self, what: str, key: bytes, end: bytes, until: float, *, revision: int = 0) -> say.Ranged:
+    async def _range(
+        self, what: str, key: bytes, end: bytes, until: float, *, revision: int = 0, count_only: bool = False
+    ) -> say.Ranged:
         floor = self._newest
-        body = say.range_request(key, end, revision=revision)
+        body = say.range_request(key, end, revision=revision, count_only=count_only)
         try:
             found = await self._gateway.ask(what, "/v3/kv/range", body, say.Ranged, until=until, kind=Kind.READ)
         except Refusal as error:
@@ -208,6 +229,24 @@ class EtcdStore:
             raise replaced(self.address, f"it is at revision {found.header.revision} and was at {floor}")
         self._newest = max(self._newest, found.header.revision)
         return found
+
+    async def _tenancy(self, until: float) -> Tenancy:
+        while True:
+            with suppress(_CompactedMeanwhile):
+                return await self._counted(until)
+
+    async def _counted(self, until: float) -> Tenancy:
+        """Whose keys there are, all as at one revision."""
+        try:
+            everyone = await self._range("looking for others", b"\0", b"\0", until, count_only=True)
+        except StoreDenied:
+            return Tenancy(None)
+        at = everyone.header.revision
+        ours = await self._range(
+            "counting", self._base, say.after_prefix(self._base), until, revision=at, count_only=True
+        )
+        mark = await self._range("counting", self._mark, b"", until, revision=at, count_only=True)
+        return Tenancy(everyone.count - ours.count - mark.count)
 
     async def _listed(self, prefix: bytes, until: float) -> Listing:
         """Page by page, all at the revision of the first."""

@@ -12,18 +12,19 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
-from pathlib import Path
 from typing import TypeVar
 
 import httpx
 
 from outlive.config.store_address import Endpoint, EtcdAddress
 
-from .base import StoreError, StoreReplaced, StoreTimeout, StoreUnavailable, StoreUncertain
+from .base import StoreReplaced, StoreTimeout, StoreUnavailable, StoreUncertain
 from .boot_clock import boot_time_s
 from .etcd_exchange import Exchange, LoginNeeded, MemberFailed, Refusal, Tls, as_raised
 from .etcd_faults import Meaning, denied
-from .etcd_messages import Fault, Garbled, Header, Token, read, read_fault, read_streamed, request
+from .etcd_login import PATH as LOGIN_PATH
+from .etcd_login import Login, Tokens
+from .etcd_messages import Fault, Garbled, Header, Token, read, read_fault, read_streamed
 
 T = TypeVar("T")
 
@@ -43,12 +44,12 @@ class Kind(Enum):
     ONCE = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Login:
-    """Who we are to etcd. The password's file is read anew for each token."""
+@dataclass(slots=True)
+class _Sent:
+    """What became of one request so far. why: how the last attempt failed."""
 
-    user: str
-    password_file: Path
+    maybe_done: bool = False
+    why: str = ""
 
 
 class Gateway:
@@ -56,13 +57,11 @@ class Gateway:
 
     def __init__(self, address: EtcdAddress, tls: Tls | None = None, login: Login | None = None) -> None:
         self.address = address
-        self._login = login
         self._exchange = Exchange(tls or Tls() if address.tls else None)
         self._passed_over: dict[Endpoint, float] = {}
         # Hosts that all begin with the first member would leave the others idle.
         self._preferred = random.randrange(len(address.endpoints))
-        self._token = ""
-        self._renewing = asyncio.Lock()
+        self._tokens = Tokens(login, self._authenticate)
         self._cluster_id = 0
         self._closed = False
 
@@ -112,9 +111,29 @@ class Gateway:
         at:    this member only, and once.
         Raises StoreUnavailable, StoreUncertain (not for reads), Refusal, RequestRefused.
         """
-        began = boot_time_s()
-        maybe_done, why, pause_s = False, "", FIRST_PAUSE_S
-        logins = 0
+        sent = _Sent()
+        try:
+            return await self._asked(what, path, body, answer, until, kind, at, sent)
+        except (StoreUnavailable, Refusal) as error:
+            refused = isinstance(error, StoreUnavailable) or error.meaning is Meaning.REFUSED
+            if sent.maybe_done and refused and kind is not Kind.READ:
+                # What came after says nothing of what was sent before.
+                raise self._uncertain(what, sent.why or str(error)) from error
+            raise
+
+    async def _asked(
+        self,
+        what: str,
+        path: str,
+        body: bytes,
+        answer: type[T],
+        until: float,
+        kind: Kind,
+        at: Endpoint | None,
+        sent: "_Sent",
+    ) -> T:
+        """As `ask`, and notes in `sent` whether it may have been done: then "unavailable" is no answer."""
+        began, pause_s, logins = boot_time_s(), FIRST_PAUSE_S, 0
         while True:
             renewed = False
             turn = [at] if at else self._in_turn()
@@ -123,49 +142,40 @@ class Gateway:
                 left_s = until - boot_time_s()
                 if left_s <= 0:
                     break
-                others = len(turn) - number - 1
+                others, token = len(turn) - number - 1, self._tokens.current
                 try:
                     return await self._attempt(endpoint, path, body, answer, left_s, others, kind, until)
                 except LoginNeeded as error:
-                    why = str(error)
                     logins += 1
-                    await self._login_again(logins, why, until)
-                    renewed = True
-                except Refusal as error:
-                    if maybe_done and error.meaning is Meaning.REFUSED and kind is not Kind.READ:
-                        raise self._uncertain(what, str(error)) from error
-                    raise
-                except StoreReplaced as error:
-                    if kind is Kind.READ:
+                    if path == LOGIN_PATH:
                         raise
-                    raise self._uncertain(what, str(error)) from error
+                    if logins > MOST_LOGINS:
+                        raise denied(str(error)) from None
+                    await self._tokens.renew(token, str(error), until)
+                    renewed = True
+                except StoreReplaced:
+                    sent.maybe_done = True
+                    raise
                 except MemberFailed as error:
                     if not error.sent:
                         self.check_open()
-                    why = f"{endpoint}: {error}"
-                    maybe_done |= error.sent
+                    sent.why = f"{endpoint}: {error}"
+                    sent.maybe_done |= error.sent
                     if not error.reached:
                         self._passed_over[endpoint] = boot_time_s() + PASSED_OVER_S
                     self.turn(endpoint)
-                    if maybe_done and kind is Kind.ONCE:
-                        raise self._uncertain(what, why) from error
+                    if sent.maybe_done and kind is Kind.ONCE:
+                        raise self._uncertain(what, sent.why) from error
             left_s = until - boot_time_s()
             if left_s <= pause_s or (at and not renewed):
                 break
             await asyncio.sleep(pause_s)
             pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
-        if maybe_done and kind is not Kind.READ:
-            raise self._uncertain(what, why)
         raise StoreTimeout(
             f"The store's {what} was not done within {boot_time_s() - began:.2g} s; it will not be done.",
-            cause=why or "the time was over before it could be asked",
+            cause=sent.why or "the time was over before it could be asked",
             remedy="try again; if it lasts, see `outlive doctor`",
         )
-
-    async def _login_again(self, logins: int, why: str, until: float) -> None:
-        if self._login is None or logins > MOST_LOGINS:
-            raise denied(why)
-        await self._renew(until)
 
     def _in_turn(self) -> list[Endpoint]:
         """Whom to ask, in this order: not those that could not be reached a moment ago, as long as there are others."""
@@ -189,17 +199,18 @@ class Gateway:
         share_s = min(left_s, max(LEAST_ATTEMPT_S, left_s / (others + 1)))
         connect_s = min(share_s, LONGEST_CONNECT_S)
         attempt_s = left_s if kind is Kind.ONCE else share_s
-        response = await self._exchange.post(endpoint, path, body, self._headers(attempt_s), attempt_s, connect_s)
+        headers = self._headers(attempt_s, shown=path != LOGIN_PATH)
+        response = await self._exchange.post(endpoint, path, body, headers, attempt_s, connect_s)
         if boot_time_s() > until:
             raise MemberFailed("the answer was read too late", sent=True)
         return self._understood(response, answer)
 
-    def _headers(self, attempt_s: float | None = None) -> dict[str, str]:
+    def _headers(self, attempt_s: float | None = None, *, shown: bool = True) -> dict[str, str]:
         headers = {"Content-Type": "application/json", "Grpc-Metadata-hasleader": "true"}
         if attempt_s is not None:
             headers["Grpc-Timeout"] = f"{max(1, int(attempt_s * 1000))}m"
-        if self._token:
-            headers["Authorization"] = self._token
+        if shown and self._tokens.current:
+            headers["Authorization"] = self._tokens.current
         return headers
 
     def _understood(self, response: httpx.Response, answer: type[T]) -> T:
@@ -215,37 +226,20 @@ class Gateway:
             else:
                 told = read(raw, answer)
         except Garbled as error:
-            raise MemberFailed(f"what answers there does not speak as etcd does: {error}", sent=True) from error
+            # An answer to a login may have the token in it, however garbled.
+            why = "" if answer is Token else f": {error}"
+            raise MemberFailed(f"what answers there does not speak as etcd does{why}", sent=True) from None
         header = getattr(told, "header", None)
         if isinstance(header, Header):
             self.check_cluster(header)
         return told
 
-    async def _renew(self, until: float) -> None:
-        """Get a token, unless another call does already. Raises StoreDenied and StoreUnavailable."""
-        login, stale = self._login, self._token
-        assert login is not None
-        async with self._renewing:
-            if self._token != stale:
-                return
-            self._token = ""
-            try:
-                password = await asyncio.to_thread(login.password_file.read_text, encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise denied(f"the password's file {login.password_file} cannot be read: {error}") from error
-            body = request(name=login.user, password=password.rstrip("\r\n"))
-            try:
-                told = await self.ask("login", "/v3/auth/authenticate", body, Token, until=until, kind=Kind.READ)
-            except Refusal as error:
-                raise denied(error.fault.message) from None
-            except StoreError as error:
-                raise error from None
-            self._token = told.token
+    async def _authenticate(self, body: bytes, until: float) -> Token:
+        return await self.ask("login", LOGIN_PATH, body, Token, until=until, kind=Kind.READ)
 
     async def log_in(self, until: float) -> None:
         """Get a token if there is somebody to be. Raises StoreDenied and StoreUnavailable."""
-        if self._login is not None and not self._token:
-            await self._renew(until)
+        await self._tokens.first(until)
 
     @asynccontextmanager
     async def stream(
@@ -262,11 +256,14 @@ class Gateway:
             self.check_open()
             raise StoreUnavailable(f"etcd at {endpoint} does not serve a watch.", cause=str(error)) from error
 
-    async def renew_token(self, timeout_s: float) -> None:
-        """Get a new token after a stream was refused for the old one."""
-        if self._login is None:
-            raise denied("etcd asks for a user, and none is configured")
-        await self._renew(boot_time_s() + timeout_s)
+    async def renew_token(self, stale: str, why: str, timeout_s: float) -> None:
+        """Get another token than the one with which a stream was refused. Raises StoreDenied and StoreUnavailable."""
+        await self._tokens.renew(stale, why, boot_time_s() + timeout_s)
+
+    @property
+    def token(self) -> str:
+        """What shows etcd who we are, at present."""
+        return self._tokens.current
 
     def _uncertain(self, what: str, why: str) -> StoreUncertain:
         return StoreUncertain(

@@ -47,7 +47,9 @@ class Keeper:
             share_s = max(LEAST_ATTEMPT_S, (until - boot_time_s()) / len(self._gateway.address.endpoints))
             try:
                 ttl_s = await self._kept_alive(lease_id, endpoint, min(until, boot_time_s() + share_s))
-            except (StoreDenied, StoreReplaced, StoreCorrupt):
+            except (StoreDenied, StoreReplaced, StoreCorrupt) as error:
+                if unsure:
+                    raise _keep_alive_uncertain(str(error)) from error
                 raise
             except (StoreUncertain, StoreUnavailable) as error:
                 self._gateway.turn(endpoint)
@@ -59,6 +61,8 @@ class Keeper:
                 continue
             if ttl_s:
                 return ttl_s
+            # It was sent, and may have been taken by whoever leads.
+            unsure = unsure or ttl_s is None
             lost += ttl_s == 0
             if lost >= LOST_LEASE_LOOKS:
                 raise LeaseGone(lease_id)

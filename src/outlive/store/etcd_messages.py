@@ -203,9 +203,11 @@ def after_prefix(prefix: bytes) -> bytes:
     return kept[:-1] + bytes([kept[-1] + 1]) if kept else b"\0"
 
 
-def range_request(key: bytes, end: bytes = b"", *, revision: int = 0, limit: int = PAGE_KEYS) -> bytes:
+def range_request(key: bytes, end: bytes = b"", *, revision: int = 0, count_only: bool = False) -> bytes:
     """Ask for one key, or for those from `key` to before `end`, as at `revision` (0: now), linearizable."""
-    request: dict[str, Any] = {"key": key, "limit": str(limit)}
+    request: dict[str, Any] = {"key": key, "limit": str(PAGE_KEYS)}
+    if count_only:
+        request = {"key": key, "count_only": True}
     if end:
         request["range_end"] = end
     if revision:

@@ -122,7 +122,7 @@ class EtcdWatch:
         while True:
             self._gateway.check_open()
             endpoint = self._gateway.preferred
-            connection = self._connected(endpoint, closed)
+            connection, token = self._connected(endpoint, closed), self._gateway.token
             try:
                 async for batch in connection:
                     self._given = batch.revision
@@ -130,7 +130,7 @@ class EtcdWatch:
                     self._heard_at = boot_time_s()
             except LoginNeeded as error:
                 self._why = str(error)
-                await self._gateway.renew_token(PROBE_S)
+                await self._gateway.renew_token(token, self._why, PROBE_S)
             except Refusal as error:
                 raise refused(error.fault, "watch") from None
             except (StoreReplaced, StoreDenied, StoreForeign, StoreTimeout):

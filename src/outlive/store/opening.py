@@ -5,8 +5,9 @@ from outlive.config.store_address import SqliteAddress
 
 from .base import Store
 from .etcd import EtcdStore
+from .etcd_compaction import Compaction
 from .etcd_exchange import Tls
-from .etcd_gateway import Login
+from .etcd_login import Login
 from .sqlite import SqliteStore
 
 
@@ -18,7 +19,13 @@ async def open_store(config: AgentConfig, *, timeout_s: float) -> Store:
     address = config.store_address
     if isinstance(address, SqliteAddress):
         return await SqliteStore.open(address.path, timeout_s=timeout_s)
-    return await EtcdStore.open(address, timeout_s=timeout_s, tls=store_tls(config), login=store_login(config))
+    return await EtcdStore.open(
+        address,
+        timeout_s=timeout_s,
+        tls=store_tls(config),
+        login=store_login(config),
+        compaction=Compaction(config.store_compaction),
+    )
 
 
 def store_tls(config: AgentConfig) -> Tls | None:

@@ -34,6 +34,7 @@ RECEIVE_BUFFER_BYTES = 8 << 20
 MOST_AT_ONCE = 256
 REPEATS_AT_ONCE = 4096
 REST_S = 0.005
+FAILED_REST_S = 0.25
 _SO_RCVBUFFORCE = 33
 
 _log = structlog.get_logger()
@@ -86,6 +87,7 @@ class Endpoint:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[tuple[bytes, bytes]] = deque()
         self._again: asyncio.TimerHandle | None = None
+        self._failing = False
         self.counts = Counts()
         self.refusals = Refusals()
         self.local = _address(sock.getsockname())
@@ -115,32 +117,41 @@ class Endpoint:
 
         Once a rest ends with nothing to take, the loop wakes this up with the next datagram.
         """
-        arrived, drained = False, False
+        rest_s: float | None = 0.0
         try:
-            arrived, drained = self._take()
+            rest_s = self._take()
         finally:
             # Also when a handler raised: what was taken with its message is still to be dealt with.
             self.rest()
-            if drained and not arrived:
+            if rest_s is None:
                 self._again = None
                 self.listen()
             else:
-                self._again = self._loop.call_later(REST_S if drained else 0.0, self._read)
+                self._again = self._loop.call_later(rest_s, self._read)
 
-    def _take(self) -> tuple[bool, bool]:
-        """Whether anything had arrived, and whether all of it is dealt with."""
+    def _take(self) -> float | None:
+        """Deal with what has arrived; how long to rest before the next look, None: until something arrives."""
         senders, arrived, read = self._receiver.senders, 0, 0
         while True:
             read += self._deal_with_waiting()
             if read >= MOST_AT_ONCE or arrived >= REPEATS_AT_ONCE:
-                return True, False
+                return 0.0
             before = senders.repeated
             taken = senders.take(self._sock.fileno(), REPEATS_AT_ONCE - arrived, self._clock())
             arrived += taken.count
             self.counts.accepted += senders.repeated - before
             self._waiting.extend(taken.left)
             if taken.drained and not taken.left:
-                return arrived > 0, True
+                self._failing = False
+                return REST_S if arrived else None
+            if not taken.count:
+                self._tell_failing()
+                return FAILED_REST_S
+
+    def _tell_failing(self) -> None:
+        if not self._failing:
+            self._failing = True
+            _log.error("wire.not_received", address=str(self.local), reason="the kernel gives nothing but errors")
 
     def _deal_with_waiting(self) -> int:
         """Read what no mere look was enough for; how many datagrams those were."""

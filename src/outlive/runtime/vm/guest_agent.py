@@ -38,7 +38,7 @@ async def answers(path: Path, within_s: float) -> bool:
 async def _repeated(reader: asyncio.StreamReader, number: int) -> bool:
     while True:
         line = await reader.readuntil(b"\n")
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             answer = json.loads(line.rpartition(_MARK)[2])
             if isinstance(answer, dict) and answer.get("return") == number:
                 return True
