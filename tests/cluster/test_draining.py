@@ -9,7 +9,8 @@ from msgspec.structs import replace as replace_state
 from outlive.cluster import leader, mirror
 from outlive.cluster import records as rec
 from outlive.cluster.commands import Transact
-from outlive.cluster.draining import ASKED_AT_ONCE, plan
+from outlive.cluster.draining import ASKED_AT_ONCE
+from outlive.cluster.emptying import plan
 from outlive.cluster.events import StoreMoved, Tick
 from outlive.cluster.host import Capacity
 from outlive.cluster.policies import Policies

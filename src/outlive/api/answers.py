@@ -7,7 +7,7 @@ its `next` is the cursor of the page after, null on the last one.
 from typing import Any, NotRequired, TypedDict
 
 from outlive.cluster import records as rec
-from outlive.cluster.draining import Leaving
+from outlive.cluster.emptying import Leaving
 from outlive.cluster.fence import EndProof
 from outlive.cluster.outlook import HostOutlook, Outlook, WorkloadOutlook
 from outlive.cluster.overlay import Network, Outside

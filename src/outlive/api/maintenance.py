@@ -12,7 +12,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from outlive.cluster import draining
+from outlive.cluster import draining, emptying
 from outlive.cluster import records as rec
 from outlive.cluster.policies import MOST_TEXT
 from outlive.cluster.transaction import Delete, Put, Transaction, unchanged
@@ -102,7 +102,7 @@ class MaintenanceApi:
             "workloads": list(held),
             "standbys": list(followed),
             "done": done or entry is None,
-            "plan": list(draining.plan(picture, host)),
+            "plan": list(emptying.plan(picture, host)),
         }
 
     def _told(
@@ -120,7 +120,7 @@ class MaintenanceApi:
         view, key = self.view, rec.MAINTENANCE + name
         for _ in range(TRIES):
             entry = view.mirror.maintenance.get(name)
-            plan = draining.plan(view.mirror, name)
+            plan = emptying.plan(view.mirror, name)
             _check(name, plan, asked.force)
             known = entry.record if entry is not None else None
             if known is not None and known.phase is rec.MaintenancePhase.ON and known.force >= asked.force:
@@ -171,7 +171,7 @@ class MaintenanceApi:
         return False
 
 
-def _check(host: str, plan: tuple[draining.Leaving, ...], force: bool) -> None:
+def _check(host: str, plan: tuple[emptying.Leaving, ...], force: bool) -> None:
     """Refuse what would stop something, unless that is wished. Raises NoPlaceElsewhere."""
     stuck = [each for each in plan if each.to is None and each.how != "standby"]
     if not stuck or force:
