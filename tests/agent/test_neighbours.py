@@ -9,6 +9,7 @@ from outlive.agent.neighbours import Identity, Neighbours
 from outlive.cluster.events import Event, HeartbeatReceived, PeerHeard, ProbeAnswered, TableLearned
 from outlive.cluster.heartbeat import Flags, Heartbeat, ModuleKey, ModuleStatus, ModuleTable
 from outlive.cluster.host import Capacity, Host
+from outlive.cluster.judging import PROBE_VIA, PROBED_AT_ONCE
 from outlive.cluster.mirror import ClaimSeen, Entry, Mirror
 from outlive.cluster.records import ClaimRecord
 from outlive.wire.endpoint import Address
@@ -109,6 +110,25 @@ def test_a_peer_that_still_reaches_the_target_probes_for_the_asker(village: Vill
     village.hosts["a"].probe("c", "b")
     assert ProbeAnswered(1.0, "c", "b") in village.told["a"]
     assert ProbeAnswered(1.0, "c", "b") not in village.told["b"]
+
+
+def test_the_first_of_all_that_a_leader_asks_in_one_turn_is_heard_when_it_answers_after_the_last(
+    village: Village,
+) -> None:
+    class Held:
+        def __init__(self) -> None:
+            self.sent: list[tuple[bytes, Address]] = []
+
+        def send(self, datagram: bytes, to: Address) -> bool:
+            self.sent.append((datagram, to))
+            return True
+
+    held = Held()
+    village.hosts["a"].open_with(held)  # type: ignore[arg-type]
+    for _ in range(PROBED_AT_ONCE * (1 + PROBE_VIA)):
+        village.hosts["a"].probe("b", None)
+    village.wire.endpoint(Address("10.0.0.1", 1)).send(*held.sent[0])
+    assert ProbeAnswered(1.0, "b", "a") in village.told["a"]
 
 
 def test_nothing_is_told_when_the_target_is_silent_for_all(village: Village) -> None:

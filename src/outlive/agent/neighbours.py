@@ -14,6 +14,7 @@ import structlog
 
 from outlive.cluster.events import Event, HeartbeatReceived, PeerHeard, ProbeAnswered, TableLearned
 from outlive.cluster.heartbeat import Heartbeat, ModuleTable
+from outlive.cluster.judging import PROBE_VIA, PROBED_AT_ONCE
 from outlive.cluster.mirror import Mirror
 from outlive.cluster.records import CLAIMS, name_in
 from outlive.cluster.repeats import Repeats
@@ -33,7 +34,8 @@ from outlive.wire.seal import Seal
 from outlive.wire.sequence import Sequences, SequenceUnwritable
 from outlive.wire.tables import TableAssembler, split
 
-MOST_QUESTIONS = 512
+MOST_QUESTIONS = 10 * PROBED_AT_ONCE * (1 + PROBE_VIA)
+"""As many as a leader asks in about a second, for as long as an answer counts: those before would be asked in vain."""
 TABLES_KEPT = 8
 _NONCES = 1 << 64
 

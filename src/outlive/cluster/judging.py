@@ -5,6 +5,8 @@ falls silent is probed, directly and through peers. What a verdict leads to is d
 """
 
 import dataclasses
+import math
+from bisect import bisect
 
 from msgspec.structs import replace
 
@@ -23,6 +25,13 @@ PROBE_VIA = 3
 WITNESS_S = 10.0
 TOLD_AT_ONCE = 256
 PROBED_AT_ONCE = 256
+PROBED_LESS = 20.0
+"""A dead host is probed each time its silence has grown by this part, and at least each PROBED_AT_LEAST_S seconds."""
+PROBED_AT_LEAST_S = 30.0
+
+_GRAVITY = (
+    rec.Verdict.ALIVE, rec.Verdict.SUSPECT, rec.Verdict.ISOLATED, rec.Verdict.PARTITIONED, rec.Verdict.DEAD
+)  # fmt: skip
 
 
 def _signs(turn: Turn, host: str) -> Signs:
@@ -60,6 +69,9 @@ def _after_sign(turn: Turn, beat: Heartbeat, old: Signs) -> None:
     known = before is not None and before.statuses == beat.statuses and before.table == beat.table
     if known and old.table_digest == beat.table:
         return
+    if turn.state.wary is not None and beat.host not in turn.state.wary and _lacks_table(turn, beat.host):
+        # Its answer may be lost, and the host may say nothing new for long: it has to be asked again.
+        turn.set(wary=turn.state.wary | {beat.host})
     _learn_table(turn, beat)
     _see_restoring(turn, beat.host)
     _wake(turn, beat.host)
@@ -90,6 +102,13 @@ def _wake(turn: Turn, host: str) -> None:
         turn.set(restless=turn.state.restless | there)
 
 
+def _lacks_table(turn: Turn, host: str) -> bool:
+    """Whether it is not known what the newest bits of a host stand for."""
+    signs = _signs(turn, host)
+    newest = signs.newest()
+    return newest is not None and newest.table != signs.table_digest
+
+
 def _learn_table(turn: Turn, beat: Heartbeat) -> None:
     signs = _signs(turn, beat.host)
     if signs.table_digest == beat.table:
@@ -117,11 +136,14 @@ def table(turn: Turn, event: TableLearned) -> None:
 
 
 def mind_own_lag(turn: Turn) -> None:
-    """After a late tick, count every silence from now: the messages may be waiting unread."""
+    """After a late tick, count every silence from now: the messages may be waiting unread. A row is told once."""
     state = turn.state
     if state.ticked_at is not None and state.at - state.ticked_at > state.timing.lag_s:
-        turn.set(listening_since=state.at)
-        turn.note("observer.lagged", host=state.me, text=f"ticks were {state.at - state.ticked_at:.2f} s apart")
+        if not state.late_ticks:
+            turn.note("observer.lagged", host=state.me, text=f"ticks were {state.at - state.ticked_at:.2f} s apart")
+        turn.set(listening_since=state.at, late_at=state.at, late_ticks=state.late_ticks + 1)
+    elif state.late_ticks:
+        turn.set(late_ticks=0)
     turn.set(ticked_at=turn.state.at)
 
 
@@ -154,11 +176,20 @@ def judge(turn: Turn) -> bool:
         if silent or _may_tell(turn, host, rec.Verdict.ALIVE):
             changed |= _judge(turn, host)
             silent = _is_silent(turn, host)
-        is_minded = host in places or host == state.me
+        is_minded = (host in places or host == state.me) and not _asks_again(turn, host)
         if silent or not is_minded or not _is_told(turn, host, rec.Verdict.ALIVE):
             again.append(host)
     turn.set(wary=frozenset(again))
     return changed
+
+
+def _asks_again(turn: Turn, host: str) -> bool:
+    """Ask a host for its table while that is not known; False once it is."""
+    newest = _signs(turn, host).newest()
+    if newest is None or not _lacks_table(turn, host):
+        return False
+    _learn_table(turn, newest)
+    return True
 
 
 def _silent(turn: Turn) -> list[str]:
@@ -181,7 +212,7 @@ def _is_silent(turn: Turn, host: str) -> bool:
     if host == state.me:
         return False
     heard_at = state.signs.heard_at(host)
-    since = _listening_since(turn, heard_at)
+    since = _listening_since(turn, host, heard_at)
     return state.at - (since if heard_at is None else max(heard_at, since)) >= state.timing.suspect_s
 
 
@@ -189,13 +220,26 @@ def _judge(turn: Turn, host: str) -> bool:
     if host == turn.state.me:
         return _set_verdict(turn, host, rec.Verdict.ALIVE, None)
     signs = _signs(turn, host)
-    found = evidence(host, signs, turn.state.mirror, _listening_since(turn, signs.heartbeat_at), turn.state.at)
-    verdict = rec.Verdict.DEAD if _is_still_dead(turn, host, signs, found) else classify(found, turn.state.timing)
+    found = evidence(host, signs, turn.state.mirror, _listening_since(turn, host, signs.heartbeat_at), turn.state.at)
+    verdict = rec.Verdict.DEAD if _is_still_dead(turn, host, signs, found) else _found(turn, host, signs, found)
     if verdict is not rec.Verdict.ALIVE:
-        _probe(turn, host)
+        _probe(turn, host, found.network_s if verdict is rec.Verdict.DEAD else 0.0)
         if (newest := signs.newest()) is not None:
             _learn_table(turn, newest)
     return _set_verdict(turn, host, verdict, found)
+
+
+def _found(turn: Turn, host: str, signs: Signs, found: Evidence) -> rec.Verdict:
+    """What the evidence says; that this observer listens anew accuses nobody, and clears nobody either.
+
+    Whoever it had accused stays so, as far as what was really heard bears it out: else an observer that is late again
+    and again would forget every silence, and never see a death.
+    """
+    timing, at = turn.state.timing, turn.state.at
+    verdict, stands = classify(found, timing), turn.state.verdicts.get(host, rec.Verdict.ALIVE)
+    heard_s = at - signs.heartbeat_at if signs.heartbeat_at is not None else math.inf
+    borne_out = classify(dataclasses.replace(found, network_s=heard_s), timing)
+    return max(verdict, min(stands, borne_out, key=_GRAVITY.index), key=_GRAVITY.index)
 
 
 def _is_still_dead(turn: Turn, host: str, signs: Signs, found: Evidence) -> bool:
@@ -228,18 +272,30 @@ def end_silent_claims(turn: Turn) -> None:
         turn.write(Act.REVOKE, key, (unchanged(key, revision),), (Delete(key),), cause)
 
 
-def _listening_since(turn: Turn, heard_at: float | None) -> float:
-    """A witness goes by what it heard; who was none begins to listen when it takes office."""
+def _is_witness(turn: Turn, host: str) -> bool:
+    """Whether a host speaks to this one whoever leads, as `node` chooses its witnesses."""
+    roster, me = turn.state.roster, turn.state.me
+    behind = (bisect(roster, me) - bisect(roster, host)) % max(1, len(roster))
+    return behind <= turn.state.timing.witnesses
+
+
+def _listening_since(turn: Turn, host: str, heard_at: float | None) -> float:
+    """A witness goes by what it heard; who was none begins to listen when it takes office.
+
+    Who led a moment ago has heard all hosts until then, but only those that it is a witness of spoke to it since.
+    """
     state = turn.state
     office_since = state.office_since or state.at
-    witnessed = heard_at is not None and office_since - heard_at < WITNESS_S
+    witnessed = heard_at is not None and office_since - heard_at < WITNESS_S and _is_witness(turn, host)
     return state.listening_since if witnessed else max(state.listening_since, office_since)
 
 
-def _probe(turn: Turn, host: str) -> None:
+def _probe(turn: Turn, host: str, dead_for_s: float) -> None:
+    """Ask it, and have others ask. dead_for_s: how long a dead host has been silent; 0: it is not dead."""
     signs, timing = _signs(turn, host), turn.state.timing
     # When very many are silent each is probed less often, or the probes would keep this host from listening.
     every_s = max(timing.probe_s, timing.tick_s * len(turn.state.wary or ()) / PROBED_AT_ONCE)
+    every_s = max(every_s, min(PROBED_AT_LEAST_S, dead_for_s / PROBED_LESS))
     asked_at = signs.asked_probe_at
     if turn.probed >= PROBED_AT_ONCE or (asked_at is not None and turn.state.at - asked_at < every_s):
         return

@@ -36,6 +36,10 @@ from .transaction import Delete, Put, Transaction, absent, same_incarnation, unc
 _DRAINED_BY = (rec.MAINTENANCE, rec.OPERATIONS, rec.WORKLOADS, rec.PLACEMENTS, rec.REPORTS, rec.STANDBYS)
 LOOK_AT_ALL_S = 1.0
 PROTECTED_S = 2.0
+LATE_TICKS = 5
+"""So many late ticks in a row are no passing load."""
+TIMELY_S = 10.0
+"""After so long without a late tick a host counts as timely again."""
 
 
 def start(host: str, timing: Timing) -> LeaderState:
@@ -99,11 +103,31 @@ def _fit(turn: Turn, **unfit: str) -> None:
 
 
 def _unfitness(turn: Turn) -> str:
-    return turn.state.isolated or turn.state.unguarded or turn.state.deaf
+    state = turn.state
+    return state.isolated or state.unguarded or state.deaf or ("" if state.excused else state.late)
 
 
 def _is_unfit(turn: Turn) -> bool:
     return bool(_unfitness(turn))
+
+
+def _mind_lateness(turn: Turn) -> None:
+    """A leader that is late again and again begins to listen again and again, and can accuse nobody: let another lead.
+
+    If no other does, for as long as a claim lasts, a late one is better than none.
+    """
+    state = turn.state
+    since = None if state.mirror.leader is not None else state.leaderless_since or state.at
+    turn.set(leaderless_since=since)
+    if not state.late:
+        if state.late_ticks >= LATE_TICKS:
+            turn.set(excused=in_office(state) and not turn.first_alive(1, state.me))
+            _fit(turn, late=f"its last {state.late_ticks} ticks came late, so that it cannot tell who is silent")
+    elif state.at - state.late_at >= TIMELY_S:
+        turn.set(excused=False)
+        _fit(turn, late="")
+    elif since is not None and state.at - since >= state.timing.claim_ttl_s:
+        turn.set(excused=True)
 
 
 def _mind_deafness(turn: Turn) -> None:
@@ -127,6 +151,7 @@ def _mind_deafness(turn: Turn) -> None:
 
 def _tick(turn: Turn) -> None:
     judging.mind_own_lag(turn)
+    _mind_lateness(turn)
     _mind_deafness(turn)
     _campaign(turn)
     _resign(turn)

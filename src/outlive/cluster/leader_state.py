@@ -100,7 +100,9 @@ class LeaderState(msgspec.Struct, frozen=True):
     office_since: when this host was first seen to lead; None: it does not.
     in_flight: key → until when a write to it counts as under way. beside: the subject of a write → all keys of it.
     settling: key → the revision that the mirror must reach before the key is decided on again.
-    isolated, unguarded, deaf: why this host must not lead; empty: it may.
+    late_ticks: how many in a row came late, up to now; late_at: when the last one did.
+    isolated, unguarded, deaf: why this host must not lead; empty: it may.  late: why another should rather, and
+    excused: that no other does.  leaderless_since: since when nobody leads.
     deaf_since: since when its picture of the store shows nothing of its own renewals, which the store answers.
     won: the revision at which this host last took the office, as the store answered.
     roster: all registered hosts, by name. wary: those to judge at every tick; the others only once they have repeated
@@ -134,6 +136,11 @@ class LeaderState(msgspec.Struct, frozen=True):
     isolated: str = ""
     unguarded: str = ""
     deaf: str = ""
+    late: str = ""
+    excused: bool = False
+    late_ticks: int = 0
+    late_at: float = 0.0
+    leaderless_since: float | None = None
     deaf_since: float | None = None
     won: int = 0
     signs: Sightings = Sightings()

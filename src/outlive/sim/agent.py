@@ -155,7 +155,8 @@ class Agent:
         self.talk.tell_repeats()
         self.feed(ev.Tick, load=0.0, sequence=self.host.sequence)
         jitter_s = self.parts.draw(self.parts.setup.delays.tick_jitter_s)
-        self.gate.after(self._timing.tick_s / self.host.clock.rate + jitter_s, self._tick)
+        tick_s = max(self._timing.tick_s, self.parts.slow_ticks.get(self.host.name, 0.0))
+        self.gate.after(tick_s / self.host.clock.rate + jitter_s, self._tick)
 
     # The machines.
 

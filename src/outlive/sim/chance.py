@@ -66,7 +66,21 @@ def draw(random: Random, hosts: int = 5, faults_s: float = FAULTS_S, kinds: tupl
     )
     setup = chance_packages.packaged(random, setup, names)
     faults = _faults(random, setup, names, kinds)
-    return replace(setup, **_fencing(random, setup.policies)), faults
+    setup = replace(setup, **_fencing(random, setup.policies))
+    return (_without_datastore(setup) if random.random() < 0.1 else setup), faults
+
+
+def _without_datastore(setup: Setup) -> Setup:
+    """The same world, but that there is nothing which hosts share: they know of each other by the network alone."""
+
+    def bare(each: WorkloadSetup) -> WorkloadSetup:
+        workload, machine = replace(each.workload, data_on=None), each.workload.machine
+        if machine is not None and any(disk.on == DATASTORE for disk in machine.disks):
+            workload = replace(workload, machine=Machine(boot=KernelBoot("/boot/vmlinuz")))
+        return replace(each, workload=workload)
+
+    hosts = tuple(replace(each, host=replace(each.host, datastores=())) for each in setup.hosts)
+    return replace(setup, hosts=hosts, workloads=tuple(bare(each) for each in setup.workloads))
 
 
 def _fencing(random: Random, policies: Policies) -> dict[str, Any]:
@@ -358,6 +372,16 @@ def _of_maintenance(random: Random, at_s: float, hosts: list[str], _: list[Workl
     return faults
 
 
+def _blinded(random: Random, at_s: float, hosts: list[str], _: list[WorkloadSetup]) -> list[Fault]:
+    """A host that may lead is told of no change, or has so little time that it cannot tell who is silent."""
+    host, for_s = _some(random, hosts), _short(random)
+    if random.random() < 0.5:
+        return [Fault(at_s, "watch-stuck", (host,), for_s)]
+    apart_s = random.choice(("0.55", "0.7", "0.9"))
+    crash = Fault(at_s + random.uniform(0.0, 3.0), "crash", (_some(random, hosts),), random.uniform(5.0, 12.0))
+    return [Fault(at_s, "slow-ticks", (host, apart_s), for_s + 5.0), crash]
+
+
 def _claim_taken(random: Random, at_s: float, hosts: list[str], _: list[WorkloadSetup]) -> list[Fault]:
     """A host that cannot notice it loses its claim long before its deadline: only waiting keeps this safe."""
     host, for_s = _some(random, hosts), random.uniform(4.5, 9.0)
@@ -476,7 +500,7 @@ DRAFTS: dict[str, tuple[int, Draft]] = {
     "operator": (8, _asked),
     "maintenance": (2, _of_maintenance),
     "freeze": (1, _of_all("freeze")),
-    "watch stuck": (1, _of_host("watch-stuck")),
+    "watch stuck": (1, _blinded),
     "by hand": (2, _by_hand),
     "fence ill": (3, _fence_ill),
     "confirm dead": (2, _confirm),

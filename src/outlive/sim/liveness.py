@@ -71,6 +71,7 @@ class LeaderReplaced(Checker):
             and self.parts.ways.both(host.name)
             and self.parts.ways.watches(host.name)
             and self.parts.ways.slow_s < 0.2
+            and host.name not in self.parts.slow_ticks
         )
 
 

@@ -50,6 +50,7 @@ class Parts:
 
     links: the ways of the streams between virtual machines; they can be cut alone, and pass only where `network` does.
 
+    slow_ticks: so many seconds apart are the ticks of an agent that is not given its time.
     spy: called with (now, host, machine, event, commands) at every step. guards_fire: only a test turns it off.
     """
 
@@ -68,6 +69,7 @@ class Parts:
     ills: Ills = field(default_factory=Ills)
     fencing: Fencing = field(default_factory=Fencing)
     hosts: dict[str, Any] = field(default_factory=dict)
+    slow_ticks: dict[str, float] = field(default_factory=dict)
     spy: Spy | None = None
     guards_fire: bool = True
     on_dropped: list[Callable[[str, str], None]] = field(default_factory=list)

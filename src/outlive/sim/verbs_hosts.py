@@ -63,6 +63,16 @@ def _hang_agent(parts: Parts, _: Operators, host: str) -> Undo:
     return parts.hosts[host].hang_agent()  # type: ignore[no-any-return]
 
 
+def _slow_ticks(parts: Parts, _: Operators, host: str, apart_s: str) -> Undo:
+    """The agent is given its time only every so many seconds; what it is told in between it deals with at once."""
+    parts.slow_ticks[host] = float(apart_s)
+
+    def quicken() -> None:
+        parts.slow_ticks.pop(host, None)
+
+    return quicken
+
+
 def _kill_guard(parts: Parts, _: Operators, host: str) -> Undo:
     """The guard's process dies."""
     parts.hosts[host].kill_guard()
@@ -250,6 +260,7 @@ VERBS: dict[str, Verb] = {
     "kill-agent": Verb(_kill_agent, 1, 1, hosts=(0,)),
     "kill-agent-midway": Verb(_kill_agent_midway, 2, 2, hosts=(0,)),
     "hang-agent": Verb(_hang_agent, 1, 1, hosts=(0,)),
+    "slow-ticks": Verb(_slow_ticks, 2, 2, hosts=(0,)),
     "kill-guard": Verb(_kill_guard, 1, 1, hosts=(0,)),
     "cut": Verb(_cut_both, 2, 2, hosts=(0, 1)),
     "cut-oneway": Verb(_cut_oneway, 2, 2, hosts=(0, 1)),

@@ -24,7 +24,7 @@ from .ledger import Ledger
 from .network import Network
 from .operators import OPERATOR, Operators
 from .parts import Machines, Parts, Spy
-from .setup import CLUSTER_ID, Setup
+from .setup import CLUSTER_ID, DATASTORE, Setup
 from .store import Changes, Store, Ways
 from .timeline import Timeline
 from .voices import Voices
@@ -84,6 +84,8 @@ class World:
         if setup.policies != Policies():
             store.transact(OPERATOR, Transaction((), (Put(rec.POLICIES, rec.encode(setup.policies)),)))
         for host in setup.hosts:
+            if DATASTORE not in host.host.datastores:
+                self.parts.datastore.set_away(host.host.name)
             self.parts.hosts[host.host.name] = SimHost(host, self.parts)
         workloads = {each.workload.name: each.workload for each in setup.workloads}
         operators = Operators(agenda, random, store, timeline, workloads)
