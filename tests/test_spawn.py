@@ -93,6 +93,7 @@ async def test_a_process_is_adopted_by_identity_and_never_by_pid_alone(stranger:
     assert spawn.Process.adopt(recycled) is None
     assert spawn.Process.adopt(before_boot) is None
     assert spawn.Process.adopt(spawn.Identity(known.boot_id, 0, 0)) is None
+    assert spawn.Process.adopt(spawn.Identity(known.boot_id, 10**30, 1)) is None
     process = spawn.Process.adopt(known)
     assert process is not None
     assert not process.ended

@@ -82,7 +82,7 @@ class Process:
             return None
         try:
             pidfd = os.pidfd_open(identity.pid)
-        except OSError:
+        except (OSError, OverflowError):
             return None
         # Only now: while the pidfd is open, the pid cannot come to mean another process unnoticed.
         if start_ticks(identity.pid) != identity.start_ticks:

@@ -24,6 +24,7 @@ from outlive.errors import ClusterUnreachable, UsageInvalid, from_problem
 from outlive.fence import guard
 from outlive.network import arp, fdb, links, neighbour, tap
 from outlive.network.errors import PacketRefused
+from outlive.replication import qmp_line
 from outlive.runtime import cgroup, runner
 from outlive.runtime import logs as module_logs
 from outlive.runtime.vm import guest_agent
@@ -151,16 +152,19 @@ async def sync(data: bytes) -> None:
 
 SAID = (
     b'\xff{"return": 7}\n', b"1700000000000 o hello", b"36 25 0:30 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
+    b'{"timestamp":{"seconds":1,"microseconds":2},"event":"STOP","data":{"a":[1]}}',
     b"HELLO 1 pid=7 memory=locked priority=rr oom=-1000 watchdog=2s:softdog",
 )  # fmt: skip
 
 
 def judge_said(data: bytes) -> None:
-    """What a guest's agent answers, what a module wrote, what the kernel mounts, and how a guard greets."""
+    """What a guest's agent and QEMU answer, what a module wrote, what the kernel mounts, and how a guard greets."""
     with suppress(asyncio.IncompleteReadError, asyncio.LimitOverrunError):
         loop().run_until_complete(sync(data))
     module_logs.parsed("main", data)
     cgroup.parse_mountinfo(data.decode(errors="replace"))
+    with suppress(qmp_line.QemuSilent):
+        qmp_line.read(data)
     with suppress(guard.GuardLost):
         guard._hello(data.decode(errors="replace"))
 

@@ -73,7 +73,7 @@ def _held(holds: Path) -> Iterator[str]:
                 os.unlink(path)
             continue
         with suppress(FileNotFoundError):
-            yield from path.read_text(encoding="ascii").split()
+            yield from path.read_text(encoding="ascii", errors="replace").split()
 
 
 def _is_free(path: Path) -> bool:

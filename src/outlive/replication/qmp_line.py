@@ -45,7 +45,7 @@ class _Moment(msgspec.Struct):
     microseconds: int = 0
 
 
-class _Line(msgspec.Struct):
+class Line(msgspec.Struct):
     greeting: msgspec.Raw | msgspec.UnsetType = msgspec.field(name="QMP", default=msgspec.UNSET)
     answer: Any = msgspec.field(name="return", default=msgspec.UNSET)
     error: _Fault | None = None
@@ -54,7 +54,7 @@ class _Line(msgspec.Struct):
     timestamp: _Moment = msgspec.field(default_factory=_Moment)
 
 
-_DECODER = msgspec.json.Decoder(_Line)
+_DECODER = msgspec.json.Decoder(Line)
 
 
 def command(name: str, arguments: Mapping[str, object] | None = None) -> bytes:
@@ -173,12 +173,12 @@ class QmpLine:
     def close(self) -> None:
         self._socket.close()
 
-    def _heard(self, line: _Line) -> None:
+    def _heard(self, line: Line) -> None:
         assert line.event is not None
         self.events.append((line.event, line.data))
         self.told_at[line.event] = line.timestamp.seconds + line.timestamp.microseconds / 1e6
 
-    def _line(self, deadline: float) -> _Line:
+    def _line(self, deadline: float) -> Line:
         while (end := self._buffer.find(b"\n")) < 0:
             if len(self._buffer) > MOST_LINE_BYTES:
                 raise QemuSilent("QEMU's monitor said a line without end.")
@@ -197,10 +197,15 @@ class QmpLine:
             self._buffer += piece
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
-        try:
-            return _DECODER.decode(line)
-        except msgspec.DecodeError as error:
-            raise QemuSilent("QEMU's monitor said something that is not its language.", cause=str(error)) from error
+        return read(line)
+
+
+def read(line: bytes) -> Line:
+    """What QEMU says on one line. Raises QemuSilent, and nothing else for any bytes."""
+    try:
+        return _DECODER.decode(line)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise QemuSilent("QEMU's monitor said something that is not its language.", cause=str(error)) from error
 
 
 def memory_file(name: str, content: bytes) -> int:

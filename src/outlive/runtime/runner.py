@@ -300,7 +300,7 @@ def _read_exit(state_dir: Path) -> Exit | None:
     return Exit(
         code=code if isinstance(code, int) else None,
         signal=number if isinstance(number, int) else None,
-        at=at / NS_PER_S if isinstance(at, int) else 0.0,
+        at=at / NS_PER_S if isinstance(at, int) and 0 <= at < 1 << 63 else 0.0,
         emptied=record.get("emptied") is True,
         error=str(record.get("error", "")),
     )
