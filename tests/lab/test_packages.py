@@ -147,7 +147,8 @@ def test_a_package_follows_its_workload_and_a_bad_version_of_it_goes_back(shared
         assert record["workload"]["package"]["version"] == "1.0.0"
         counts(counting)
         shown = ready.any_client(lab).get("/v1/packages/store@2.0.0")
-        assert "ended with code 3" in shown["failed"][WORKLOAD]
+        why = shown["failed"][WORKLOAD]  # by its report, or by its heartbeat where that was faster
+        assert "ended with code 3" in why or why == "module redis failed"
 
         # Its host dies: the other one has nothing of it yet, fetches it with what it needs, installs and starts it.
         lab.kill(primary)
