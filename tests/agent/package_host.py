@@ -30,6 +30,7 @@ class Host:
         self.steps: list[tuple[str, str]] = []
         self.store: dict[str, rec.Record] = {}
         self.store_is_away = False
+        self.as_it_is_read: Callable[[], None] = lambda: None
         self.follows = True
         self.picture = Mirror()
         self.now = 1.0
@@ -42,6 +43,7 @@ class Host:
     async def read(self, key: str) -> KeyValue | None:
         if self.store_is_away:
             raise ClusterUnreachable("The store does not answer.")
+        self.as_it_is_read()
         record = self.store.get(key)
         return KeyValue(key, rec.encode(record), 1, 1) if record is not None else None
 

@@ -1,14 +1,18 @@
 """Pushes come in whole or not at all, few at once, and their threads end with them."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from outlive.agent import package_uploads
 from outlive.agent.package_needs import Needs
 from outlive.agent.package_uploads import MOST_UPLOADS, BrokenOff, Feed, Uploads, UploadsCrowded, UploadStalled
+from outlive.cluster.package import Manifest
+from outlive.depot.archive import read_archive
 from outlive.depot.errors import PackageInvalid
 from outlive.depot.shelf import Shelf
 
@@ -89,6 +93,29 @@ async def test_a_push_that_is_cancelled_or_stalls_leaves_nothing_and_no_thread(
     with pytest.raises(UploadStalled):
         await uploads.take_in(aiter(Sender(content, 10)))
     assert files_in(shelf.folder) == []
+
+
+async def test_one_that_is_cancelled_as_it_has_come_whole_is_needed_no_more(
+    uploads: Uploads, shelf: Shelf, needs: Needs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, go_on = threading.Event(), threading.Event()
+
+    def slowly(*arguments: Any, **named: Any) -> Manifest:
+        manifest = read_archive(*arguments, **named)
+        whole.set()
+        go_on.wait(SOON_S)
+        return manifest
+
+    monkeypatch.setattr(package_uploads, "read_archive", slowly)
+    taking = asyncio.create_task(uploads.take_in(pieces(archive(tmp_path))))
+    await asyncio.to_thread(whole.wait, SOON_S)
+    [id] = shelf.ids()
+    assert needs.needed(id)
+    taking.cancel()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    assert not needs.needed(id)
 
 
 async def test_a_feed_gives_what_was_put_in_pieces_as_they_are_wanted() -> None:

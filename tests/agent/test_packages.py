@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -118,12 +119,23 @@ async def test_a_refused_push_takes_nothing_from_another_of_the_same_package(hos
                 raise RefusedForSafety("It was pushed by somebody else meanwhile.")
         assert host.packages.shelf.verify(id) is None
         # Its record is written by now, and the agent has not seen that yet.
+        host.follows = False
         host.store[rec.PACKAGES + "app@1.0.0"] = record_of(Pinned("app", "1.0.0", id))
+    host.now += ARRIVING_S
     with pytest.raises(RefusedForSafety):
         async with host.packages.arrival(pieces(content)):
             raise RefusedForSafety("It was pushed by somebody else meanwhile.")
     assert host.packages.shelf.verify(id) is None
     assert manifest.version == "1.0.0"
+
+
+async def test_what_is_pushed_again_while_it_is_looked_up_whether_it_may_go_stays(host: Host, tmp_path: Path) -> None:
+    content = archive(tmp_path)
+    with suppress(RefusedForSafety):
+        async with host.packages.arrival(pieces(content)) as (id, _):
+            host.as_it_is_read = lambda: host.packages._needs.brings(id)
+            raise RefusedForSafety("Another workload has it.")
+    assert host.packages.shelf.ids() == {id}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from functools import partial
 import structlog
 
 from outlive.cluster import records as rec
-from outlive.cluster.copies import kept_on
 from outlive.cluster.mirror import Mirror
 from outlive.cluster.package import Manifest
 from outlive.cluster.pushed import DepotRecord, PackageRecord
@@ -62,12 +61,12 @@ class Leaving:
 
         here: NAME@VERSION of what is on the shelf, by id. Raises DepotFailed.
         """
-        wanted, before, picture = self._needs.wanted, self.ids, self._picture()
+        wanted, before = self._needs.wanted, self.ids
         if wanted is None:
             return False
-        free = set(wanted.free) & set(kept_on(picture, self._host).free) if wanted.free else set()
-        self.ids = frozenset(id for id in (before | free) & here.keys() if not self._needs.needed(id))
-        own = picture.depots.get(self._host)
+        may_leave = here.keys() & before.union(wanted.free)
+        self.ids = frozenset(id for id in may_leave if not self._needs.needed(id))
+        own = self._picture().depots.get(self._host)
         told = own.record.holds if own is not None else {}
         gone = {id for id in sorted((self.ids & before) - told.keys()) if await self._dropped(id, here[id])}
         if gone:
