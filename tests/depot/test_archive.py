@@ -112,6 +112,14 @@ def test_a_package_is_written_and_read(shelf: Shelf, tmp_path: Path) -> None:
     assert other.ids() == {id}
 
 
+def test_what_is_taken_in_is_whole_also_where_some_of_it_was_here_and_damaged(shelf: Shelf) -> None:
+    read_archive(io.BytesIO(packed(GOOD)), shelf)
+    for path in (shelf.folder / "components").glob("*/*"):
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    read_archive(io.BytesIO(packed(GOOD)), shelf)
+    assert shelf.verify(package_id(MANIFEST)) is None
+
+
 def test_the_archive_is_what_this_test_thinks(shelf: Shelf) -> None:
     assert read_archive(io.BytesIO(packed(GOOD)), shelf) == MANIFEST
     assert (

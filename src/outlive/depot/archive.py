@@ -140,7 +140,7 @@ def _manifest(members: "_Members", limits: Limits) -> Manifest:
 
 def _take_in(members: "_Members", component: Component, reception: Reception) -> None:
     members.begin(COMPONENTS + component.digest, component.bytes)
-    if not reception.is_missing(component):
+    if reception.is_here(component):
         hasher = blake3.blake3()
         for piece in members.content(component.bytes):
             hasher.update(piece)

@@ -51,9 +51,10 @@ class Reception:
         """What has yet to be brought, in the order of digests."""
         return self._shelf.components.missing(self.manifest.components)
 
-    def is_missing(self, component: Component) -> bool:
-        """Whether this one has yet to be brought."""
-        return not self._shelf.components.has(component)
+    def is_here(self, component: Component) -> bool:
+        """Whether this one need not be brought: all of it was read just now. What is brought replaces a damaged one."""
+        components = self._shelf.components
+        return components.has(component) and components.verify(component)
 
     def receive(self, component: Component) -> Incoming:
         """Begin or go on to bring one. Raises PackageInvalid for one that is not of this package, DepotFailed."""
