@@ -301,7 +301,7 @@ def judge_pages_file(data: bytes) -> None:
     head = data[HEAD_BYTES:][:BLOCK_HEAD_BYTES]
     digest = hashlib.blake2b(head + body, digest_size=BLOCK_DIGEST_BYTES).digest()
     for raw in (data, data[:HEAD_BYTES] + head + digest + body):
-        told = checkpoint.DataFile("memory.pages", len(raw), DIGEST, 1, 0, 0)
+        told = checkpoint.DataFile("memory.pages", len(raw), DIGEST, 1, 4 * PAGES, 4 * PAGES)
         with tempfile.TemporaryFile() as file, suppress(CheckpointDamaged):
             file.write(raw)
             file.flush()

@@ -198,6 +198,21 @@ def test_every_changed_byte_of_a_file_of_pages_is_found(tmp_path: Path) -> None:
     os.close(fd)
 
 
+def test_a_small_file_that_names_all_of_memory_again_and_again_is_refused(tmp_path: Path) -> None:
+    fd = make_file(tmp_path / "memory.pages")
+    writer = PageWriter(fd)
+    for _ in range(3):
+        writer.append_zeros([(0, PAGES)] * 100)
+    told = writer.finish("memory.pages")
+    assert len(list(read_blocks(fd, told, PAGES))) == 3
+    with pytest.raises(CheckpointDamaged, match="more pages than were written"):
+        list(read_blocks(fd, replace(told, zero_pages=64 * PAGES), PAGES))
+    os.close(fd)
+    whole = unfinished(datastore_with_folder(tmp_path), {3: page(3)})
+    with pytest.raises(ValueError, match="more pages than the machine could have written"):
+        pack(replace(whole, memory=replace(whole.memory, zero_pages=told.zero_pages)))
+
+
 def test_blocks_that_changed_places_or_are_missing_are_found(tmp_path: Path) -> None:
     fd = make_file(tmp_path / "memory.pages")
     writer = PageWriter(fd)

@@ -215,7 +215,7 @@ def _problem_of(told: Checkpoint, name: str) -> str:
             return f"{file.name[:80]!r} cannot be a file of it"
         if min(file.bytes, file.blocks, file.pages, file.zero_pages) < 0:
             return f"{file.name} has a size below nothing"
-    if told.memory.pages > told.hardware.memory_mib * 256 * 64:
+    if max(told.memory.pages, told.memory.zero_pages) > told.hardware.memory_mib * 256 * 64:
         return "it has more pages than the machine could have written"
     if len(told.disks) > MOST_DISKS or len({disk.name for disk in told.disks}) != len(told.disks):
         return "it has too many disks, or one twice"

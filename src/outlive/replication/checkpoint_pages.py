@@ -139,11 +139,15 @@ def read_blocks(fd: int, told: DataFile, memory_pages: int) -> Iterator[Block]:
     if read_fully(fd, _FILE_HEAD.size, 0) != _FILE_HEAD.pack(_MAGIC, PAGE_BYTES, 0):
         raise CheckpointDamaged(f"{told.name} does not begin as files of pages do.")
     over_all = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-    at, blocks = _FILE_HEAD.size, 0
+    at, blocks, pages, zero_pages = _FILE_HEAD.size, 0, 0, 0
     while at < told.bytes:
         block, digest, at = _read_block(fd, at, told, memory_pages)
         over_all.update(digest)
         blocks += 1
+        pages, zero_pages = pages + page_count(block.data), zero_pages + page_count(block.zeros)
+        if pages > told.pages or zero_pages > told.zero_pages:
+            # A few bytes can name all of memory again and again.
+            raise CheckpointDamaged(f"{told.name} names more pages than were written.")
         yield block
     if over_all.hexdigest() != told.digest or blocks != told.blocks:
         raise CheckpointDamaged(f"{told.name} does not hold the blocks that were written.")
