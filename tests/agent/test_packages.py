@@ -15,7 +15,7 @@ from outlive.cluster import events as ev
 from outlive.cluster import records as rec
 from outlive.cluster.commands import KeepPackages, KeptPackage
 from outlive.cluster.pushed import Pinned
-from outlive.depot.errors import ComponentMissing, InstallFailed
+from outlive.depot.errors import ComponentMissing, DepotFailed, InstallFailed
 from outlive.depot.installed import Installed
 from outlive.errors import ClusterUnreachable, RefusedForSafety
 
@@ -85,6 +85,20 @@ async def test_a_damaged_copy_is_found_thrown_out_told_and_fetched_anew(host: Ho
     async with host.running():
         await host.until(troubled, "it tries to fetch it, from nobody here")
     await host.push(content)
+    assert host.packages.shelf.ids() == {pinned.id}
+    assert not await host.packages.verifying.look()
+
+
+async def test_a_copy_that_cannot_be_read_for_other_reasons_stays_and_keeps_none_from_being_read(
+    host: Host, tmp_path: Path
+) -> None:
+    pinned = await host.push(archive(tmp_path))
+    [file] = (tmp_path / "data" / "depot" / "components").glob("*/*")
+    file.unlink()
+    file.mkdir()
+    host.packages.shelf.was_read(pinned.id, 0.0)
+    with pytest.raises(DepotFailed):
+        await host.packages.verifying.look()
     assert host.packages.shelf.ids() == {pinned.id}
     assert not await host.packages.verifying.look()
 

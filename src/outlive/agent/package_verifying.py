@@ -63,6 +63,9 @@ class Verifying:
             wrong = verifying.damaged(self._shelf, id, pace, self._clock())
         except PackageMissing as missing:
             return {id: missing.cause} if missing.cause else {}  # else it was removed just now
+        except OutliveError:
+            self._shelf.was_read(id, self._clock())  # as far as it could be; the others have their turn
+            raise
         if not wrong or id not in self._shelf.ids():
             return {}
         what = f"{len(wrong)} of its components are damaged" if len(wrong) > 1 else "one of its components is damaged"

@@ -39,9 +39,9 @@ def advance(turn: Turn, changed: Collection[str]) -> None:
     """Take those operations on that these keys of the store are about."""
     own = {rec.name_in(key) for key in changed if key.startswith(rec.OPERATIONS)}
     theirs = {rec.name_in(key) for key in changed if not key.startswith(rec.OPERATIONS)}
-    for name, entry in sorted(turn.state.mirror.operations.items()):
-        if name in own or entry.record.workload in theirs:
-            _advance(turn, entry)
+    operations = turn.state.mirror.operations
+    for name in sorted(name for name, each in operations.items() if name in own or each.record.workload in theirs):
+        _advance(turn, operations[name])
 
 
 def _advance(turn: Turn, entry: Entry[rec.OperationRecord]) -> None:
