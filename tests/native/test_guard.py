@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .guarding import Client, GuardProcess, Namespace, boot_ns, populated, sleeper, until
+from .guarding import Client, GuardProcess, Namespace, boot_ns, populated, sleeper, succeeding, until
 
 START = Callable[..., GuardProcess]
 
@@ -302,7 +302,7 @@ def test_a_guard_takes_the_place_of_a_dead_one(guard: GuardProcess, start_guard:
     guard.send(signal.SIGKILL)
     guard.process.wait()
     assert guard.path.exists()
-    second = start_guard()
+    second = succeeding(start_guard)
     assert second.answer == f"OK {second.process.pid}"
     assert second.connect().entries() == {}
 

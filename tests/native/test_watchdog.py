@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ..datastore.conftest import HungStorage, hang
-from .guarding import NS_PER_S, Client, GuardProcess, boot_ns, populated, sleeper, until
+from .guarding import NS_PER_S, Client, GuardProcess, boot_ns, populated, sleeper, succeeding, until
 from .watchdog_device import CAN_SET, KEEPALIVEPING, Device, standin
 
 __all__ = ["hang"]
@@ -34,7 +34,8 @@ def make(tmp_path: Path, library: Path, start_guard: START) -> Iterator[Callable
         if not again:
             devices.append(Device(tmp_path / "watchdog", **device))
         words = (f"--watchdog={devices[-1].path}", "--watchdog-timeout=1", f"--watchdog-longest={longest_s}")
-        return devices[-1], start_guard(*words, environment=devices[-1].environment(library))
+        environment = devices[-1].environment(library)
+        return devices[-1], succeeding(lambda: start_guard(*words, environment=environment))
 
     yield one
     for each in devices:
