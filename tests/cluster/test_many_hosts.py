@@ -6,14 +6,13 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from outlive.cluster import commands as do
-from outlive.cluster import courses, judging, leader
+from outlive.cluster import courses, leader
 from outlive.cluster import events as ev
 from outlive.cluster import records as rec
 from outlive.cluster.heartbeat import Flags, Heartbeat
 from outlive.cluster.host import Capacity, Host
 from outlive.cluster.leader_state import LeaderState, Turn
 from outlive.cluster.mirror import Mirror, changed, snapshot
-from outlive.cluster.placement import candidates
 from outlive.cluster.repeats import Repeats
 from outlive.cluster.signs import Sightings, Signs
 from outlive.cluster.timing import Timing
@@ -154,25 +153,6 @@ def test_what_was_said_again_counts_as_newer_than_a_slot_written_before_it() -> 
     again = Sightings(seen.kept, Repeats({"b": 0}, (8,), (1.6,))).get("b")
     assert again.newest() is again.heartbeat
     assert (again.newest_at(), again.repeated) == (1.6, 8)
-
-
-amounts = st.dictionaries(
-    st.sampled_from(HOSTS), st.tuples(st.builds(Capacity, st.integers(0, 4), st.integers(0, 9)), st.integers(0, 5))
-)
-
-
-@given(st.lists(amounts, min_size=1, max_size=6))
-def test_candidates_that_are_kept_for_a_turn_are_those_made_anew(
-    amounts: list[dict[str, tuple[Capacity, int]]],
-) -> None:
-    led = Led()
-    led.hear("b")
-    turn = Turn(led.state)
-    for number, used in enumerate(amounts):
-        if number == 3:
-            judging.heartbeat(turn, beat("c", 99, Flags.ISOLATED))
-        state = turn.state
-        assert turn.candidates(used) == candidates(state.mirror, state.signs, state.verdicts, used)
 
 
 def test_where_there_are_very_many_workloads_each_has_its_turn_and_the_restless_have_it_always(

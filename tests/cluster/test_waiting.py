@@ -1,10 +1,19 @@
 """Who waits for a place is woken by what it waits for, and costs the leader next to nothing until then."""
 
-from outlive.bench.pretended_cluster import SITES, PretendedCluster
+from itertools import pairwise
+
+from immutables import Map
+from msgspec.structs import replace
+
+from outlive.bench.pretended_cluster import NEEDS, SITES, PretendedCluster
+from outlive.cluster import courses
 from outlive.cluster import records as rec
 from outlive.cluster.courses import LOOKED_AT_ONCE
+from outlive.cluster.host import Capacity
+from outlive.cluster.leader_state import Turn
 from outlive.cluster.policies import Freeze, Policies
 from outlive.cluster.transaction import Put
+from outlive.cluster.waiting import IN_VAIN_AT_ONCE
 
 
 def policies(world: PretendedCluster, wanted: Policies) -> None:
@@ -23,3 +32,99 @@ def test_all_that_a_frozen_cluster_left_undone_is_done_at_once_when_it_is_unfroz
     policies(world, Policies(restarts_per_host=1000))
     world.run(1.5)
     assert world.at_rest() == (500, 0)
+
+
+def full(hosts: int, each: int) -> PretendedCluster:
+    """A cluster whose hosts have room for nothing more, of which a site was lost, and whose workloads all wait."""
+    world = PretendedCluster(hosts, hosts * each, cpus=NEEDS.cpus * each)
+    world.run(2)
+    world.lose(SITES[0])
+    world.run(world.timing.claim_ttl_s)
+    world.end_claims()
+    world.run(4)
+    return world
+
+
+def waiting(world: PretendedCluster) -> set[str]:
+    return {name for name, entry in world.store.mirror.placements.items() if entry.record.host is None}
+
+
+def test_who_fits_nowhere_is_told_so_once_and_then_nothing_is_done_for_it() -> None:
+    world = full(12, 10)
+    assert len(waiting(world)) == 40
+    assert world.said["workload.failed"] == 40
+    assert world.state.restless == frozenset()
+    revision, said = world.store.revision, dict(world.said)
+    tried = [name for name, course in world.state.courses.items() if course.in_vain != 1 and name in waiting(world)]
+    assert tried == []
+    for _ in range(50):
+        world.pass_tick()
+        assert world.state.restless == frozenset()
+    renewals = world.store.revision - revision
+    assert world.said == said
+    assert renewals <= 51 + 12 * 3  # nothing but claims
+
+
+def test_hosts_that_come_back_wake_all_that_waited_and_the_more_important_go_first() -> None:
+    world = full(12, 10)
+    away = sorted(name for name in world.hosts if name.startswith(SITES[0]))
+    world.bring_back(away[:1])
+    world.run(1)
+    left = waiting(world)
+    assert len(left) == 30
+    records = world.store.mirror.workloads
+    placed = {name for name, host in world.began_on.items() if host in away and name not in left}
+    least = min(records[name].record.workload.priority for name in placed)
+    assert all(records[name].record.workload.priority <= least for name in left)
+    world.bring_back(away[1:])
+    world.run(1)
+    assert waiting(world) == set()
+
+
+def test_a_host_that_grows_is_given_just_what_it_has_become_able_to_have() -> None:
+    world = full(12, 10)
+    world.register(world.me, NEEDS.cpus * 13)
+    world.run(1)
+    assert len(waiting(world)) == 37
+
+
+def test_who_asks_for_more_than_has_become_free_is_left_asleep() -> None:
+    world = PretendedCluster(6, 6, cpus=4, needs=lambda number: Capacity(4 if number % 3 == 0 else 2, 1))
+    world.lose(SITES[0])
+    world.end_claims()
+    world.run(12)
+    assert len(waiting(world)) == 2
+    before = {name: world.state.courses[name].in_vain for name in waiting(world)}
+    world.register(world.me, 5)
+    world.run(1)
+    assert {name: world.state.courses[name].in_vain for name in waiting(world)} == before
+
+
+def test_what_waits_is_tried_again_after_the_waits_of_the_policies_if_nothing_wakes_it() -> None:
+    world = full(3, 2)
+    policies(world, Policies(retry_minutes=(0.0, 0.05, 0.1, 0.2)))
+    world.run(1)
+    tries, name = list[float](), min(waiting(world))
+    count = world.state.courses[name].in_vain
+    for _ in range(300):
+        world.pass_tick()
+        if world.state.courses[name].in_vain > count:
+            count = world.state.courses[name].in_vain
+            tries.append(world.at)
+    gaps = [round(later - earlier) for earlier, later in pairwise(tries)]
+    assert gaps[:2] in ([6, 12], [12, 12])
+
+
+def test_a_turn_tries_only_so_many_in_vain_and_the_others_have_the_next() -> None:
+    world = full(30, 3)
+    names = waiting(world)
+    assert len(names) == 30
+    turn = Turn(replace(world.state, waiting=Map(), restless=frozenset(names)))
+    turn.in_vain |= {f"other-{number}" for number in range(IN_VAIN_AT_ONCE)}
+    courses.advance(turn, turn.state.restless)
+    assert turn.state.restless == frozenset(names)
+    assert turn.put_off == names
+    after = Turn(turn.state)
+    courses.advance(after, after.state.restless)
+    assert after.put_off == set()
+    assert after.in_vain == names

@@ -25,6 +25,8 @@ from .speakers import BOOT_ID, CLUSTER
 SITES = ("east", "north", "west")
 CPUS, NEEDS = 16.0, Capacity(0.5, 512)
 RUN = "bench"
+RENEWED_EACH = 20
+"""At every which tick a host renews its claim."""
 
 
 def needs_alike(number: int) -> Capacity:
@@ -36,7 +38,7 @@ class PretendedCluster:
     """Hosts in three sites, the workloads that run there, and the leader, which is a host of the second site.
 
     steps: the event of each step so far, and what it took in milliseconds of the processor.  said: the kinds of all
-    events that were recorded, and how long the longest text was.
+    events that were recorded, and how long the longest text was.  began_on: where each workload was at first.
     """
 
     def __init__(
@@ -53,9 +55,9 @@ class PretendedCluster:
         self.longest_text = 0
         self._sequence = 1
         self._cpus, self._needs = cpus, needs
-        self._rests = {f"w{number:05}": self.hosts[number % hosts] for number in range(workloads)}
+        self.began_on = {f"w{number:05}": self.hosts[number % hosts] for number in range(workloads)}
         self._tables = {name: dict[str, int]() for name in self.hosts}
-        for name, there in self._rests.items():
+        for name, there in self.began_on.items():
             self._tables[there][name] = 1
         self._silent: frozenset[str] = frozenset()
         self._told: set[str] = set()
@@ -73,7 +75,7 @@ class PretendedCluster:
             self.renew(name)
             self.claims[name] = self.store.revision
         self.store.write([Put(rec.LEADER, rec.encode(rec.LeaderRecord(self.me)), 1)], self.at)
-        for number, (name, there) in enumerate(sorted(self._rests.items())):
+        for number, (name, there) in enumerate(sorted(self.began_on.items())):
             needs = self._needs(number)
             file = Workload(name, modules=(Module("m", ("/bin/true",)),), resources=needs, priority=number % 5)
             placed = rec.PlacementRecord(name, 1, there, self.claims[there], version=1)
@@ -88,6 +90,14 @@ class PretendedCluster:
         """One host says what it has."""
         host = Host(name, name.partition("-")[0], "127.0.0.1", 9, 0, Capacity(cpus, int(cpus * 2048)))
         self.store.write([Put(rec.HOSTS + name, rec.encode(host))], self.at)
+
+    def take_up_rest(self, least: float) -> None:
+        """Every host offers just what is used on it, and less than `least` processors more."""
+        used = dict.fromkeys(self.hosts, least / 2)
+        for number, (_, there) in enumerate(sorted(self.began_on.items())):
+            used[there] += self._needs(number).cpus
+        for name, cpus in used.items():
+            self.register(name, cpus)
 
     def renew(self, name: str) -> None:
         """One host's claim is renewed."""
@@ -127,7 +137,7 @@ class PretendedCluster:
         """Let a tick's time pass: hosts are heard and do as they are told, the store is read, the leader decides."""
         self.at += self.timing.tick_s
         self._sequence += 1
-        self.renew(self.me)
+        self._renew_some()
         self._heed()
         self._tell_store()
         heard = [name for name in self.hosts if name not in self._silent and name != self.me]
@@ -136,6 +146,13 @@ class PretendedCluster:
         self._step(ev.HeartbeatsRepeated(self.at, repeats))
         self._step(ev.Tick(self.at))
         self._tell_store()
+
+    def _renew_some(self) -> None:
+        """The leader's claim is renewed at every tick, and the others' in turn."""
+        self.renew(self.me)
+        for name in self.hosts[self._sequence % RENEWED_EACH :: RENEWED_EACH]:
+            if name not in self._silent and name != self.me:
+                self.renew(name)
 
     def run(self, seconds: float) -> None:
         """Let so much time pass."""
@@ -182,7 +199,7 @@ class PretendedCluster:
     def at_rest(self) -> tuple[int, int]:
         """How many workloads are elsewhere than at first, and how many have no host that can act."""
         moved = left = 0
-        for name, host in self._rests.items():
+        for name, host in self.began_on.items():
             now = self.store.mirror.placements[name].record.host
             moved += now is not None and now != host
             left += now is None or now in self._silent

@@ -24,7 +24,18 @@ Where = Callable[[str], rec.PlacementRecord | None]
 class Relations:
     """Which workloads are related to which, both ways. Made once for a picture of the workloads, never changed."""
 
-    __slots__ = ("apart", "followers", "groups", "importance", "of", "rather_apart", "rather_together", "together")
+    __slots__ = (
+        "_ranks",
+        "apart",
+        "followers",
+        "groups",
+        "importance",
+        "later",
+        "of",
+        "rather_apart",
+        "rather_together",
+        "together",
+    )
 
     def __init__(self, workloads: Mapping[str, Workload], of: object = None) -> None:
         """of: what it was made from, by which a later look knows that it is still right."""
@@ -35,7 +46,7 @@ class Relations:
         self.rather_apart: dict[str, Names] = {}
         self.rather_together: dict[str, Names] = {}
         self.groups: dict[str, Names] = {}
-        waiting: dict[str, Names] = {}
+        self.later: dict[str, Names] = {}
         for name, workload in sorted(workloads.items()):
             rules = workload.placement
             for other in rules.apart_from:
@@ -53,8 +64,11 @@ class Relations:
                     _join(mutual, (name,), other)
             if rules.group:
                 self.groups[rules.group] = (*self.groups.get(rules.group, ()), name)
-            _join(waiting, workload.after, name)
-        self.importance = _importance(workloads, waiting, self.followers)
+            _join(self.later, workload.after, name)
+        self.importance = _importance(workloads, self.later, self.followers)
+        self._ranks = {
+            name: (-self.important(each), len(each.placement.together_with), name) for name, each in workloads.items()
+        }
 
     def _keep_apart(self, one: str, other: str, distance: Apart) -> None:
         known = self.apart.setdefault(one, {})
@@ -63,6 +77,14 @@ class Relations:
     def important(self, workload: Workload) -> int:
         """How early it is placed: its priority, or that of the most important one that cannot run without it."""
         return max(workload.priority, self.importance.get(workload.name, 0))
+
+    def rank(self, name: str) -> tuple[int, int, str]:
+        """Who has its turn first, the least: the more important, and of those they that others are placed with."""
+        return self._ranks.get(name) or (0, 0, name)
+
+    def minds(self, name: str) -> Names:
+        """The workloads that may be kept from a place by where this one is, and by whether it runs."""
+        return (*self.later.get(name, ()), *self.followers.get(name, ()), *self.apart.get(name, ()))
 
     def bound_to(self, name: str) -> Names:
         """The workloads whose places a required rule of this one looks at."""

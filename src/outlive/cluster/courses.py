@@ -6,13 +6,14 @@ a module failed. Every new generation passes `failover.proof_of_end` first.
 """
 
 from bisect import bisect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from immutables import Map
 
-from . import beginning, beside, fencing, pairs, placing, retrying, rollout
+from . import beginning, beside, fencing, pairs, placing, retrying, rollout, waiting
 from . import records as rec
+from .affinity import Relations
 from .commands import Act
 from .failover import Proof, Wait, proof_of_end
 from .freezing import asked_for, frozen
@@ -34,36 +35,50 @@ LOOKED_AT_ONCE = 1000
 def advance(turn: Turn, names: Iterable[str]) -> None:
     """Look at these workloads, the most important first, until this turn has to end; the others stay restless.
 
-    It ends when so many were placed; or looked at, and then those come last until each of the others had its look.
+    First those for which nobody may be acting, until so many were placed; then the others. Those that were looked at
+    when too many were waiting for it come last, until each of the others had its look.
     """
-    mirror, known, passed = turn.state.mirror, beside.relations(turn), turn.state.passed
-
-    def rank(name: str) -> tuple[bool, int, int, str]:
-        entry = mirror.workloads.get(name)
-        importance = known.important(entry.record.workload) if entry else 0
-        # Those that others are placed with go before these.
-        return (name in passed, -importance, len(known.together.get(name, ())), name)
-
-    asked, seen, settled = set(names), set[str](), set[str]()
-    for name in sorted(asked, key=rank):
-        if turn.placed >= PLACED_AT_ONCE or len(seen) >= LOOKED_AT_ONCE:
-            break
-        seen.add(name)
-        if _look(turn, name):
-            settled.add(name)
-    restless = (turn.state.restless | asked) - settled
-    if len(seen) >= LOOKED_AT_ONCE:
-        passed = (passed | seen) & restless
-        turn.set(passed=passed if len(passed) < len(restless) else frozenset())
-    elif passed and turn.placed < PLACED_AT_ONCE:
+    asked, settled, left = set(names), set[str](), set[str]()
+    urgent, known = _urgent(turn, asked), beside.relations(turn)
+    for group in (urgent, asked - urgent):
+        looked = 0
+        for name in _in_turn(turn, group, known):
+            if looked >= LOOKED_AT_ONCE or (group is urgent and turn.placed >= PLACED_AT_ONCE):
+                left |= {name}
+                continue
+            looked += 1
+            if _look(turn, name):
+                settled.add(name)
+    turn.set(restless=(turn.state.restless | asked) - settled)
+    if turn.in_vain:
+        waiting.notice(turn)
+    left |= turn.put_off
+    # Who was not reached because of those before has the next turn before them; what was placed is no such reason.
+    held_up = turn.placed < PLACED_AT_ONCE and bool(left)
+    passed = (turn.state.passed | (asked - left)) & turn.state.restless.union(turn.state.waiting) if held_up else None
+    if passed is not None and turn.state.restless - passed:
+        turn.set(passed=passed)
+    elif turn.state.passed and turn.placed < PLACED_AT_ONCE:
         turn.set(passed=frozenset())
-    turn.set(restless=restless)
+
+
+def _urgent(turn: Turn, names: set[str]) -> set[str]:
+    """Those of them whose host is not well, or who have none."""
+    placements, verdicts = turn.state.mirror.placements, turn.state.verdicts
+    hosts = {name: entry.record.host or "" for name in names if (entry := placements.get(name)) is not None}
+    return {name for name in names if verdicts.get(hosts.get(name, "")) is not rec.Verdict.ALIVE}
+
+
+def _in_turn(turn: Turn, names: set[str], known: Relations) -> Iterator[str]:
+    passed = turn.state.passed
+    for group in (names - passed, names & passed) if passed else (names,):
+        yield from (name for _, _, name in sorted(known.rank(name) for name in group))
 
 
 def wake_all(turn: Turn) -> None:
     """What holds for all workloads has changed: look at every one of them, as many in each turn as it has time for."""
     mirror = turn.state.mirror
-    turn.set(restless=frozenset({*mirror.workloads, *mirror.placements, *mirror.lost}))
+    turn.set(restless=frozenset({*mirror.workloads, *mirror.placements, *mirror.lost}), waiting=Map())
 
 
 def looked_at_by_turns(turn: Turn) -> list[str]:
@@ -292,7 +307,7 @@ def _standing(
     if verdict is not rec.Verdict.ALIVE or not _claim_stands(turn, record):
         if wait.reason and verdict is not rec.Verdict.SUSPECT:
             placing.wait(turn, name, wait.reason, "failover.waiting", fencing.cause_of_wait(turn, record.host or ""))
-        return False
+        return waiting.for_claim(turn, name, wait)
     if course.waiting or course.held_for:
         turn.set_course(name, waiting="", cause="", held_for="")
     if pairs.tend(turn, wanted.record.workload, placed):

@@ -28,10 +28,12 @@ class Wait:
     """Not proven; `until_at` on the leader's clock when that is known.
 
     unfenced: nothing is missing but the proof that the policy asks for.  by_hand: only a person can give that.
+    on_claim: that moment, the claim's end in the store, or another word of the host has to come first.
     """
 
     reason: str
     until_at: float | None = None
+    on_claim: bool = False
     unfenced: bool = False
     by_hand: bool = False
 
@@ -69,9 +71,9 @@ def proof_of_end(
         return Proof(f"{host} says that all its modules have stopped")
     over_at = surely_over_at(mirror, host, placed.claim, timing)
     if over_at is None:
-        return Wait(f"the claim of {host} stands")
+        return Wait(f"the claim of {host} stands", on_claim=True)
     if at < over_at:
-        return Wait(f"the claim of {host} may not have ended yet", until_at=over_at)
+        return Wait(f"the claim of {host} may not have ended yet", until_at=over_at, on_claim=True)
     if verdict in (Verdict.ISOLATED, Verdict.PARTITIONED) and said != {}:
         return Wait(f"{host} is {verdict}, and its slot does not say that it stopped")
     if said and is_fresh(signs, timing, at):

@@ -6,14 +6,11 @@ alive, are placed in thought, by the very rules of placement; what they take is 
 while only: a workload that does not come to take its room does not keep others waiting for ever.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from . import records as rec
 from .beside import company, relations
-from .host import Capacity
 from .leader_state import Turn
-from .placement import NOTHING, Candidate, choose
 from .workload import Workload
 
 MOST_HELD = 200
@@ -36,71 +33,54 @@ def held_before(turn: Turn, workload: Workload, *, standby: bool = False) -> tup
 
     standby: it is for a standby of it, which goes after all that is as important and has no place.
     """
-    if turn.held is None:
-        turn.held = _hold(turn)
     least = relations(turn).important(workload) - (1 if standby else 0)
+    if turn.pending is None:
+        turn.pending = _pending(turn)
+    pending = turn.pending
+    while pending and turn.is_busy(rec.PLACEMENTS + pending[-1][1]):
+        pending.pop()
+    if all(importance <= least or name == workload.name for importance, name in pending[-2:]):
+        return ()
+    if turn.held is None:
+        turn.held = _hold(turn, pending)
     held = tuple(each for each in turn.held if each.importance > least and each.workload.name != workload.name)
     return tuple(each for each in held if not turn.is_busy(rec.PLACEMENTS + each.workload.name))
 
 
-def with_held(used: dict[str, tuple[Capacity, int]], held: tuple[Held, ...]) -> dict[str, tuple[Capacity, int]]:
-    """What is used when what is held counts as taken."""
-    taken = dict(used)
-    for each in held:
-        capacity, count = taken.get(each.host, (NOTHING, 0))
-        taken[each.host] = (capacity + each.workload.resources, count)
-    return taken
-
-
-def _hold(turn: Turn) -> tuple[Held, ...]:
+def _hold(turn: Turn, pending: list[tuple[int, str]]) -> tuple[Held, ...]:
     """Place in thought, the most important first, all that need a place now or are about to."""
-    known = relations(turn)
-    pending = sorted(
-        (-known.important(each), each.name, each) for each in _pending(turn) if _is_timely(turn, each.name)
-    )
-    if len({importance for importance, _, _ in pending}) < 2 and not any(_lacks_a_standby(turn)):
-        return ()
-    used, found = turn.used(), []
-    state = turn.state
-    hosts = {each.host.name: each for each in turn.candidates(used)}
-    for importance, name, workload in pending[:MOST_HELD]:
-        placed = state.mirror.placements.get(name)
+    found, hosts, mirror = list[Held](), turn.ranking().copy(), turn.state.mirror
+    for importance, name in reversed(pending):
+        if len(found) >= MOST_HELD:
+            break
+        workload = mirror.workloads[name].record.workload
+        if hosts.is_vain(workload) or not _is_timely(turn, name):
+            continue
+        placed = mirror.placements.get(name)
         disk_hosts = placed.record.disk_hosts if placed is not None else ()
-        choice = choose(workload, list(hosts.values()), {}, disk_hosts=disk_hosts, company=company(turn, workload))
-        if choice.host is not None:
-            found.append(Held(choice.host, workload, -importance))
-            hosts[choice.host] = _fuller(hosts[choice.host], workload)
+        host = hosts.seen({}).choose(workload, {}, None, disk_hosts, company(turn, workload)).host
+        if host is not None:
+            found.append(Held(host, workload, importance))
+            used, count = hosts.used_on(host)
+            hosts.use(host, (used + workload.resources, count + 1))
     return tuple(found)
 
 
-def _lacks_a_standby(turn: Turn) -> Iterator[bool]:
-    mirror = turn.state.mirror
-    for entry in mirror.placements.values():
-        placed = entry.record
-        if placed.host is not None and placed.standby is None and placed.workload in mirror.workloads:
-            yield mirror.workloads[placed.workload].record.workload.is_hot
-
-
-def _fuller(host: Candidate, workload: Workload) -> Candidate:
-    used, count = host.used + workload.resources, host.workloads + 1
-    return replace(host, used=used, workloads=count)
-
-
-def _pending(turn: Turn) -> list[Workload]:
-    """The workloads that are to run and have no place, or one on a host that is not alive."""
-    mirror, verdicts = turn.state.mirror, turn.state.verdicts
-    lost = {name for name in mirror.hosts if verdicts.get(name, rec.Verdict.SUSPECT) not in _LIVES}
+def _pending(turn: Turn) -> list[tuple[int, str]]:
+    """The workloads that are to run and have no place, or one on a host that is not alive; the most important last."""
+    mirror, verdicts, known = turn.state.mirror, turn.state.verdicts, relations(turn)
+    names = set(turn.tally().homeless)
+    for host in mirror.there:
+        if host not in mirror.hosts or verdicts.get(host, rec.Verdict.SUSPECT) not in _LIVES:
+            names.update(mirror.placed_on(host))
     found = []
-    for name, entry in mirror.workloads.items():
-        if entry.record.desired is not rec.Desired.RUNNING or turn.is_busy(rec.PLACEMENTS + name):
+    for name in names:
+        wanted, placed = mirror.workloads.get(name), mirror.placements.get(name)
+        if wanted is None or wanted.record.desired is not rec.Desired.RUNNING or turn.is_busy(rec.PLACEMENTS + name):
             continue
-        placed = mirror.placements.get(name)
-        if placed is not None and placed.record.paired:
-            continue  # its standby has its room already
-        host = placed.record.host if placed is not None else None
-        if host is None or host in lost or host not in mirror.hosts:
-            found.append(entry.record.workload)
-    return found
+        if placed is None or not placed.record.paired:  # else its standby has its room already
+            found.append(known.rank(name))
+    return [(-rank[0], rank[2]) for rank in sorted(found, reverse=True)]
 
 
 def _is_timely(turn: Turn, name: str) -> bool:

@@ -19,6 +19,7 @@ from .leader_state import Turn
 from .mirror import Mirror
 from .repeats import Repeats
 from .signs import Sightings, Signs, evidence, is_fresh
+from .tally import SUMMED, moved
 from .transaction import Delete, Put, unchanged
 
 PROBE_VIA = 3
@@ -28,6 +29,8 @@ PROBED_AT_ONCE = 256
 PROBED_LESS = 20.0
 """A dead host is probed each time its silence has grown by this part, and at least each PROBED_AT_LEAST_S seconds."""
 PROBED_AT_LEAST_S = 30.0
+STIRRING = (rec.HOSTS, rec.WORKLOADS, rec.PLACEMENTS, rec.REPORTS, rec.MAINTENANCE, rec.POLICIES)
+"""Where a change in the store may have given a host more to offer."""
 
 _GRAVITY = (
     rec.Verdict.ALIVE, rec.Verdict.SUSPECT, rec.Verdict.ISOLATED, rec.Verdict.PARTITIONED, rec.Verdict.DEAD
@@ -66,6 +69,8 @@ def slot(turn: Turn, beat: Heartbeat) -> None:
 
 def _after_sign(turn: Turn, beat: Heartbeat, old: Signs) -> None:
     before = old.newest()
+    if before is None or (before.flags, before.claim) != (beat.flags, beat.claim):
+        turn.set(stirred=True)
     known = before is not None and before.statuses == beat.statuses and before.table == beat.table
     if known and old.table_digest == beat.table:
         return
@@ -151,13 +156,37 @@ def see(turn: Turn, mirror: Mirror, changed: frozenset[str] | None) -> None:
     """Take in a newer picture of the store: whom it tells something new of has to be judged. changed: None: any."""
     if mirror.hosts is not turn.state.mirror.hosts:
         turn.set(roster=tuple(sorted(mirror.hosts)))
+    _sum_up(turn, mirror, changed)
+    before = turn.state.mirror
     turn.set(mirror=mirror)
+    for key in changed or ():
+        if key.startswith(STIRRING):
+            turn.set(stirred=True)
+        elif key.startswith(rec.FENCES) or (key.startswith(rec.CLAIMS) and _has_moved(before, mirror, key)):
+            turn.set(stirred=True)
+            _wake(turn, rec.name_in(key))
     if changed is None or turn.state.wary is None:
         turn.set(wary=None)
         return
     named = {rec.name_in(key) for key in changed if key.startswith((rec.HOSTS, rec.VERDICTS))}
     if named:
         turn.set(wary=turn.state.wary | named)
+
+
+def _has_moved(before: Mirror, after: Mirror, key: str) -> bool:
+    """Whether a claim ended or another one began; most often it was only renewed."""
+    old, new = before.claims.get(rec.name_in(key)), after.claims.get(rec.name_in(key))
+    if old is None or new is None or (key in before.bad) != (key in after.bad):
+        return True
+    return (old.present, old.incarnation) != (new.present, new.incarnation)
+
+
+def _sum_up(turn: Turn, mirror: Mirror, changed: frozenset[str] | None) -> None:
+    """Take the changes into the sums, if they are those of the picture before; else they are made when asked for."""
+    known = turn.state.tally
+    if changed is not None and turn.state.office_since is not None and known.is_of(turn.state.mirror):
+        names = {rec.name_in(key) for key in changed if key.startswith(SUMMED)}
+        turn.set(tally=moved(known, mirror, names))
 
 
 def judge(turn: Turn) -> bool:

@@ -7,7 +7,7 @@ transactions that hold only while it leads; who was replaced unaware can do no h
 
 from immutables import Map
 
-from . import copies, courses, draining, fencing, judging, operations, retrying
+from . import copies, courses, draining, fencing, judging, operations, retrying, waiting
 from . import records as rec
 from .commands import Act, Command, WriteProtected
 from .events import (
@@ -30,6 +30,7 @@ from .events import (
 from .heartbeat import Flags
 from .leader_state import LeaderState, Turn
 from .lease import silent_for_s
+from .tally import EMPTY
 from .timing import Timing
 from .transaction import Delete, Put, Transaction, absent, same_incarnation, unchanged
 
@@ -161,10 +162,10 @@ def _tick(turn: Turn) -> None:
     _heal_own_key(turn)
     _heal_policies(turn)
     changed = judging.judge(turn)
+    look_at_all = changed or turn.state.at - turn.state.looked_at >= LOOK_AT_ALL_S
+    waiting.notice(turn, look=look_at_all or turn.state.stirred)
     state = turn.state
-    look_at_all = changed or state.at - state.looked_at >= LOOK_AT_ALL_S
     if look_at_all:
-        turn.looks_at_all = True
         settling = {key: revision for key, revision in state.settling.items() if revision > state.mirror.revision}
         meant = {name: host for name, host in state.meant.items() if turn.is_busy(rec.PLACEMENTS + name)}
         followed = {name: host for name, host in state.followed.items() if turn.is_busy(rec.PLACEMENTS + name)}
@@ -201,7 +202,10 @@ def _store_moved(turn: Turn, event: StoreMoved) -> None:
     if not in_office(turn.state):
         return
     fencing.claims_moved(turn)
-    if event.changed is None or _is_unfit(turn):
+    if _is_unfit(turn):
+        return
+    if event.changed is None:
+        courses.wake_all(turn)
         return
     if any(key.startswith(rec.FENCES) for key in event.changed):
         turn.set(looked_at=0.0)
@@ -215,7 +219,9 @@ def _store_moved(turn: Turn, event: StoreMoved) -> None:
         turn.set(drains_due=True)
     if any(key.startswith(rec.PACKAGES) for key in event.changed):
         turn.set(copies_due=True)
-    courses.advance(turn, {rec.name_in(key) for key in event.changed if key.startswith(watched)})
+    names = {rec.name_in(key) for key in event.changed if key.startswith(watched)}
+    waiting.touched(turn, names)
+    courses.advance(turn, names)
 
 
 def _notice_office(turn: Turn) -> None:
@@ -238,6 +244,9 @@ def _notice_office(turn: Turn) -> None:
             restless=frozenset(),
             passed=frozenset(),
             offered=None,
+            waiting=Map(),
+            offers=None,
+            tally=EMPTY,
         )
         fencing.leave_office(turn)
         turn.note("leader.deposed", host=state.me)
@@ -350,6 +359,7 @@ def _settle(turn: Turn, event: Transacted) -> None:
         in_flight.pop(each, None)
         settling.pop(each, None)
         if event.outcome is not Outcome.DONE:
+            turn.set(stirred=True)
             # The picture is old or the store is away: another try in the same breath would end, and be told, the same.
             in_flight[each] = turn.state.at + turn.state.timing.renew_s
         elif event.revision > turn.state.mirror.revision:

@@ -4,7 +4,7 @@ Whatever must survive a change of leader stands in the store; here is only what 
 life, verdicts, and the course of each workload (failures, avoided hosts, restorations under way).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,19 +15,20 @@ from . import records as rec
 from .affinity import NO_RELATIONS, Relations
 from .commands import Act
 from .fence import FenceMethod, Pursuit
-from .host import Capacity
 from .mirror import Mirror
-from .placement import UNUSED, Candidate, candidates, usage, with_used
+from .placement import UNUSED, Candidate, Used, candidates
+from .ranking import Ranking
 from .signs import Sightings
 from .supervision import Attempts
+from .tally import EMPTY, Tally, tally
 from .timing import Timing
 from .transaction import Compare, Delete, Put, Transaction, same_incarnation
 from .turn import BaseTurn
-from .upcoming import upcoming
 from .workload import Workload
 
 if TYPE_CHECKING:
     from .holding import Held
+    from .waiting import Offer, Waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class Course:
     since when its modules are started.  rollout_waits: the reason last recorded for a change that has to wait.
     after_since: since when it waits for those it comes after; after_told: that it was told that it is too long.
     held_for, held_since: for which step on its way to a new place room is held for it, and since when.
+    in_vain: how often in a row no host could have it.
     """
 
     failures: int = 0
@@ -92,6 +94,10 @@ class Course:
     after_told: bool = False
     held_for: str = ""
     held_since: float = 0.0
+    in_vain: int = 0
+
+
+FRESH = Course()
 
 
 class LeaderState(msgspec.Struct, frozen=True):
@@ -112,13 +118,14 @@ class LeaderState(msgspec.Struct, frozen=True):
     followed: the same of their standbys.
     methods: the ways to fence that this host's agent has. pursuits: hosts that are being fenced; tries: how many were
     begun. freed: workload → the generation whose run lock was taken from its host.
-    relations: which workloads are related to which, as last looked at.
+    relations: which workloads are related to which, as last looked at. tally: what all placements sum up to.
     offered, taken: what the hosts offered, and which workloads had or wanted a place, at the last look at all.
     roomier_at: when they last came to offer more.
     drains_due: hosts in maintenance are to be looked at in the next tick; drained_up_to: the one looked at last.
     copies_due: the same of packages. chosen_on: the picture that their keepers were last chosen on; unchosen: those
     whose keepers have yet to be looked at on that one; chosen_up_to: the one looked at last.
-    free: the hosts that were starting fewer workloads than they may when a workload last had to wait its turn.
+    waiting: who waits for a place, and for what; offers: what the hosts had to give when that was last looked at;
+    stirred: something has changed since that may have given them more.
     """
 
     me: str
@@ -163,6 +170,7 @@ class LeaderState(msgspec.Struct, frozen=True):
     tries: int = 0
     freed: "Map[str, int]" = Map()
     relations: Relations = NO_RELATIONS
+    tally: Tally = EMPTY
     offered: frozenset[tuple[str, int]] | None = None
     taken: frozenset[str] = frozenset()
     roomier_at: float = 0.0
@@ -172,13 +180,17 @@ class LeaderState(msgspec.Struct, frozen=True):
     chosen_on: tuple[object, ...] = ()
     unchosen: tuple[str, ...] = ()
     chosen_up_to: str = ""
-    free: frozenset[str] = frozenset()
+    waiting: "Map[str, Waits]" = Map()
+    offers: "Mapping[str, Offer] | None" = None
+    stirred: bool = False
 
 
 class Turn(BaseTurn[LeaderState]):
     """One event being dealt with by the leader machine.
 
     told: how many verdicts were written in it; probed: how many hosts; placed: how many workloads.
+    crowd: hosts that start as many workloads as they may; begun: hosts where that may have changed since.
+    in_vain: who found no place in it; put_off: who was to wait for another turn, since this one had done enough.
     """
 
     prefix = "l"
@@ -187,14 +199,17 @@ class Turn(BaseTurn[LeaderState]):
 
     def __init__(self, state: LeaderState) -> None:
         super().__init__(state)
-        self._used: dict[str, tuple[Capacity, int]] | None = None
+        self._used: dict[str, Used] | None = None
         self._starting: dict[str, int] | None = None
-        self.looks_at_all = False
+        self._ranking: tuple[Mirror, Sightings, Map[str, rec.Verdict], Ranking] | None = None
         self.placed = 0
-        self.free: tuple[int, frozenset[str]] | None = None
+        self.crowd: dict[str, str] | None = None
+        self.begun: list[str] = []
+        self.in_vain: set[str] = set()
+        self.put_off: set[str] = set()
         self._alive: list[str] = []
-        self._candidates: tuple[Mirror, Sightings, Map[str, rec.Verdict], list[Candidate]] | None = None
         self._roster: Iterator[str] | None = None
+        self.pending: list[tuple[int, str]] | None = None
         self.held: tuple[Held, ...] | None = None
 
     def first_alive(self, count: int, besides: str) -> list[str]:
@@ -211,7 +226,7 @@ class Turn(BaseTurn[LeaderState]):
 
     def course(self, workload: str) -> Course:
         """The course of a workload, a fresh one if it has none."""
-        return self.state.courses.get(workload, Course())
+        return self.state.courses.get(workload, FRESH)
 
     def set_course(self, workload: str, **changes: Any) -> None:
         """Change fields of a workload's course."""
@@ -223,55 +238,70 @@ class Turn(BaseTurn[LeaderState]):
             return True
         return self.state.settling.get(key, 0) > self.state.mirror.revision
 
-    def used(self) -> dict[str, tuple[Capacity, int]]:
-        """What is used on each host, with what was just placed there and is not in the mirror yet. The caller's own."""
-        if self._used is None:
-            meant = {name: host for name, host in self.state.meant.items() if self.is_busy(rec.PLACEMENTS + name)}
-            followed = {n: host for n, host in self.state.followed.items() if self.is_busy(rec.PLACEMENTS + n)}
-            self._used = usage(self.state.mirror, meant, followed)
-        return dict(self._used)
+    def tally(self) -> Tally:
+        """What all placements of the newest picture sum up to."""
+        if not self.state.tally.is_of(self.state.mirror):
+            self.set(tally=tally(self.state.mirror))
+        return self.state.tally
 
-    def candidates(self, used: dict[str, tuple[Capacity, int]]) -> list[Candidate]:
-        """All registered hosts, by name, with what is used on each. Made once in a turn but for what changes."""
-        state = self.state
-        known = self._candidates
-        if (
-            known is None
-            or known[0] is not state.mirror
-            or known[1] is not state.signs
-            or known[2] is not state.verdicts
-        ):
-            known = None
-        found = known[3] if known is not None else candidates(state.mirror, state.signs, state.verdicts, used)
-        if known is not None:
-            found = [with_used(each, used.get(each.host.name, UNUSED)) for each in found]
-        self._candidates = (state.mirror, state.signs, state.verdicts, found)
-        return list(found)
+    def _under_way(self, written: "Map[str, str]") -> dict[str, str]:
+        return {name: host for name, host in written.items() if self.is_busy(rec.PLACEMENTS + name)}
+
+    def used(self) -> dict[str, Used]:
+        """What is used on each host, with what was just placed there and is not in the mirror yet. To be read only."""
+        if self._used is None:
+            meant, followed = self._under_way(self.state.meant), self._under_way(self.state.followed)
+            self._used = self.tally().used_with(meant, followed)
+        return self._used
+
+    def used_on(self, host: str) -> Used:
+        """The same on one host."""
+        return self.used().get(host, UNUSED)
+
+    def ranking(self) -> Ranking:
+        """All registered hosts, with what is used on each. Made once in a turn, but for when more of them is known."""
+        state, known = self.state, self._ranking
+        seen = (state.mirror, state.signs, state.verdicts)
+        if known is not None and all(one is other for one, other in zip(known, seen, strict=False)):
+            return known[3]
+        hosts = Ranking(candidates(*seen, self.used()))
+        self._ranking = (*seen, hosts)
+        return hosts
+
+    def candidates(self) -> list[Candidate]:
+        """The same hosts, in a list by name."""
+        return list(self.ranking().hosts.values())
 
     def starting(self) -> dict[str, int]:
         """How many workloads are on their way up on each host, with those that were just placed there."""
         if self._starting is None:
-            meant = {name: host for name, host in self.state.meant.items() if self.is_busy(rec.PLACEMENTS + name)}
-            self._starting = upcoming(self.state.mirror, meant)
+            self._starting = self.tally().starting_with(self._under_way(self.state.meant))
         return self._starting
 
-    def means(self, workload: str, host: str, used: dict[str, tuple[Capacity, int]]) -> None:
-        """A workload is being placed: the next one in the same breath finds its room taken, as `used` says."""
-        self._used = used
+    def _use(self, workload: Workload, host: str, by: int = 1) -> None:
+        capacity, count = self.used_on(host)
+        taken = capacity + workload.resources if by > 0 else capacity - workload.resources
+        self.used()[host] = (taken, count + by)
+        if self._ranking is not None:
+            self._ranking[3].use(host, self.used()[host])
+
+    def means(self, workload: Workload, host: str, leaves: Iterable[str]) -> None:
+        """A workload is being placed: the next one in the same breath finds its room taken, and what it leaves free."""
+        for left in leaves:
+            self._use(workload, left, -1)
+        self._use(workload, host)
         self.placed += 1
+        self.begun.append(host)
         if self._starting is not None:
             self._starting[host] = self._starting.get(host, 0) + 1
-        followed = self.state.followed
+        followed, name = self.state.followed, workload.name
         self.set(
-            meant=self.state.meant.set(workload, host),
-            followed=followed.delete(workload) if workload in followed else followed,
+            meant=self.state.meant.set(name, host), followed=followed.delete(name) if name in followed else followed
         )
 
     def means_standby(self, workload: Workload, host: str) -> None:
         """The same for its standby, or the target of its migration."""
-        used = self.used()
-        capacity, count = used.get(host, (Capacity(), 0))
-        self._used = used | {host: (capacity + workload.resources, count + 1)}
+        self._use(workload, host)
         meant = self.state.meant
         self.set(
             followed=self.state.followed.set(workload.name, host),

@@ -15,7 +15,7 @@ from .mirror import Entry
 from .pairing import unpaired
 from .pairs import gone_for_good, standby_for
 from .placement import Choice, choose
-from .placing import without
+from .placing import room_for
 from .transaction import Compare, Put, same_incarnation, unchanged
 from .workload import Kind, Workload
 
@@ -42,10 +42,11 @@ def target_of(turn: Turn, workload: Workload, record: rec.PlacementRecord, asked
             return Choice(follows, {})
         choice = standby_for(turn, workload, record, prefer=asked)
     else:
-        used = without(turn.used(), workload, record.host)
-        hosts = turn.candidates(used)
-        company = beside.company(turn, workload)
-        choice = choose(workload, hosts, {record.host or "": "it runs there now"}, asked, company=company)
+        hosts, company = room_for(turn, workload, (record.host,)), beside.company(turn, workload)
+        avoid = {record.host or "": "it runs there now"}
+        choice = hosts.choose(workload, avoid, asked, company=company)
+        if choice.host is None and asked is None:
+            return choose(workload, hosts.all(), avoid, company=company)
     if asked is None or choice.host == asked:
         return choice
     return Choice(None, {asked: choice.passed_over.get(asked, "there is no such host")})

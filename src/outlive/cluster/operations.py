@@ -201,14 +201,17 @@ def refusal(turn: Turn, asked: rec.OperationRecord) -> str | None:
         return None if there.host is not None else f"no host can have it: {there.told()}"
     if asked.target is None and asked.kind is rec.OperationKind.FAILOVER:
         return None
-    hosts = turn.candidates(turn.used())
-    if asked.target is not None:
-        hosts = [each for each in hosts if each.host.name == asked.target]
-        if not hosts:
-            return f"there is no host {asked.target}"
     avoid = {record.host or "": "it runs there now"}
-    workload = wanted.record.workload
-    choice = choose(workload, hosts, avoid, disk_hosts=record.disk_hosts, company=beside.company(turn, workload))
+    workload, disk_hosts = wanted.record.workload, record.disk_hosts
+    hosts, company = turn.ranking(), beside.company(turn, workload)
+    if asked.target is None:
+        all_hosts = hosts.seen({})
+        if all_hosts.choose(workload, avoid, None, disk_hosts, company).host is not None:
+            return None
+        return f"no host can have it: {all_hosts.why_none(workload, avoid, disk_hosts, company)}"
+    if asked.target not in hosts.hosts:
+        return f"there is no host {asked.target}"
+    choice = choose(workload, [hosts.hosts[asked.target]], avoid, disk_hosts=disk_hosts, company=company)
     return None if choice.host is not None else f"no host can have it: {choice.told()}"
 
 
@@ -230,12 +233,9 @@ def _target(turn: Turn, asked: rec.OperationRecord, record: rec.PlacementRecord)
     """Where it goes when nobody said; back to its own host when it is only resumed from another checkpoint."""
     if asked.kind is rec.OperationKind.RESUME:
         return record.host
-    mirror = turn.state.mirror
-    hosts = turn.candidates(turn.used())
-    avoid = {record.host or "": "it runs there now"}
-    workload = mirror.workloads[asked.workload].record.workload
-    company = beside.company(turn, workload)
-    return choose(workload, hosts, avoid, disk_hosts=record.disk_hosts, company=company).host
+    workload = turn.state.mirror.workloads[asked.workload].record.workload
+    company, hosts = beside.company(turn, workload), turn.ranking().seen({})
+    return hosts.choose(workload, {record.host or "": "it runs there now"}, None, record.disk_hosts, company).host
 
 
 def _watch(turn: Turn, entry: Entry[rec.OperationRecord]) -> None:

@@ -12,7 +12,7 @@ from .freezing import frozen
 from .leader_state import Turn
 from .mirror import Entry, Mirror
 from .pairing import unpaired
-from .placement import Choice, choose_standby
+from .placement import Choice
 from .transaction import same_incarnation
 from .workload import Workload
 
@@ -117,7 +117,6 @@ def _unprotected(turn: Turn, record: rec.PlacementRecord, reason: str) -> None:
 def standby_for(turn: Turn, workload: Workload, record: rec.PlacementRecord, prefer: str | None = None) -> Choice:
     """The best host to follow it from, and why the others cannot."""
     at = turn.state.at
-    used = placing.without(turn.used(), workload, record.standby, record.moving_to)
     course = turn.course(workload.name)
     last = {host for host, until in course.avoid_standby.items() if at < until}
     last |= {host for host, (until, _) in course.avoid.items() if at < until}
@@ -126,9 +125,9 @@ def standby_for(turn: Turn, workload: Workload, record: rec.PlacementRecord, pre
         last |= set(record.copies[:1])
     # What has no place at all goes before a standby of what is no more important.
     held = holding.held_before(turn, workload, standby=True)
-    hosts = turn.candidates(holding.with_held(used, held))
+    hosts = placing.room_for(turn, workload, (record.standby, record.moving_to), held)
     company = beside.company(turn, workload, standby=True)
-    return choose_standby(workload, hosts, record, frozenset(last), prefer, company)
+    return hosts.choose_standby(workload, record, frozenset(last), prefer, company)
 
 
 def name_standby(

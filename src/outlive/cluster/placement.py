@@ -22,6 +22,8 @@ from .records import Order, PlacementRecord, Verdict
 from .signs import Sightings
 from .workload import Apart, Workload
 
+Used = tuple[Capacity, int]
+"""What is used on a host, and by how many."""
 NOTHING = Capacity()
 NOWHERE: Mapping[str, str] = {}
 
@@ -54,15 +56,13 @@ class Choice:
         return by_reason(self.passed_over) or "no hosts"
 
 
-def usage(
-    mirror: Mirror, meant: Mapping[str, str] = NOWHERE, followed: Mapping[str, str] = NOWHERE
-) -> dict[str, tuple[Capacity, int]]:
+def usage(mirror: Mirror, meant: Mapping[str, str] = NOWHERE, followed: Mapping[str, str] = NOWHERE) -> dict[str, Used]:
     """What placements use on each host: capacity and number of workloads. A standby uses what its primary does.
 
     What is being stopped to be started elsewhere has its room there already.
     meant, followed: workload → the host, or the standby, that was written for it since the picture was taken.
     """
-    used: dict[str, tuple[Capacity, int]] = {}
+    used: dict[str, Used] = {}
     for name in sorted({*mirror.placements, *meant}):
         entry, spec = mirror.placements.get(name), mirror.workloads.get(name)
         if spec is None:
@@ -89,7 +89,7 @@ def candidates(
     mirror: Mirror,
     signs: Sightings,
     verdicts: "Map[str, Verdict]",
-    used: dict[str, tuple[Capacity, int]],
+    used: dict[str, Used],
 ) -> list[Candidate]:
     """All registered hosts, by name."""
     found = []
@@ -115,24 +115,33 @@ def candidates(
 UNUSED = (NOTHING, 0)
 
 
-def with_used(candidate: Candidate, used: tuple[Capacity, int]) -> Candidate:
+def with_used(candidate: Candidate, used: Used) -> Candidate:
     """The same host when so much is used on it."""
     if candidate.used == used[0] and candidate.workloads == used[1]:
         return candidate
     return replace(candidate, used=used[0], workloads=used[1])
 
 
-def refusal(workload: Workload, candidate: Candidate) -> str | None:
-    """Why this host cannot have the workload now; None when it can."""
-    host = candidate.host
+def is_able(candidate: Candidate) -> bool:
+    """Whether this host can be given any work at all now."""
+    return _unable(candidate) is None
+
+
+def _unable(candidate: Candidate) -> str | None:
     if candidate.verdict is not Verdict.ALIVE:
         return f"it is {candidate.verdict}"
     if not candidate.claimed:
         return "it holds no claim"
     if candidate.maintenance:
         return "it is in maintenance"
-    if Flags.ISOLATED in candidate.flags:
-        return "it is isolated"
+    return "it is isolated" if Flags.ISOLATED in candidate.flags else None
+
+
+def refusal(workload: Workload, candidate: Candidate) -> str | None:
+    """Why this host cannot have the workload now; None when it can."""
+    host = candidate.host
+    if (unable := _unable(candidate)) is not None:
+        return unable
     if (unfit := misfit(workload, host)) is not None:
         return unfit
     if datastores_of(workload) and Flags.DATASTORE_REACHABLE not in candidate.flags:
@@ -161,7 +170,7 @@ def misfit(workload: Workload, host: Host) -> str | None:
 def choose(
     workload: Workload,
     hosts: list[Candidate],
-    avoid: dict[str, str],
+    avoid: Mapping[str, str],
     prefer: str | None = None,
     disk_hosts: tuple[str, ...] = (),
     company: Company = ALONE,
@@ -176,7 +185,7 @@ def choose(
     bound = disk_hosts if workload.keeps_disks else ()
     if bound:
         elsewhere = f"its disks are on {' and '.join(bound)} alone"
-        avoid = {each.host.name: elsewhere for each in hosts if each.host.name not in bound} | avoid
+        avoid = {**{each.host.name: elsewhere for each in hosts if each.host.name not in bound}, **avoid}
 
     def rank(each: Candidate) -> tuple[Any, ...]:
         name = each.host.name
@@ -221,7 +230,7 @@ def choose_standby(
 def _best(
     workload: Workload,
     hosts: list[Candidate],
-    avoid: dict[str, str],
+    avoid: Mapping[str, str],
     company: Company,
     rank: Callable[[Candidate], tuple[Any, ...]],
 ) -> Choice:
@@ -243,7 +252,12 @@ def _likings(workload: Workload, each: Candidate, company: Company) -> tuple[Any
     """What decides between hosts that could have it, the least first."""
     name, site = each.host.name, each.host.site
     spread = (company.near_site.get(site, 0), company.near.get(name, 0))
-    return (_site_rank(workload, each), -company.liked.get(name, 0), *spread, _fullness(each), name)
+    return (_site_rank(workload, each), -company.liked.get(name, 0), *spread, fullness(each), name)
+
+
+def leaves_anybody(company: Company) -> bool:
+    """Whether others have to go where it goes, so that room for them counts too."""
+    return bool(company.escort)
 
 
 def _leaves_behind(workload: Workload, each: Candidate, company: Company) -> bool:
@@ -261,7 +275,8 @@ def _site_rank(workload: Workload, candidate: Candidate) -> int:
     return preferred.index(candidate.host.site) if candidate.host.site in preferred else len(preferred)
 
 
-def _fullness(candidate: Candidate) -> tuple[float, int]:
+def fullness(candidate: Candidate) -> tuple[float, int]:
+    """How full a host is: what decides between hosts of which nothing else is to be said."""
     capacity = candidate.host.capacity
     shares = [
         candidate.used.cpus / capacity.cpus if capacity.cpus else 0.0,

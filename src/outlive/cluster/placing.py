@@ -4,22 +4,22 @@ The hands of `courses`, which decides when; here is how each decision is recorde
 written under the leader's key. Nothing is written at a new generation that `courses` did not prove.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
-from . import beside, holding, pacing, retrying
+from . import beside, holding, pacing, retrying, waiting
 from . import records as rec
+from .affinity import Company
 from .commands import Act
 from .failover import Proof
 from .generation import first_generation
-from .host import Capacity
 from .leader_state import Turn
 from .mirror import Entry
 from .naming import named
 from .ordering import waits_for
 from .pairing import unpaired, with_copies
-from .placement import NOTHING, Choice, choose, takes_room_beside
+from .placement import Used, takes_room_beside
+from .ranking import View
 from .transaction import Compare, Delete, Put, same_incarnation, unchanged
 from .workload import OnAfterLimit, Workload
 
@@ -34,48 +34,27 @@ def place(
     resume_at: str = "",
 ) -> bool:
     """Choose a host and write the next generation, or say why it has to wait. resume_at: as in the record."""
-    workload, mirror, at = wanted.workload, turn.state.mirror, turn.state.at
+    workload, mirror = wanted.workload, turn.state.mirror
     name = workload.name
+    if waiting.is_asleep(turn, name):
+        return True
     if early := retrying.too_early(turn, wanted):
         wait(turn, name, early, "placement.delayed", turn.course(name).cause)
+        waiting.sleep(turn, name, turn.course(name).elsewhere_at)
+        return True
+    if waiting.is_spent(turn):
+        turn.put_off.add(name)
         return False
-    if pacing.is_known_full(turn, name):
-        return False
-    course = turn.course(name)
     if reason := _order(turn, workload):
-        _nowhere(turn, name, placed, reason, proof)
-        return False
+        waiting.sleep(turn, name, _overdue_at(turn, workload))
+        return _nowhere(turn, name, placed, reason, proof)
     if beside.is_unsettled(turn, name):
         return False
-    used = turn.used()
-    before = placed.record if placed is not None else None
-    if before is not None:
-        used = without(used, workload, before.host, *takes_room_beside(before))
-    disk_hosts = before.disk_hosts if before is not None else ()
-    # Where its disks are it must be started, whether or not it failed there.
-    bound = disk_hosts if workload.keeps_disks else ()
+    course, before = turn.course(name), placed.record if placed is not None else None
     company = beside.company(turn, workload)
-    if company.only is not None:
-        bound = (*bound, company.only[0])
-    avoid = {host: why for host, (until, why) in course.avoid.items() if at < until and host not in bound}
-    held = holding.held_before(turn, workload)
-
-    def best(used: dict[str, tuple[Capacity, int]], passed_over: dict[str, str]) -> Choice:
-        hosts = turn.candidates(used)
-        return choose(workload, hosts, {**passed_over, **avoid}, prefer, disk_hosts, company)
-
-    choice = _choose(turn, name, prefer, partial(best, holding.with_held(used, held)))
-    if choice is None:
-        pacing.remember_full(turn)
-        wait(turn, name, pacing.WAITS, "placement.queued", course.cause)
-        return False
+    choice = _choose(turn, workload, before, prefer, company)
     if choice.host is None:
-        there = best(used, {}).host if held else None
-        reason = f"no host can have it: {choice.told()}"
-        if there is not None:
-            reason = f"the room that it could have is held for {_told(held)}, which go first"
-        _nowhere(turn, name, placed, reason, proof)
-        return False
+        return _in_vain(turn, workload, placed, proof, choice)
     generation = placed.record.generation + 1 if placed else first_generation(mirror)
     text = proof.reason if proof else ""
     cause = turn.note(kind, workload=name, generation=generation, host=choice.host, because=course.cause, text=text)
@@ -100,9 +79,9 @@ def place(
         heartbeats=holder.heartbeats,
     )
     record = replace(record, copies=tuple(each for each in record.copies if each != choice.host))
-    turn.set_course(name, waiting="", cause="", after_since=None, after_told=False, held_for="")
-    capacity, count = used.get(choice.host, (NOTHING, 0))
-    turn.means(name, choice.host, used | {choice.host: (capacity + workload.resources, count + 1)})
+    turn.set_course(name, waiting="", cause="", after_since=None, after_told=False, held_for="", in_vain=0)
+    waiting.forget(turn, name)
+    turn.means(workload, choice.host, rooms(before))
     stands = (same_incarnation(rec.CLAIMS + choice.host, claim), *beside.still(turn, name))
     write_placement(turn, record, placed, stands)
     return False
@@ -128,25 +107,95 @@ def _order(turn: Turn, workload: Workload) -> str:
     return "" if starts else told
 
 
+def _overdue_at(turn: Turn, workload: Workload) -> float:
+    """When it has waited for the others for as long as it is to; or when to make sure that it still has to."""
+    at, since = turn.state.at, turn.course(workload.name).after_since
+    overdue_at = (at if since is None else since) + workload.after_limit_s
+    soon_s = waiting.LOOK_AGAIN_S if waiting.is_watched(turn, workload.name) else waiting.MAKE_SURE_S
+    return min(overdue_at, at + soon_s) if overdue_at > at else at + soon_s
+
+
 def _told(held: tuple[holding.Held, ...]) -> str:
     return named([each.workload.name for each in held])
 
 
-def _choose(turn: Turn, name: str, prefer: str | None, best: Callable[[dict[str, str]], Choice]) -> Choice | None:
-    """The best host where it has not failed lately, else one where it may be tried again; None: it waits its turn.
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Where it goes; or why it goes nowhere.
 
-    best: chooses, with some hosts passed over and why.
+    queued: it only waits its turn.  held: for room that is held for others.  bound: for others to have a place.
+    again_at: when it may be tried where it may not be now.
     """
-    crowd = {host: why for host, why in pacing.crowded(turn, name).items() if host != prefer}
+
+    host: str | None
+    why: str = ""
+    queued: bool = False
+    held: bool = False
+    bound: bool = False
+    again_at: tuple[float, ...] = ()
+
+
+def _choose(
+    turn: Turn, workload: Workload, before: rec.PlacementRecord | None, prefer: str | None, company: Company
+) -> _Found:
+    """The best host where it has not failed lately, else one where it may be tried again."""
+    name, course, at = workload.name, turn.course(workload.name), turn.state.at
+    disk_hosts = before.disk_hosts if before is not None else ()
+    # Where its disks are it must be started, whether or not it failed there.
+    bound = {*(disk_hosts if workload.keeps_disks else ()), company.only[0] if company.only is not None else None}
+    kept_from = {host: until for host, (until, _) in course.avoid.items() if at < until and host not in bound}
+    avoid = {host: course.avoid[host][1] for host in kept_from}
+    crowd = pacing.crowded(turn, name, prefer)
     worn = retrying.worn(turn, name)
-    choice = Choice(None, {})
-    for passed_over in [worn, {}] if worn and retrying.may_try_anywhere(turn, name) else [worn]:
-        choice = best({**crowd, **passed_over})
-        if choice.host is not None:
-            return choice
-        if crowd and best(passed_over).host is not None:
-            return None
-    return choice
+    held = holding.held_before(turn, workload)
+    hosts, free = room_for(turn, workload, rooms(before), held), room_for(turn, workload, rooms(before))
+    looks = [worn, {}] if worn and retrying.may_try_anywhere(turn, name) else [worn]
+    passed_over: Mapping[str, str] = {}
+    for also in looks:
+        passed_over = {**also, **avoid} if also or avoid else avoid
+        there = hosts.choose(workload, {**crowd, **passed_over} if crowd else passed_over, prefer, disk_hosts, company)
+        if there.host is not None or there.waits:
+            return _Found(there.host, f"no host can have it: {there.waits}", bound=True)
+        if crowd and hosts.choose(workload, passed_over, prefer, disk_hosts, company).host is not None:
+            return _Found(None, pacing.WAITS, queued=True)
+    if held and free.choose(workload, passed_over, prefer, disk_hosts, company).host is not None:
+        return _Found(None, f"the room that it could have is held for {_told(held)}, which go first", held=True)
+    again_at = (*kept_from.values(), *((course.next_try_at,) if worn else ()))
+    why = free.why_none(workload, passed_over, disk_hosts, company)
+    return _Found(None, f"no host can have it: {why}", again_at=again_at)
+
+
+def _in_vain(
+    turn: Turn, workload: Workload, placed: Entry[rec.PlacementRecord] | None, proof: Proof | None, found: _Found
+) -> bool:
+    """Say why it has no place, and let it sleep until that may have changed."""
+    name, again_at = workload.name, list(found.again_at)
+    if found.held or waiting.is_watched(turn, name):
+        again_at.append(turn.state.at + waiting.LOOK_AGAIN_S)
+    waiting.found_none(turn, name, None if found.bound else workload.resources, *again_at)
+    if found.queued:
+        wait(turn, name, found.why, "placement.queued", turn.course(name).cause)
+        return True
+    return _nowhere(turn, name, placed, found.why, proof)
+
+
+def rooms(placed: rec.PlacementRecord | None) -> tuple[str, ...]:
+    """Where a workload takes room that it would leave if it were placed anew."""
+    hosts = (placed.host, *takes_room_beside(placed)) if placed is not None else ()
+    return tuple(host for host in hosts if host is not None)
+
+
+def room_for(turn: Turn, workload: Workload, leaves: Iterable[str | None], held: Iterable[holding.Held] = ()) -> View:
+    """The hosts as this workload finds them: without what it uses there itself, and with what is held for others."""
+    changed: dict[str, Used] = {}
+    for host in leaves:
+        if host is not None:
+            used, count = changed.get(host) or turn.used().get(host, (workload.resources, 1))
+            changed[host] = (used - workload.resources, count - 1)
+    for each in held:
+        used, count = changed.get(each.host) or turn.used_on(each.host)
+        changed[each.host] = (used + each.workload.resources, count)
+    return turn.ranking().seen(changed)
 
 
 def _deaths(turn: Turn, before: rec.PlacementRecord | None) -> int:
@@ -158,18 +207,20 @@ def _deaths(turn: Turn, before: rec.PlacementRecord | None) -> int:
 
 def _nowhere(
     turn: Turn, name: str, placed: Entry[rec.PlacementRecord] | None, reason: str, proof: Proof | None
-) -> None:
-    """It cannot be placed: say so where it stands, and look again when anything changes."""
+) -> bool:
+    """It sleeps without a place: say so where it stands; True when that needs no write."""
     course = turn.course(name)
     ended = placed is not None and course.counted == placed.record.generation
     kind = "workload.failed" if course.failures or ended else "workload.waiting"
     wait(turn, name, reason, kind, turn.course(name).cause)
     if placed is None or placed.record.host is None or proof is None:
-        return
+        return True
     deaths, failures = _deaths(turn, placed.record), retrying.failures(turn, placed.record, placed.record.version)
     record = replace(nobodys(placed.record), order=rec.Order.RUN, reason=reason, because=turn.course(name).cause)
     record = replace(record, host_deaths=deaths, failures=failures)
+    waiting.expect(turn, record)
     write_placement(turn, record, placed, ())
+    return False
 
 
 def nobodys(record: rec.PlacementRecord) -> rec.PlacementRecord:
@@ -177,18 +228,6 @@ def nobodys(record: rec.PlacementRecord) -> rec.PlacementRecord:
     copies = record.copies
     nobody = replace(unpaired(record), host=None, claim=0, boot_id="", heartbeats=0)
     return replace(nobody, next_host=None, took_over=False, copies=copies)
-
-
-def without(
-    used: dict[str, tuple[Capacity, int]], workload: Workload, *hosts: str | None
-) -> dict[str, tuple[Capacity, int]]:
-    """What is used when the workload is no longer counted on these hosts."""
-    left = dict(used)
-    for host in hosts:
-        if host is not None:
-            capacity, count = left.get(host, (workload.resources, 1))
-            left[host] = (capacity - workload.resources, count - 1)
-    return left
 
 
 def wait(turn: Turn, name: str, reason: str, kind: str, because: str = "") -> None:

@@ -12,6 +12,7 @@ has still to wait only this leader knows: its clock is its own. The next one tri
 from dataclasses import replace
 
 from . import records as rec
+from . import waiting
 from .failover import Proof
 from .heartbeat import Flags
 from .leader_state import Turn
@@ -151,6 +152,7 @@ def hasten(turn: Turn) -> None:
         if course.next_try_at > turn.state.at and not course.suspected and not is_placed:
             cause = turn.note("placement.hastened", workload=name, text=f"there is more room: {gained}")
             turn.set_course(name, next_try_at=0.0, elsewhere_at=0.0, waiting="", cause=cause)
+            waiting.wake(turn, (name,))
 
 
 def _offered(turn: Turn) -> frozenset[tuple[str, int]]:

@@ -133,6 +133,9 @@ def _supposed(state: LeaderState, me: str, lost: frozenset[str], *, same: bool) 
         settling=Map(),
         meant=Map(),
         followed=Map(),
+        restless=state.restless.union(state.waiting),
+        waiting=Map(),
+        offers=None,
         methods=(),
         pursuits=Map(),
     )
