@@ -1,15 +1,18 @@
-"""A host that lives, and does not begin what it was told to: its orders do not reach it, or it cannot heed them.
+"""A host that lives, and does not begin or stop what it was told to: its orders do not reach it, or it heeds none.
 
 Reports and renewals go one way, orders the other; a host whose picture of the store stands still renews its claim and
 starts nothing. It may see the order any moment, so nothing is placed elsewhere until it is certain that it does not
 act on it: its own word that it stopped before it began, or the end of its claim.
 """
 
+from dataclasses import replace
+
 from . import placing
 from . import records as rec
 from .commands import Act
+from .freezing import frozen
 from .leader_state import Turn
-from .mirror import Entry
+from .mirror import Entry, Mirror
 from .naming import named
 from .retrying import NEVER_BEGAN
 from .transaction import Delete, same_incarnation
@@ -29,30 +32,62 @@ def is_overdue(turn: Turn, placed: Entry[rec.PlacementRecord]) -> bool:
     return True
 
 
-def mind_deaf(turn: Turn, record: rec.PlacementRecord, verdict: rec.Verdict) -> None:
-    """A host that did not begin it does not say either that it stopped: end its claim, if nothing else runs there.
+def mind_deaf(turn: Turn, placed: Entry[rec.PlacementRecord], verdict: rec.Verdict) -> None:
+    """A living host has not stopped in time what it was told to stop: end its claim, or tell why a person has to.
 
-    With anything else there it waits for a person: ending the claim of a host ends all that it runs.
+    Ending the claim of a host ends all that it runs: so not if there is anything else, nor while the cluster is frozen,
+    nor if the host says that it is stopping it, since then it heeds its orders.
     """
+    record = placed.record
     course, host, name = turn.course(record.workload), record.host or "", record.workload
-    limit_s = turn.state.mirror.policies.record.begin_within_s
-    if not record.reason.startswith(NEVER_BEGAN) or _has_answered(turn, record) or verdict is not rec.Verdict.ALIVE:
-        return
+    claim, key = turn.state.mirror.claimed(host), rec.CLAIMS + host
     if course.asked_stop_at is None:
         turn.set_course(name, asked_stop_at=turn.state.at)
         return
-    if turn.state.at - course.asked_stop_at < limit_s:
+    limit_s = turn.state.mirror.policies.record.begin_within_s
+    if _has_answered(turn, record):
+        limit_s += _stops_within_s(turn, name)
+    alive = verdict is rec.Verdict.ALIVE and claim is not None and claim.incarnation == record.claim
+    if not alive or turn.state.at - course.asked_stop_at < limit_s:
         return
-    if others := _running_on(turn, host):
-        told = f"{host} heeds no orders, but runs {named(others)}"
-        reason = f"{told}; `outlive failover {name}` ends everything there"
-        placing.wait(turn, name, reason, "placement.stuck", record.because)
-        return
-    claim, key = turn.state.mirror.claimed(host), rec.CLAIMS + host
-    if claim is None or claim.incarnation != record.claim or turn.is_busy(key):
-        return
-    cause = turn.note("claim.revoked", host=host, workload=name, text=record.reason, because=record.because)
-    turn.write(Act.REVOKE, key, (same_incarnation(key, claim.incarnation),), (Delete(key),), cause)
+    late = f"{host} lives, and has not stopped it after {limit_s:g} s"
+    if hindrance := _hindrance(turn, record):
+        _tell(turn, placed, f"{late}: {hindrance}")
+    elif claim is not None and not turn.is_busy(key):
+        cause = turn.note("claim.revoked", host=host, workload=name, text=late, because=record.because)
+        turn.write(Act.REVOKE, key, (same_incarnation(key, claim.incarnation),), (Delete(key),), cause)
+
+
+def _hindrance(turn: Turn, record: rec.PlacementRecord) -> str:
+    """Why the claim of the host is not ended for it; '' for nothing."""
+    report = turn.state.mirror.reports.get(record.workload)
+    if _has_answered(turn, record) and report is not None and report.record.stage is rec.Stage.STOPPING:
+        return "it is still at it"
+    if others := [each for each in _running_on(turn, record.host or "") if each != record.workload]:
+        return f"it heeds no orders, but runs {named(others)}"
+    return frozen(turn.state.mirror)
+
+
+def _tell(turn: Turn, placed: Entry[rec.PlacementRecord], stuck: str) -> None:
+    """Say so where it stands too, so that `status` knows: how long ago something was ordered is in no record."""
+    record, mirror = placed.record, turn.state.mirror
+    placing.wait(turn, record.workload, f"{stuck}; {way_out(mirror, record)}", "placement.stuck", record.because)
+    if record.stuck != stuck:
+        placing.write_placement(turn, replace(record, stuck=stuck), placed, ())
+
+
+def way_out(mirror: Mirror, record: rec.PlacementRecord) -> str:
+    """What a person can do about a workload that its host does not stop."""
+    wanted = mirror.workloads.get(record.workload)
+    if wanted is not None and wanted.record.desired is rec.Desired.RUNNING:
+        return f"`outlive failover {record.workload}` ends everything on {record.host}"
+    return f"look at `outlive doctor` on {record.host}; to restart it ends everything there"
+
+
+def _stops_within_s(turn: Turn, name: str) -> float:
+    """How long its modules may take, one after the other."""
+    wanted = turn.state.mirror.workloads.get(name)
+    return sum(module.stop_grace_s for module in wanted.record.workload.modules) if wanted is not None else 0.0
 
 
 def _has_answered(turn: Turn, record: rec.PlacementRecord) -> bool:

@@ -294,7 +294,8 @@ def _standing(
         _force(turn, record)
         if wait.unfenced:
             placing.wait(turn, name, wait.reason, "failover.waiting", fencing.cause_of_wait(turn, record.host or ""))
-        beginning.mind_deaf(turn, record, verdict)
+        else:
+            beginning.mind_deaf(turn, placed, verdict)
         return False
     if wanted is None or wanted.record.desired is not rec.Desired.RUNNING:
         because = wanted.record.because if wanted else ""

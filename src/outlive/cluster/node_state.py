@@ -83,8 +83,9 @@ class Reign:
     """A workload that this host acts, or has acted, for at one generation.
 
     statuses: as the runtime says; started: modules that were told to start; restored: restorations carried out.
-    final: how it ends (or ended). reporting_since: when the outstanding report was sent; reported_revision: the
-    store's revision after the last one that was written. adopting: it begins as a standby that takes over.
+    final: how it ends (or ended). adopting: it begins as a standby that takes over.
+    reporting_since: when the outstanding report was sent, reporting_on: by which revision of its placement, refused_on:
+    the same if it was refused. reported_revision: the store's revision after the last one that was written.
     """
 
     workload: Workload
@@ -100,6 +101,8 @@ class Reign:
     reason: str = ""
     reported_revision: int = 0
     reporting_since: float | None = None
+    reporting_on: int = 0
+    refused_on: int = 0
     adopting: bool = False
     link: Link = Link()
 

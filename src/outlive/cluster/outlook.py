@@ -11,6 +11,7 @@ from enum import StrEnum
 from . import records as rec
 from .admission import Losable, losable
 from .affinity import ALONE, Company, Neighbours
+from .beginning import way_out
 from .beside import neighbours, relations_in
 from .heartbeat import Flags
 from .host import Capacity
@@ -189,12 +190,17 @@ def _workload(mirror: Mirror, name: str, around: Neighbours) -> WorkloadOutlook:
     if wanted.desired is not rec.Desired.RUNNING:
         if host is None:
             state = "stopped" if wanted.desired is rec.Desired.STOPPED else "removed"
-        stopped = WorkloadOutlook(name, state, host, generation, Standing.STOPPED, why, "", others)
+        remedy = ""
+        if placed is not None and _is_stuck(placed.record):
+            why, remedy = placed.record.stuck, way_out(mirror, placed.record)
+        stopped = WorkloadOutlook(name, state, host, generation, Standing.STOPPED, why, remedy, others)
         return replace(stopped, package=runs_from(wanted, placed.record if placed else None))
     standing, reason, remedy = _stands(state, host, why, others)
     if wanted.workload.is_hot and placed is not None and host is not None and state == rec.Stage.RUNNING:
         standby = around.company(wanted.workload, standby=True)
         standing, reason, remedy = _stands_hot(mirror, wanted.workload, placed.record, standby)
+    if placed is not None and _is_stuck(placed.record):
+        standing, reason, remedy = Standing.AT_RISK, placed.record.stuck, way_out(mirror, placed.record)
     if placed is not None and state == FAILING_OVER and (asks := _asks_for_a_word(mirror, placed.record)):
         remedy = asks
     change = told(wanted)
@@ -210,6 +216,10 @@ def _workload(mirror: Mirror, name: str, around: Neighbours) -> WorkloadOutlook:
         package=runs_from(wanted, placed.record if placed else None),
         rollout=change,
     )
+
+
+def _is_stuck(placed: rec.PlacementRecord) -> bool:
+    return placed.host is not None and placed.order is rec.Order.STOP and bool(placed.stuck)
 
 
 def _dead(mirror: Mirror, placed: rec.PlacementRecord, host: str) -> str:

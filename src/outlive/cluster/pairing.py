@@ -262,6 +262,7 @@ def succeeded(
         claim=claim,
         boot_id=holder.boot_id if holder is not None else "",
         heartbeats=holder.heartbeats if holder is not None else 0,
+        stuck="",
         restores={},
         next_host=None,
         standby=None,

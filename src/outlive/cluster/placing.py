@@ -226,7 +226,7 @@ def _nowhere(
 def nobodys(record: rec.PlacementRecord) -> rec.PlacementRecord:
     """The placement when nobody acts for it, nor follows; where its disks are stays known."""
     copies = record.copies
-    nobody = replace(unpaired(record), host=None, claim=0, boot_id="", heartbeats=0)
+    nobody = replace(unpaired(record), host=None, claim=0, boot_id="", heartbeats=0, stuck="")
     return replace(nobody, next_host=None, took_over=False, copies=copies)
 
 

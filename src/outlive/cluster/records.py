@@ -199,6 +199,7 @@ class PlacementRecord:
     """The standing order for one workload: the leader's, and of a pair's two hosts where they arbitrate.
 
     generation: only grows. host None: nobody acts. claim: incarnation of the host's claim that it rests on.
+    stuck:      why its host has not stopped it in time, with order STOP; '': it has, or has time.
     boot_id:    of whoever held that claim; '': not known.  heartbeats: the sequence of its heartbeats by then.
     version:    the workload's version that was placed.
     restores:   for each module, how many restorations were ordered at this generation.
@@ -243,6 +244,7 @@ class PlacementRecord:
     moving_claim: int = 0
     host_deaths: int = 0
     failures: int = 0
+    stuck: str = ""
     boot_id: str = ""
     heartbeats: int = 0
 

@@ -275,12 +275,12 @@ def report(turn: Turn) -> None:
 
 def _report_due(turn: Turn, reign: Reign) -> bool:
     state, name = turn.state, reign.workload.name
-    since = reign.reporting_since
-    if since is not None and state.at - since < state.timing.transact_s * 2:
+    since, placed = reign.reporting_since, state.mirror.placements.get(name)
+    is_anew = reign.refused_on and placed is not None and placed.mod_revision != reign.refused_on
+    if since is not None and not is_anew and state.at - since < state.timing.transact_s * 2:
         return False
     if state.mirror.revision < reign.reported_revision:
         return False
-    placed = state.mirror.placements.get(name)
     if placed is None or placed.record.generation != reign.generation or placed.record.host != state.host.name:
         return False
     stands = state.mirror.reports.get(name)
@@ -303,9 +303,10 @@ def _statement(turn: Turn, reign: Reign, because: str) -> rec.ReportRecord:
 
 def _report(turn: Turn, reign: Reign) -> None:
     name = reign.workload.name
-    placement = unchanged(rec.PLACEMENTS + name, turn.state.mirror.placements[name].mod_revision)
+    stands = turn.state.mirror.placements[name].mod_revision
+    placement = unchanged(rec.PLACEMENTS + name, stands)
     statement = Put(rec.REPORTS + name, rec.encode(_statement(turn, reign, reign.because)))
-    turn.set_reign(replace(reign, reporting_since=turn.state.at))
+    turn.set_reign(replace(reign, reporting_since=turn.state.at, reporting_on=stands, refused_on=0))
     turn.transact(
         Act.REPORT,
         name,
@@ -316,9 +317,13 @@ def _report(turn: Turn, reign: Reign) -> None:
 
 
 def on_reported(turn: Turn, event: Transacted) -> None:
-    """A report ended; one that was not written is tried again from the newest picture."""
+    """A report ended; one that was not written is tried again, and one that was refused from a newer picture."""
     reign = turn.state.reigns.get(event.purpose.subject)
     if reign is None or reign.generation != event.purpose.number:
+        return
+    if event.outcome is Outcome.REFUSED:
+        # From the same picture it would be refused again, as fast as the store answers.
+        turn.set_reign(replace(reign, refused_on=reign.reporting_on))
         return
     revision = event.revision if event.outcome is Outcome.DONE else 0
     turn.set_reign(replace(reign, reporting_since=None, reported_revision=max(revision, reign.reported_revision)))
