@@ -55,6 +55,10 @@ def judge_workload(data: bytes) -> None:
     assert parse_workload(toml_text(to_document(workload))) == workload
 
 
+def judge_domain(data: bytes) -> None:
+    import_domain(data, on="shared")
+
+
 def as_text(parse: Callable[[str], object]) -> Judge:
     return lambda data: parse(data.decode(errors="surrogateescape"))
 
@@ -70,6 +74,6 @@ TARGETS = (
     Target("file-workload", judge_workload, files("examples/*.toml"), (WorkloadFileError,), text=True),
     Target("file-agent", parse_agent, lambda: [AGENT], (AgentFileError,), text=True),
     Target("file-package", parse_package, files("examples/packages/*/package.toml"), (PackageFileError,), text=True),
-    Target("file-domain", import_domain, files("tests/config/domains/*.xml"), (DomainInvalid,), text=True),
+    Target("file-domain", judge_domain, files("tests/config/domains/*.xml"), (DomainInvalid,), text=True),
     Target("file-line", judge_line, lambda: LINES, LINE_REFUSALS, text=True, most_bytes=2000),
 )

@@ -24,6 +24,8 @@ def test_what_is_valid_passes_and_what_was_found_is_refused_in_words(name: str) 
     for data in running.seeds(target):
         assert len(data) <= target.most_bytes, "a seed that is never tried"
         target.offer(data)
+    for valid in target.seeds():
+        target.judge(valid)
 
 
 @pytest.mark.parametrize("name", TARGETS)
