@@ -40,7 +40,7 @@ def test_a_search_finds_what_only_a_change_of_a_valid_input_shows(tmp_path: Path
 
     broken = Target("broken", judge, lambda: [b'{"host":"a","port":1}'], text=True)
     with pytest.raises(AssertionError):
-        running.by_chance(broken, tmp_path, 30, 7)
+        running.by_chance(broken, tmp_path, 3600, 7)
     [kept] = tmp_path.iterdir()
     with pytest.raises(AssertionError):
         broken.offer(kept.read_bytes())
