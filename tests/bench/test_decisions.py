@@ -23,6 +23,7 @@ def test_all_that_ran_in_a_lost_site_is_placed_elsewhere_and_nothing_else_moves(
         assert row.each_ms > 0
         assert row.worst_ms > 0
     assert [(each.waited, each.left) for each in shortages] == [(3, 0), (9, 0), (30, 0)]
+    assert all(each.longest_text < 300 for each in shortages)
 
 
 @pytest.mark.parametrize(

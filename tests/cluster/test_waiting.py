@@ -1,5 +1,6 @@
 """Who waits for a place is woken by what it waits for, and costs the leader next to nothing until then."""
 
+import dataclasses
 from itertools import pairwise
 
 from immutables import Map
@@ -14,6 +15,7 @@ from outlive.cluster.leader_state import Turn
 from outlive.cluster.policies import Freeze, Policies
 from outlive.cluster.transaction import Put
 from outlive.cluster.waiting import IN_VAIN_AT_ONCE
+from outlive.cluster.workload import PlacementRules
 
 
 def policies(world: PretendedCluster, wanted: Policies) -> None:
@@ -128,3 +130,34 @@ def test_a_turn_tries_only_so_many_in_vain_and_the_others_have_the_next() -> Non
     courses.advance(after, after.state.restless)
     assert after.put_off == set()
     assert after.in_vain == names
+
+
+def test_a_workload_that_sleeps_is_woken_by_a_change_of_its_own_record() -> None:
+    world = full(6, 2)
+    name = min(waiting(world))
+    entry = world.store.mirror.workloads[name].record
+    smaller = rec.WorkloadRecord(dataclasses.replace(entry.workload, resources=Capacity()), entry.desired, version=2)
+    world.store.write([Put(rec.WORKLOADS + name, rec.encode(smaller))], world.at)
+    world.run(0.5)
+    assert name not in waiting(world)
+
+
+def test_a_workload_that_is_to_be_apart_from_another_sleeps_until_that_one_moves() -> None:
+    world = PretendedCluster(3, 3, cpus=8)
+    lost = next(name for name, host in world.began_on.items() if host.startswith(SITES[0]))
+    others = tuple(sorted(set(world.began_on) - {lost}))
+    entry = world.store.mirror.workloads[lost].record
+    alone = dataclasses.replace(entry.workload, placement=PlacementRules(apart_from=others))
+    world.store.write([Put(rec.WORKLOADS + lost, rec.encode(dataclasses.replace(entry, workload=alone)))], world.at)
+    world.lose(SITES[0])
+    world.end_claims()
+    world.run(8)
+    assert waiting(world) == {lost}
+    assert lost not in world.state.restless
+    gone = world.store.mirror.workloads[others[0]].record
+    stopped = dataclasses.replace(gone, desired=rec.Desired.STOPPED)
+    placed = dataclasses.replace(world.store.mirror.placements[others[0]].record, host=None, order=rec.Order.STOP)
+    puts = [Put(rec.WORKLOADS + others[0], rec.encode(stopped)), Put(rec.PLACEMENTS + others[0], rec.encode(placed))]
+    world.store.write(puts, world.at)
+    world.run(0.5)
+    assert lost not in waiting(world)
