@@ -247,11 +247,12 @@ int main(int count, char *words[])
     guard.timer_fd = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK);
     if (guard.timer_fd < 0)
         return fail(&options, EXIT_FAILED, "no timer can be made");
+    /* Before the socket and its lock, which a child would have too for a moment, also when this guard is dead. */
+    if (!journal_start() || (guard.signal_fd = signals_hold()) < 0)
+        return fail(&options, EXIT_FAILED, "the guard cannot set itself up");
     const char *refusal = listen_alone(options.socket, MOST_CLIENTS, &guard.listen_fd, &status);
     if (refusal != NULL)
         return fail(&options, status, refusal);
-    if (!journal_start() || (guard.signal_fd = signals_hold()) < 0)
-        return fail(&options, EXIT_FAILED, "the guard cannot set itself up");
     snprintf(guard.note_path, sizeof guard.note_path, "%s.armed", options.socket);
     options.watchdog.note = guard.note_path;
     refusal = watchdog_open(&options.watchdog);

@@ -81,7 +81,7 @@ async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             return [sys.executable, str(FAKE), str(config), made.how]
 
         monkeypatch.setattr(control, "command_line", command_line)
-        monkeypatch.setattr(comm, "SILENT_S", 0.4)
+        monkeypatch.setattr(comm, "SILENT_S", WITHIN_S)
         monkeypatch.setattr(comm, "BASE_ENVIRONMENT", {**BASE_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(sys.path)})
         try:
             yield made
@@ -136,8 +136,12 @@ async def test_one_that_is_killed_is_told_with_the_phase_that_it_was_in(scene: S
         ("fails", "paired"),
     ],
 )
-async def test_one_that_goes_wrong_is_ended_like_one_that_died(scene: Scene, how: str, phase: str) -> None:
+async def test_one_that_goes_wrong_is_ended_like_one_that_died(
+    scene: Scene, how: str, phase: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scene.how = how
+    if how == "hangs":
+        monkeypatch.setattr(comm, "SILENT_S", 0.4)
     one = scene.comm()
     await one.start(scene.config())
     assert scene.heard == []
@@ -147,7 +151,8 @@ async def test_one_that_goes_wrong_is_ended_like_one_that_died(scene: Scene, how
     assert ended.reason
 
 
-async def test_one_that_is_silent_and_answers_when_asked_lives(scene: Scene) -> None:
+async def test_one_that_is_silent_and_answers_when_asked_lives(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comm, "SILENT_S", 1.0)
     one = scene.comm()
     await one.start(scene.config())
     one.follow()

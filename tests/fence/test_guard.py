@@ -153,7 +153,7 @@ async def test_what_fired_is_told_at_once_and_again_to_the_next_agent(
 ) -> None:
     guard, _ = await connect()
     with sleeper(root / "web"):
-        await guard.deadline(now() + 0.3)
+        await guard.deadline(now() + 1.5)
         await guard.protect("web", 3, root / "web")
         await heard.more()
         assert not populated(root / "web")
@@ -198,7 +198,7 @@ async def test_a_guard_that_does_not_answer_is_lost_and_its_late_answer_is_nobod
     connect: CONNECT, heard: Heard
 ) -> None:
     patient, hello = await connect()
-    guard, _ = await connect(patience_s=0.2)
+    guard, _ = await connect(patience_s=1.5)
     os.kill(hello.pid, signal.SIGSTOP)
     try:
         with pytest.raises(GuardLost):

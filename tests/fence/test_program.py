@@ -71,7 +71,7 @@ async def test_what_an_agent_that_died_left_running_is_ended_by_the_next_one(tmp
     words = leaving(tmp_path, "setsid")
     enter = f"echo 0 > {first.folder}/cgroup.procs; {words[2]}"
     await (await asyncio.create_subprocess_exec("/bin/sh", "-c", enter)).wait()
-    assert lives(tmp_path)
+    await asyncio.to_thread(until, lambda: lives(tmp_path))
     Enclosures(root / "workloads")
     await asyncio.to_thread(until, lambda: not Group(first.folder).populated())
 

@@ -55,7 +55,7 @@ async def test_fencing_twice_is_harmless(make: MAKE) -> None:
 
 
 async def test_success_without_proof_is_none(make: MAKE) -> None:
-    said = await stonith.fence(make("lie", limit_s=1.5), "b", "")
+    said = await stonith.fence(make("lie", limit_s=4.0), "b", "")
     assert said.power is not Power.OFF
     assert "not proven" in said.text
     assert "Status: ON" in said.text
@@ -78,7 +78,7 @@ async def test_a_program_that_dawdles_is_ended_at_its_limit_with_all_that_it_sta
     began_at = time.monotonic()
     said = await stonith.fence(make("dawdle", limit_s=0.7), "b", "")
     assert said.power is Power.UNKNOWN
-    assert time.monotonic() - began_at < 15
+    assert time.monotonic() - began_at < 60
     until(lambda: not _runs(str(tmp_path)))
 
 

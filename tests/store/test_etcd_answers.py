@@ -38,6 +38,8 @@ from outlive.store.etcd_watch import Assembly
 
 from .etcd_pretended import HEADER, Answer, bad, good, pretended, streaming, whole
 
+LIMIT_S = 60.0
+
 PUT = Transaction((), (Put("key", b"value"),))
 
 
@@ -62,7 +64,7 @@ def answering(path: str, *answers: bytes) -> Answer:
     return answer
 
 
-async def asked(path: str, *answers: bytes, timeout_s: float = 0.2) -> Any:
+async def asked(path: str, *answers: bytes, timeout_s: float = LIMIT_S) -> Any:
     """What a store says when the gateway answers so to what goes to that path."""
     async with pretended(answering(path, *answers)) as endpoint:
         store = await EtcdStore.open(EtcdAddress((endpoint,), "/p"), timeout_s=60)
@@ -121,8 +123,9 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("answer", "error"), REFUSALS)
 async def test_a_transaction_refused_so_is_surely_not_done_or_uncertain(answer: bytes, error: type[StoreError]) -> None:
+    tried_on = error is StoreTimeout or answer.startswith(b"SSH")
     with pytest.raises(error) as raised:
-        await asked("/v3/kv/txn", answer)
+        await asked("/v3/kv/txn", answer, timeout_s=1.0 if tried_on else LIMIT_S)
     assert isinstance(raised.value, StoreUncertain) == (error is StoreUncertain)
 
 
@@ -148,10 +151,10 @@ async def test_a_store_that_said_it_is_full_is_asked_before_it_is_written_to_aga
     async with pretended(answer) as endpoint:
         store = await EtcdStore.open(EtcdAddress((endpoint,), "/p"), timeout_s=60)
         with pytest.raises(StoreUncertain):
-            await store.transact(PUT, timeout_s=1)
+            await store.transact(PUT, timeout_s=LIMIT_S)
         sent.clear()
         with pytest.raises(StoreFull):
-            await store.transact(PUT, timeout_s=1)
+            await store.transact(PUT, timeout_s=LIMIT_S)
         assert sent == ["/v3/maintenance/alarm"]
         await store.close()
 

@@ -78,12 +78,14 @@ class OneMember:
     def say(self, path: str, token: str = "", **body: Any) -> Any:
         """Ask as an operator would."""
         with self._client() as client:
-            return client.post(path, json=body, headers={"Authorization": token} if token else {}, timeout=5).json()
+            return client.post(
+                path, json=body, headers={"Authorization": token} if token else {}, timeout=LIMIT_S
+            ).json()
 
     def _serves(self) -> bool:
         """What newer ones tell without a user, too."""
         with self._client() as client:
-            return bool(client.get("/health", timeout=5).json().get("health") == "true")
+            return bool(client.get("/health", timeout=LIMIT_S).json().get("health") == "true")
 
     def _client(self) -> httpx.Client:
         verify: ssl.SSLContext | bool = False

@@ -31,7 +31,7 @@ class Disk:
     def use(self) -> None:
         if self.hangs:
             self.stuck.set()
-            self._mended.wait(30)
+            self._mended.wait(LIMIT_S)
 
     def hang(self) -> None:
         self.hangs = True
@@ -76,7 +76,7 @@ async def test_a_commit_that_hangs_is_uncertain_and_its_late_end_is_only_logged(
 
     with capture_logs() as logs:
         with pytest.raises(StoreUncertain):
-            await put(store, "hung", timeout_s=0.2)
+            await put(store, "hung", timeout_s=1.0)
         with pytest.raises(StoreTimeout):
             await put(store, "queued behind", timeout_s=0.1)
         while_hung = await keys(store)
@@ -123,7 +123,7 @@ async def test_a_cancelled_call_that_hangs_before_its_commit_never_happens(
     store = await open_store()
     disk.hang()
     task = asyncio.create_task(put(store, "cancelled"))
-    await asyncio.to_thread(disk.stuck.wait, 30)
+    await asyncio.to_thread(disk.stuck.wait, LIMIT_S)
     task.cancel()
     await asyncio.wait({task}, timeout=LIMIT_S)
     disk.mend()
@@ -141,15 +141,15 @@ async def test_a_commit_that_succeeds_after_its_time_is_not_reported_as_success(
     loop = asyncio.get_running_loop()
 
     def slow_commit(connection: sqlite3.Connection) -> None:
-        loop.call_soon_threadsafe(time.sleep, 0.4)
-        time.sleep(0.3)
+        loop.call_soon_threadsafe(time.sleep, 1.4)
+        time.sleep(1.2)
         commit(connection)
 
     store = await open_store()
     monkeypatch.setattr(sqlite, "commit", slow_commit)
 
     with pytest.raises(StoreUncertain):
-        await put(store, "late", timeout_s=0.2)
+        await put(store, "late", timeout_s=1.0)
     assert await keys(store) == ["late"]
 
 
@@ -182,7 +182,7 @@ async def test_a_hung_disk_delays_neither_the_loop_nor_the_closing(
     store = await open_store()
     disk.hang()
     task = asyncio.create_task(put(store, "hung", timeout_s=1.0))
-    await asyncio.to_thread(disk.stuck.wait, 30)
+    await asyncio.to_thread(disk.stuck.wait, LIMIT_S)
     loop = asyncio.get_running_loop()
     before = loop.time()
     ticks = 0
