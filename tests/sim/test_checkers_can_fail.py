@@ -23,8 +23,8 @@ from outlive.cluster import (
     node,
     pairing,
     pairs,
-    placement,
     placing,
+    ranking,
     records,
     reigns,
     rollout,
@@ -263,7 +263,8 @@ def test_one_voice_finds_a_machine_that_is_restored_while_its_standby_may_take_o
 def test_disks_are_newest_finds_a_leader_that_starts_a_machine_wherever_there_is_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(placing, "choose", lambda *about: placement.choose(*about[:4]))
+    choose = ranking.View.choose
+    monkeypatch.setattr(ranking.View, "choose", lambda *about: choose(*about[:4]))
     assert "disks" in finds(checkers.DisksAreNewest, kinds=("crash",))
 
 
