@@ -79,10 +79,10 @@ def play(hosts: int, workloads: int, progress: Progress) -> tuple[tuple[Row, ...
 
 
 def _begin(world: PretendedCluster) -> None:
-    world.run(BEFORE_S)
     # As an agent does, for which the garbage collector would walk through its whole picture again and again.
     gc.collect()
     gc.freeze()
+    world.run(BEFORE_S)
 
 
 def _needs(number: int) -> Capacity:

@@ -18,9 +18,9 @@ from .host import Capacity, Host
 from .leader_state import Turn
 from .placement import Candidate, is_able
 
-IN_VAIN_AT_ONCE = 128
+IN_VAIN_AT_ONCE = 64
 """How many may find no place in one turn; each costs a record that says why."""
-HELD_AGAINST_AT_ONCE = 20_000
+HELD_AGAINST_AT_ONCE = 10_000
 """How many hosts may be held against workloads in one turn, once somebody found no place."""
 LOOK_AGAIN_S = 1.0
 MAKE_SURE_S = 10.0
