@@ -18,15 +18,26 @@ GONE_S = 0.4
 LISTEN = (
     "import socket, sys\n"
     "heard = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
-    "heard.settimeout(float(sys.argv[2]))\n"
     "heard.bind((sys.argv[1], 9))\n"
     "print('ready', flush=True)\n"
+    "sys.stdin.readline()\n"
+    "heard.settimeout(float(sys.argv[2]))\n"
     "try:\n"
     "    print(heard.recv(9).decode())\n"
     "except OSError:\n"
     "    print('silence')\n"
 )
-SPEAK = "import socket, sys; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'hello', (sys.argv[1], 9))"
+SPEAK = (
+    "import socket, sys, time\n"
+    "out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+    "while True:\n"
+    "    try:\n"
+    "        out.sendto(b'hello', (sys.argv[1], 9))\n"
+    "    except OSError:\n"
+    "        pass\n"
+    "    print('said', flush=True)\n"
+    "    time.sleep(0.1)\n"
+)
 
 _numbers = itertools.count()
 
@@ -42,14 +53,24 @@ class Links:
 
     def python(self, name: str, program: str, *arguments: str) -> "subprocess.Popen[str]":
         command = ["nsenter", f"--net=/run/netns/{self.namespaces[name]}", sys.executable, "-S", "-c", program]
-        return subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        return subprocess.Popen(
+            [*command, *arguments],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
 
     def passes(self, source: str, target: str, address: str, within_s: float) -> bool:
+        """Whether one of many datagrams arrives within a time that begins when the first was sent."""
         with self.python(target, LISTEN, address, str(within_s)) as listening:
             assert listening.stdout is not None
             assert listening.stdout.readline() == "ready\n"
-            with self.python(source, SPEAK, address):
-                return listening.stdout.read() == "hello\n"
+            with self.python(source, SPEAK, address) as speaking:
+                assert speaking.stdout is not None
+                try:
+                    assert speaking.stdout.readline() == "said\n"
+                    heard, _ = listening.communicate("listen\n")
+                finally:
+                    speaking.kill()
+        return heard == "hello\n"
 
     def hears(self, target: str, source: str) -> bool:
         """Both by the hosts' own links and by the LAN."""
