@@ -97,6 +97,24 @@ def test_it_is_tried_at_once_when_something_changes(world: SmallWorld, how: str)
     assert len(world.runs_on("web")) == 1
 
 
+def test_what_hosts_offer_is_known_from_the_moment_that_somebody_waits_for_more_and_only_until_then(
+    world: SmallWorld,
+) -> None:
+    broken(world, "a", "b", "c")
+    world.apply(service("web", FRAGILE))
+    waited = set[bool]()
+    for _ in range(200):
+        world.run(0.1)
+        state = world.hosts[world.leads() or "a"].leader
+        waits = any(course.next_try_at > state.at for course in state.courses.values())
+        assert state.offered is not None or not waits
+        waited.add(waits)
+    assert waited == {False, True}
+    world.apply(service("web"), rec.Desired.REMOVED)
+    world.run(10)
+    assert world.hosts[world.leads() or "a"].leader.offered is None
+
+
 def test_the_deaths_of_hosts_delay_nothing_until_three_in_a_row(world: SmallWorld) -> None:
     for name in ("d", "e", "f", "g"):
         world.boot(host(name))

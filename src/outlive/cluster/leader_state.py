@@ -119,7 +119,8 @@ class LeaderState(msgspec.Struct, frozen=True):
     methods: the ways to fence that this host's agent has. pursuits: hosts that are being fenced; tries: how many were
     begun. freed: workload → the generation whose run lock was taken from its host.
     relations: which workloads are related to which, as last looked at. tally: what all placements sum up to.
-    offered, taken: what the hosts offered, and which workloads had or wanted a place, at the last look at all.
+    offered, taken: what the hosts offered, and which workloads had or wanted a place, at the last look at all; None:
+    nobody waited for more of it.
     roomier_at: when they last came to offer more.
     drains_due: hosts in maintenance are to be looked at in the next tick; drained_up_to: the one looked at last.
     copies_due: the same of packages. chosen_on: the picture that their keepers were last chosen on; unchosen: those

@@ -35,6 +35,8 @@ def count_end(turn: Turn, record: rec.PlacementRecord, proof: Proof, verdict: re
         _count_failure(turn, record)
     elif verdict is rec.Verdict.DEAD:
         _count_death(turn, record)
+    if turn.state.offered is None and turn.course(name).next_try_at > turn.state.at:
+        _look_at_offers(turn)
 
 
 def _count_failure(turn: Turn, record: rec.PlacementRecord) -> None:
@@ -137,10 +139,13 @@ def forgiven(turn: Turn, placed: Entry[rec.PlacementRecord]) -> rec.PlacementRec
 
 def hasten(turn: Turn) -> None:
     """Let all that waits after a failure be tried at once when there is more to try it on than there was."""
-    offered, taken = _offered(turn), _taken(turn)
     before_offered, before_taken = turn.state.offered, turn.state.taken
-    turn.set(offered=offered, taken=taken)
-    if before_offered is None:
+    if not _is_waited_for_more(turn):
+        turn.set(offered=None, taken=frozenset())
+        return
+    _look_at_offers(turn)
+    offered, taken = turn.state.offered, turn.state.taken
+    if before_offered is None or offered is None:
         return
     if not (offered - before_offered or before_taken - taken):
         return
@@ -153,6 +158,16 @@ def hasten(turn: Turn) -> None:
             cause = turn.note("placement.hastened", workload=name, text=f"there is more room: {gained}")
             turn.set_course(name, next_try_at=0.0, elsewhere_at=0.0, waiting="", cause=cause)
             waiting.wake(turn, (name,))
+
+
+def _is_waited_for_more(turn: Turn) -> bool:
+    """Whether anything would be tried sooner if there were more; else nobody need look at all hosts each second."""
+    at = turn.state.at
+    return bool(turn.state.mirror.maintenance) or any(each.next_try_at > at for each in turn.state.courses.values())
+
+
+def _look_at_offers(turn: Turn) -> None:
+    turn.set(offered=_offered(turn), taken=_taken(turn))
 
 
 def _offered(turn: Turn) -> frozenset[tuple[str, int]]:
