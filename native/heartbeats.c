@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -16,6 +17,7 @@ enum {
     LOAD_BYTES = 8,
     BODY_LEAST = FLAGS_BYTES + LOAD_BYTES + 8 + 8 + 2,
     KIND_HEARTBEAT = 1,
+    CACHE_LINE = 64,
     WINDOW = 64,
 };
 
@@ -141,6 +143,27 @@ static unsigned receive(struct heartbeats *all, int fd, uint32_t *drained)
     return (unsigned)got;
 }
 
+/* Has the processor fetch what it will need of the senders of a batch, all at once: with thousands of them nearly none is
+ * in its caches, and to wait for each in turn costs more than all the rest. Always inline: a call of what only prefetches
+ * is left out by GCC, as having no effect. */
+static inline __attribute__((always_inline)) void look_ahead(const struct heartbeats *all, unsigned got)
+{
+    uint64_t slots[BATCH];
+    for (unsigned each = 0; each < got; each++) {
+        const uint8_t *data = all->arrived[each].data;
+        size_t size = data[AT_NAME_SIZE] > NAME_MOST ? NAME_MOST : data[AT_NAME_SIZE];
+        slots[each] = slot_of(all, data + HEADER, size);
+        __builtin_prefetch(&all->index[slots[each]]);
+    }
+    for (unsigned each = 0; each < got; each++) {
+        uint32_t found = all->index[slots[each]];
+        const char *sender = (const char *)&all->senders[found ? found - 1 : 0];
+        size_t said = offsetof(struct sender, last) + all->arrived[each].size;
+        for (size_t line = 0; found && line < said && line < sizeof(struct sender); line += CACHE_LINE)
+            __builtin_prefetch(sender + line, 1);
+    }
+}
+
 int64_t heartbeats_take(struct heartbeats *all, int fd, uint64_t most, double now, uint32_t *left_count,
                         uint32_t *drained)
 {
@@ -148,6 +171,7 @@ int64_t heartbeats_take(struct heartbeats *all, int fd, uint64_t most, double no
     *left_count = *drained = 0;
     for (uint64_t turn = 0; taken < most && turn < most && !*left_count && !*drained; turn++) {
         unsigned got = receive(all, fd, drained);
+        look_ahead(all, got);
         for (unsigned each = 0; each < got; each++)
             if (!heartbeats_repeats(all, all->arrived[each].data, all->arrived[each].size, now))
                 all->left[(*left_count)++] = each;
