@@ -12,7 +12,7 @@ from msgspec.structs import replace as replace_state
 
 from outlive.cluster import copies
 from outlive.cluster import records as rec
-from outlive.cluster.commands import Transact
+from outlive.cluster.commands import Purpose, Transact
 from outlive.cluster.host import Capacity, Host
 from outlive.cluster.leader_state import LeaderState, Turn
 from outlive.cluster.mirror import Entry, Mirror
@@ -137,6 +137,20 @@ def runs_web(*, host: str) -> dict[str, Any]:
         "placements": entries(rec.PlacementRecord("web", 3, host, 7)),
         "there": Map({host: frozenset({"web"})}),
     }
+
+
+def test_a_choice_whose_writing_nobody_knows_of_is_written_again() -> None:
+    kept = replace(APP, hosts=("a", "b"))
+    hosts, has = entries(*(member(name) for name in "abc")), entries(DepotRecord("a", {A: APP.key}, {}))
+    leads = Entry(rec.LeaderRecord("a"), 1, 1)
+    turn = turn_for(Mirror(leader=leads, hosts=hosts, packages=entries(kept), depots=has), b=rec.Verdict.DEAD)
+    written = list[Purpose]()
+    for second in range(30):
+        turn = Turn(replace_state(turn.state, at=float(second)))
+        copies.tend_all(turn)
+        written += [each.purpose for each in turn.commands if isinstance(each, Transact)]
+    assert len(written) > 1
+    assert len(written) < 30, "one that may be under way is waited for"
 
 
 def test_a_host_keeps_what_it_is_named_for_and_what_runs_there() -> None:

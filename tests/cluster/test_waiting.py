@@ -7,15 +7,19 @@ from immutables import Map
 from msgspec.structs import replace
 
 from outlive.bench.pretended_cluster import NEEDS, SITES, PretendedCluster
-from outlive.cluster import courses
+from outlive.cluster import courses, leader
 from outlive.cluster import records as rec
+from outlive.cluster.commands import Act, Command, Transact
 from outlive.cluster.courses import LOOKED_AT_ONCE
+from outlive.cluster.events import GuardLost, GuardReady
 from outlive.cluster.host import Capacity
 from outlive.cluster.leader_state import Turn
 from outlive.cluster.policies import Freeze, Policies
-from outlive.cluster.transaction import Put
+from outlive.cluster.transaction import Put, Transaction
 from outlive.cluster.waiting import IN_VAIN_AT_ONCE
-from outlive.cluster.workload import PlacementRules
+from outlive.cluster.workload import PlacementRules, Workload
+
+from .small_world import SmallWorld, service
 
 
 def policies(world: PretendedCluster, wanted: Policies) -> None:
@@ -161,3 +165,85 @@ def test_a_workload_that_is_to_be_apart_from_another_sleeps_until_that_one_moves
     world.store.write(puts, world.at)
     world.run(0.5)
     assert lost not in waiting(world)
+
+
+def on_a(workload: Workload, *apart_from: str) -> Workload:
+    """The same workload, for the host `a` alone."""
+    return dataclasses.replace(workload, placement=PlacementRules(hosts=("a",), apart_from=apart_from))
+
+
+def until_it_runs(world: SmallWorld, workload: str, within_s: float) -> None:
+    until = world.now + within_s
+    while not world.runs_on(workload):
+        assert world.now < until, world.hosts[world.leads() or "a"].leader.waiting
+        world.run(0.5)
+
+
+def test_who_was_kept_apart_is_woken_when_the_rule_is_dropped_by_the_other() -> None:
+    world = SmallWorld("a", "b")
+    world.run(3)
+    world.apply(on_a(service("first"), "second"))
+    world.run(5)
+    world.apply(on_a(service("second")))
+    world.run(20)
+    assert not world.runs_on("second")
+    world.apply(on_a(service("first")), version=2)
+    until_it_runs(world, "second", 5)
+
+
+def test_room_that_is_freed_in_the_very_turn_in_which_it_was_missed_is_not_missed_for_long() -> None:
+    world = SmallWorld("a", "b")
+    world.run(3)
+    whole = world.hosts["a"].node.host.capacity
+    world.apply(dataclasses.replace(service("leaves"), resources=whole))
+    world.run(4)
+    assert world.placement("leaves").host == "a"
+    wanted = dataclasses.replace(on_a(service("comes")), resources=whole, priority=200)
+    comes = Put(rec.WORKLOADS + "comes", rec.encode(rec.WorkloadRecord(wanted)))
+    told = list[str]()
+
+    def together(_: str, command: Command) -> bool:
+        """Have the store tell at once that the one has stopped and that the other is wanted."""
+        if not isinstance(command, Transact) or command.purpose.act is not Act.REPORT or told:
+            return False
+        [write] = command.transaction.writes
+        report = rec.decode(write.key, write.value) if isinstance(write, Put) else None
+        if not isinstance(report, rec.ReportRecord) or report.stage not in rec.FINAL:
+            return False
+        told.append(write.key)
+        return world.store.transact(Transaction(command.transaction.compares, (write, comes)))
+
+    world.swallow = together
+    world.ask(rec.OperationRecord("op", rec.OperationKind.MIGRATE, "leaves", target="b"))
+    world.run(2)
+    until_it_runs(world, "comes", 5)
+    assert told == [rec.REPORTS + "leaves"]
+
+
+def test_a_leader_that_was_unfit_for_a_moment_and_kept_its_office_looks_at_what_it_passed_over() -> None:
+    world = SmallWorld("a", "b")
+    world.run(3)
+    led = world.hosts["a"]
+    assert world.leads() == "a"
+    world.store.put(rec.MAINTENANCE + "b", rec.encode(rec.MaintenanceRecord("b")))
+    world.apply(dataclasses.replace(service("anchor"), placement=PlacementRules(hosts=("b",))))
+    world.run(3)
+    world.apply(dataclasses.replace(service("follows"), placement=PlacementRules(together_with=("anchor",))))
+    world.run(130)
+    resigned = list[float]()
+
+    def unheard(host: str, command: Command) -> bool:
+        """As the anchor is being placed the leader's guard dies; its resignation does not reach the store."""
+        anchored = isinstance(command, Transact) and command.purpose.subject == rec.PLACEMENTS + "anchor"
+        if host == "a" and anchored and not resigned:
+            resigned.append(world.now)
+            led.leader, _ = leader.step(led.leader, GuardLost(world.now, "it died"))
+        return False
+
+    world.swallow = unheard
+    world.store.delete(rec.MAINTENANCE + "b")
+    while not resigned or world.now < resigned[0] + 0.15:
+        world.run(0.1)
+    led.leader, _ = leader.step(led.leader, GuardReady(world.now))
+    assert led.leader.office_since is not None
+    until_it_runs(world, "follows", 10)

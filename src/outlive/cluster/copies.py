@@ -132,8 +132,10 @@ def tend_all(turn: Turn) -> None:
                 some -= 1
                 record = replace(record, hosts=keepers(turn, record, found))
         if record != entry.record:
+            # It is left until the store shows it: who does not know whether it was written looks again.
             _write(turn, entry, record)
-        left.discard(key)
+        else:
+            left.discard(key)
     unchosen = tuple(key for key in turn.state.unchosen if key in left)
     turn.set(unchosen=unchosen, chosen_up_to=up_to, copies_due=some <= 0)
 

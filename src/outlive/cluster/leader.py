@@ -95,11 +95,18 @@ def in_office(state: LeaderState) -> bool:
 
 
 def _fit(turn: Turn, **unfit: str) -> None:
-    """Whether this host may lead has changed: one that is cut off, or must not act itself, leaves the office."""
+    """Whether this host may lead has changed: one that is cut off, or must not act itself, leaves the office.
+
+    If it is fit again before the store has heard of that, it stays, and looks at what it has passed over meanwhile.
+    """
+    before = _unfitness(turn)
     turn.set(**unfit)
     reason = _unfitness(turn)
     if reason and in_office(turn.state):
         turn.note("leader.resigned", host=turn.state.me, text=reason)
+    elif before and in_office(turn.state):
+        turn.set(drains_due=True, copies_due=True)
+        courses.wake_all(turn)
     _resign(turn)
 
 
@@ -212,6 +219,8 @@ def _store_moved(turn: Turn, event: StoreMoved) -> None:
     if rec.POLICIES in event.changed:
         courses.wake_all(turn)
     watched = (rec.WORKLOADS, rec.PLACEMENTS, rec.REPORTS, rec.STANDBYS)
+    names = {rec.name_in(key) for key in event.changed if key.startswith(watched)}
+    waiting.touched(turn, names)
     if any(key.startswith((rec.OPERATIONS, *watched)) for key in event.changed):
         operations.advance(turn, event.changed)
     # What all hosts or packages are looked at for is done once a tick, however often the store moves.
@@ -219,8 +228,6 @@ def _store_moved(turn: Turn, event: StoreMoved) -> None:
         turn.set(drains_due=True)
     if any(key.startswith(rec.PACKAGES) for key in event.changed):
         turn.set(copies_due=True)
-    names = {rec.name_in(key) for key in event.changed if key.startswith(watched)}
-    waiting.touched(turn, names)
     courses.advance(turn, names)
 
 

@@ -129,10 +129,11 @@ def forget(turn: Turn, name: str) -> None:
 
 
 def touched(turn: Turn, names: Iterable[str]) -> None:
-    """What is known of these has changed: wake who comes after them, or is placed by where they are."""
+    """What is known of these has changed: wake who comes after them, or is or was placed by where they are."""
     if turn.state.waiting:
-        relations = beside.relations(turn)
-        wake(turn, {other for name in names for other in relations.minds(name)})
+        before = turn.state.relations
+        both = (before, beside.relations(turn))
+        wake(turn, {other for name in names for relations in both for other in relations.minds(name)})
 
 
 def notice(turn: Turn, *, look: bool = True) -> None:
@@ -148,7 +149,8 @@ def notice(turn: Turn, *, look: bool = True) -> None:
     before, offers = state.offers, _offers(turn) if look else {}
     if look:
         turn.set(offers=offers, stirred=False)
-    grown = [each for name, each in offers.items() if before is not None and _has_grown(before.get(name), each)]
+    # What was freed in the very turn in which the first of them was tried is known by no earlier look.
+    grown = [each for name, each in offers.items() if before is None or _has_grown(before.get(name), each)]
     most = Capacity(
         max((each.free.cpus for each in grown), default=-1.0), max((each.free.memory_mib for each in grown), default=-1)
     )
@@ -157,8 +159,7 @@ def notice(turn: Turn, *, look: bool = True) -> None:
         [
             name
             for name, waits in state.waiting.items()
-            if state.at >= waits.until_at
-            or (grown and waits.need is not None and name not in turn.in_vain and waits.need.fits_in(most))
+            if state.at >= waits.until_at or (grown and waits.need is not None and waits.need.fits_in(most))
         ],
     )
 
