@@ -5,6 +5,9 @@ from dataclasses import replace
 import pytest
 
 from outlive.cluster import records as rec
+from outlive.cluster.workload import OnIsolation
+
+from .small_world import service
 
 PLACED = rec.PlacementRecord(
     "vm", 7, "a", 3, standby="b", standby_claim=5, pairing=2, paired=True, disk_hosts=("a", "b")
@@ -25,6 +28,22 @@ def test_a_placement_says_which_machine_held_its_claim() -> None:
 def test_a_placement_of_before_there_were_pairs_is_read() -> None:
     old = b'{"workload":"web","generation":3,"host":"a","claim":2}'
     assert rec.decode("placements/web", old) == rec.PlacementRecord("web", 3, "a", 2)
+
+
+def test_a_workload_that_says_nothing_about_isolation_is_written_as_versions_before_read_it() -> None:
+    """A null there is refused by them, and their leader would take the record back."""
+    for silent in (service("web"), service("web", on_isolation=None)):
+        written = rec.encode(rec.WorkloadRecord(silent))
+        assert b"on_isolation" not in written
+        assert rec.decode("workloads/web", written) == rec.WorkloadRecord(service("web"))
+    told = rec.encode(rec.WorkloadRecord(service("web", on_isolation=OnIsolation.LEAVE)))
+    assert b'"on_isolation":"leave"' in told
+
+
+def test_a_workload_that_was_written_with_a_null_there_is_the_same_workload() -> None:
+    written = rec.encode(rec.WorkloadRecord(service("web"))).replace(b'"kind":', b'"on_isolation":null,"kind":')
+    record = rec.decode("workloads/web", written)
+    assert record == rec.WorkloadRecord(service("web"))
 
 
 @pytest.mark.parametrize(

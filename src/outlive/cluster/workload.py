@@ -7,6 +7,8 @@ state is stands in `records` (placement and report); here is only what it should
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from msgspec import UNSET, UnsetType
+
 from .host import Capacity
 from .machine import LOCAL, HotPolicy, Machine, WarmPolicy
 from .pushed import PackageUse
@@ -173,7 +175,7 @@ class Workload:
 
     data_on: name of the datastore that holds its data folder; None: no data folder, no run lock.
     priority: larger is placed first when capacity is short.
-    on_isolation: None: as the cluster's policies say.
+    on_isolation: not set, which null is taken for: as the cluster's policies say.
     after: names of workloads that must run before this one is started; after_limit_s: how long that may take before
     it is told loudly, and on_after_limit, what then becomes of this one.
     machine: for kind vm, and for that alone; its modules are then the one of `machine.MODULE`.
@@ -185,7 +187,7 @@ class Workload:
     kind: Kind = Kind.SERVICE
     protection: Protection = Protection.COLD
     priority: int = 100
-    on_isolation: OnIsolation | None = None
+    on_isolation: OnIsolation | UnsetType | None = UNSET
     resources: Capacity = Capacity()
     placement: PlacementRules = PlacementRules()
     virtual_ips: tuple[VirtualIP, ...] = ()
@@ -198,6 +200,12 @@ class Workload:
     on_after_limit: OnAfterLimit = OnAfterLimit.WAIT
     package: PackageUse | None = None
     upgrade: UpgradePolicy = UpgradePolicy()
+
+    def __post_init__(self) -> None:
+        # What is unset is not written. A null would be refused by the versions before, which know two words only; and
+        # a leader of such a version would take the whole record back.
+        if self.on_isolation is None:
+            object.__setattr__(self, "on_isolation", UNSET)
 
     @property
     def is_hot(self) -> bool:
