@@ -50,7 +50,7 @@ bool watchdog_describes_anew(void);
 void watchdog_extend(int64_t over_ns);
 
 /* Notes that something is about to be protected, for the next guard; false when that cannot be done, or the device is
- * not to be had. */
+ * not in this guard's hands: it could not be opened, or may not be before a later `over` is said. */
 bool watchdog_remember(void);
 
 /* All that this host acts for is in the table: an empty one means that nothing is. */

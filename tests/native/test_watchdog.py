@@ -277,6 +277,32 @@ def test_a_guard_that_refuses_the_device_does_not_disarm_it_for_its_predecessor(
     assert device.reset_ns <= over_ns
 
 
+def test_a_guard_protects_nothing_by_a_device_that_it_could_not_take_up(
+    start_guard: START, root: Path, tmp_path: Path
+) -> None:
+    """Nor does the note of the guard before it make up for that."""
+    (tmp_path / "guard.sock.armed").touch()
+    guard = start_guard(f"--watchdog={tmp_path / 'none'}", "--watchdog-timeout=1", "--watchdog-longest=2")
+    client = guard.connect()
+    with sleeper(root / "web"):
+        extend(client, 60)
+        assert client.ask(f"PROTECT web 1 {root / 'web'}").startswith("ERR watchdog ")
+    assert client.ask("STATUS").split(" ")[-1] == "0"
+
+
+def test_a_guard_protects_by_a_device_that_was_left_alone_once_it_may_take_it_up(
+    make: Callable[..., tuple[Device, GuardProcess]], root: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "guard.sock.armed").touch()
+    device, guard = make()
+    client = guard.connect()
+    assert "watchdog=2s:not_fed_yet" in client.hello
+    with sleeper(root / "web"):
+        extend(client, 60)
+        protect(client, root / "web")
+    assert device.opened == 1
+
+
 @pytest.mark.parametrize("note", ["", "what is this", "x" * 200])
 def test_a_note_that_says_nothing_is_taken_for_the_worst(
     note: str, make: Callable[..., tuple[Device, GuardProcess]], tmp_path: Path
