@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from outlive.client import Client, connection, find_socket
 from outlive.client.connection import Answered
-from outlive.errors import ClusterUnreachable, RefusedForSafety
+from outlive.errors import ClusterUnreachable, RefusedForSafety, UsageInvalid
 
 PROBLEM = RefusedForSafety("Host a may still run it.", cause="its claim stands", remedy="wait", id="claim.not-ended")
 
@@ -227,6 +227,20 @@ def test_a_command_that_is_run_again_with_its_key_makes_its_wishes_with_the_same
         client.delete("/v1/workloads/web")
         client.delete("/v1/workloads/db")
     assert [keys([each]) for each in heard] == [{"Idempotency-Key: 17"}, {"Idempotency-Key: 17.2"}]
+
+
+@pytest.mark.parametrize("key", ["a\nb", "a b", "clé", "ключ", "k" * 191])
+def test_what_cannot_be_a_key_is_refused_before_anything_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("OUTLIVE_REQUEST_KEY", key)
+    with answering(tmp_path / "s", http(b"{}")) as heard:
+        client = Client(str(tmp_path / "s"))
+        with pytest.raises(UsageInvalid, match="OUTLIVE_REQUEST_KEY") as caught:
+            client.delete("/v1/workloads/web")
+        assert caught.value.remedy
+        assert client.get("/v1/workloads") == {}
+    assert len(heard) == 1
 
 
 def test_an_upload_that_nobody_answered_is_told_as_unknown_and_one_that_nobody_got_is_not(tmp_path: Path) -> None:

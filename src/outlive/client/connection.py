@@ -11,6 +11,7 @@ refusal is told as if nothing had been: what is told then is that nobody knows, 
 import http.client
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +19,7 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from typing import Any
 
-from outlive.errors import ClusterUnreachable, OutliveError
+from outlive.errors import ClusterUnreachable, OutliveError, UsageInvalid
 
 DEFAULT_SOCKET = "/run/outlive/api.sock"
 ENVIRONMENT = "OUTLIVE_SOCKET"
@@ -33,6 +34,8 @@ PIECE_BYTES = 64 * 1024
 
 KEY_HEADER = "Idempotency-Key"
 KEY_ENVIRONMENT = "OUTLIVE_REQUEST_KEY"
+_GIVEN_KEY = re.compile(r"[!-~]{1,190}")
+"""What may be given as a key: what an agent takes, less the room for the number of a later wish."""
 UNCERTAIN = frozenset({"store.uncertain", "idempotency.begun"})
 """What an agent answers that cannot say whether a wish was done, or does not know yet."""
 
@@ -240,9 +243,11 @@ class Client:
             connection.close()
 
     def _wish(self, method: str, path: str, body: bytes | dict[str, Any] | None, if_revision: int | None = None) -> Any:
-        """Ask for something until it is known how that ended. Raises ClusterUnreachable, or what the agent answered."""
-        number = next(self._wishes)
-        headers = {KEY_HEADER: self._key if number == 1 else f"{self._key}.{number}"}
+        """Ask for something until it is known how that ended.
+
+        Raises ClusterUnreachable, what the agent answered, or UsageInvalid for a key that cannot be one.
+        """
+        headers = {KEY_HEADER: self._next_key()}
         if if_revision is not None:
             headers["If-Match"] = f'"{if_revision}"'
         uncertain, deadline = False, time.monotonic() + AGAIN_S
@@ -259,6 +264,17 @@ class Client:
                 if refused or time.monotonic() > deadline or not (uncertain or elsewhere):
                     raise _unknown(error, self._again()) if uncertain else error from error
             time.sleep(AGAIN_PAUSE_S)
+
+    def _next_key(self) -> str:
+        """The key of the next wish. Raises UsageInvalid where what the environment gives cannot be one."""
+        if not _GIVEN_KEY.fullmatch(self._key):
+            raise UsageInvalid(
+                f"What {KEY_ENVIRONMENT} says is no key, so nothing was asked for.",
+                cause="a key is 1 to 190 characters of ASCII without spaces",
+                remedy=f"unset {KEY_ENVIRONMENT}, or set it to the key that an earlier command told",
+            )
+        number = next(self._wishes)
+        return self._key if number == 1 else f"{self._key}.{number}"
 
     def _again(self) -> str:
         """What to do about a wish that may have been done."""
