@@ -1,14 +1,16 @@
 """What fences is looked at, and never used: a device that is missing, locked in or mute is told with what to do."""
 
 import asyncio
+import contextlib
 import os
+import socket
 import stat
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from outlive.agent import checkup_fencing
+from outlive.agent import checkup_fencing, presence
 from outlive.agent.finding import Result
 from outlive.config.agent_file import AgentConfig, ClusterMembership, DatastoreFolder
 from outlive.config.fencing import Fencing, Method
@@ -58,6 +60,47 @@ def test_a_watchdog_that_cannot_be_disarmed_or_waits_too_long_is_told(config: Ag
 def test_a_file_is_no_watchdog(config: AgentConfig, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert found(config, tmp_path / "file")[0] is Result.FAILED
+
+
+GREETING = "HELLO 1 pid=5 memory=locked priority=fifo:50 oom=-1000 watchdog="
+
+
+@pytest.mark.parametrize(
+    ("says", "result", "word"),
+    [
+        ("2s:softdog device={device} asked=2", Result.OK, "softdog"),
+        ("2s:not_fed_yet device={device} asked=2", Result.WARNING, "not taken it up"),
+        ("2s:softdog", Result.WARNING, "earlier version"),
+        ("2s:softdog device=/dev/other asked=3", Result.FAILED, "/dev/other for 3 s"),
+        ("none", Result.FAILED, "without it"),
+    ],
+)
+async def test_what_the_running_guard_does_with_the_watchdog_is_told(
+    config: AgentConfig, device: Path, says: str, result: Result, word: str
+) -> None:
+    config.run_folder.mkdir()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(config.run_folder / presence.GUARD_SOCKET))
+        listener.listen()
+        listener.setblocking(False)
+        guard = asyncio.create_task(answer_as_guard(listener, GREETING + says.format(device=device)))
+        configured = replace(config, fencing=Fencing(watchdog=device, watchdog_timeout_s=2))
+        told = await checkup_fencing.watchdog(configured)
+        guard.cancel()
+    assert told.result is result
+    assert word in told.found
+
+
+async def answer_as_guard(listener: socket.socket, greeting: str) -> None:
+    """Greet whoever connects, and hold nothing."""
+    loop = asyncio.get_running_loop()
+    while True:
+        connection, _ = await loop.sock_accept(listener)
+        with connection, contextlib.suppress(OSError):  # who only looks whether anybody is there has gone again
+            await loop.sock_sendall(connection, greeting.encode())
+            while await loop.sock_recv(connection, 4096):
+                for line in ("STATE 1 0 0", "END"):
+                    await loop.sock_sendall(connection, line.encode())
 
 
 def status(script: str, *words: str) -> Method:

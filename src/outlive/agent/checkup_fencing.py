@@ -33,10 +33,16 @@ async def watchdog(config: AgentConfig) -> Finding:
     hello = await _guard(config)
     longest_s = longest_timeout_s(config.timing)
     if hello is not None and hello.feeds(Watchdog(device, wanted_s, longest_s)):
+        if hello.waits:
+            fix = f"if it stays so, see that {device} is there and held by nobody else: until then nothing starts here"
+            return warning("watchdog", "the guard has not taken it up since the guard before it died", fix)
         return ok("watchdog", f"the guard feeds it: {hello.watchdog}")
     mode = (await asyncio.to_thread(device.stat)).st_mode
     if not stat.S_ISCHR(mode):
         return failed("watchdog", f"{device} is no device", "name a watchdog device: /dev/watchdog")
+    if hello is not None and hello.watchdog != "none" and not hello.device:
+        fix = "nothing needs to be done: it is replaced when the agent is started while nothing is protected here"
+        return warning("watchdog", f"a guard of an earlier version feeds one ({hello.watchdog}), and not which", fix)
     if hello is not None:
         fix = "stop this host's workloads with `outlive down`, then start the agent again"
         other = f"with {hello.device} for {hello.asked_s} s" if hello.watchdog != "none" else "without it"

@@ -46,7 +46,8 @@ class Hello:
     """What the guard could have of what makes it sure: "locked", "fifo:50", "-1000", else the kernel's reason.
 
     watchdog: the timeout and name of the device that it feeds, as in "2s:softdog"; "2s:not_fed_yet" for one that runs
-    and that it may not feed before the next deadline; "none".  device, asked_s: what it was started with.
+    and that it may not feed before the next deadline; "none".  device, asked_s: what it was started with; '' where it
+    does not tell, being of an earlier version.
     """
 
     pid: int
@@ -62,6 +63,11 @@ class Hello:
         if wanted is None:
             return self.watchdog == "none"
         return (self.device, self.asked_s) == (str(wanted.device), str(wanted.timeout_s))
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has not taken up its device, and protects nothing until it has."""
+        return self.watchdog.endswith(":not_fed_yet")
 
     def lacking(self) -> tuple[str, ...]:
         """Say in words what it could not have; empty when it has all."""
@@ -212,7 +218,8 @@ class Guard:
         """Let the workload's cgroup be killed and its addresses dropped at the deadline.
 
         addresses: each as `address/prefix%interface`. Raises GuardRefused: its reason is "expired" when no
-        deadline is in force, "generation", "fired" (until released), "cgroup", "full", "populated" or "malformed".
+        deadline is in force, "generation", "fired" (until released), "cgroup", "full", "populated", "watchdog" when
+        it could not take up its device, or "malformed".
         """
         if " " in str(cgroup):
             raise GuardRefused("a cgroup", "malformed its path has a space in it")
