@@ -83,12 +83,12 @@ class Host:
         return pinned
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    async def running(self) -> AsyncIterator[asyncio.Task[None]]:
         """The depot is kept as it is wanted while the block lasts."""
         async with AsyncExitStack() as stack:
             keeping = asyncio.create_task(self.packages.run())
             stack.callback(keeping.cancel)
-            yield
+            yield keeping
 
     async def until(self, holds: Callable[[], Any], what: str) -> None:
         """Wait until something holds; the depot looks meanwhile."""

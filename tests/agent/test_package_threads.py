@@ -1,4 +1,4 @@
-"""Whoever is cancelled while a thread works for him is so once that has ended."""
+"""Whoever is cancelled while a thread has files of his is so once that has ended; else at once."""
 
 import asyncio
 import threading
@@ -46,3 +46,24 @@ async def test_one_that_is_cancelled_again_and_again_still_waits_and_undoes_what
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await undone.get() == "made"
+
+
+async def test_work_that_has_its_files_to_itself_is_left_at_once(threads: Threads) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        go_on.wait()
+
+    try:
+        task = asyncio.create_task(threads.left(work))
+        assert await asyncio.to_thread(begun.wait, 20)
+        task.cancel()
+        async with asyncio.timeout(20):
+            with pytest.raises(asyncio.CancelledError):
+                await task
+    finally:
+        go_on.set()
+    assert await threads.left(divmod, 7, 2) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        await threads.left(divmod, 7, 0)

@@ -15,7 +15,7 @@ from outlive.cluster import events as ev
 from outlive.cluster import records as rec
 from outlive.cluster.commands import KeepPackages, KeptPackage
 from outlive.cluster.pushed import Pinned
-from outlive.depot.errors import ComponentMissing, DepotFailed, InstallFailed
+from outlive.depot.errors import ComponentDamaged, ComponentMissing, DepotFailed, InstallFailed
 from outlive.depot.installed import Installed
 from outlive.errors import ClusterUnreachable, RefusedForSafety
 
@@ -197,6 +197,47 @@ async def test_what_a_workload_uses_is_brought_again_where_it_was_on_its_way_out
     monkeypatch.setattr(packages, "fetch", fetched)
     assert (await host.packages.ready("web", use(pinned), host.said)).folder.exists()
     assert ("app@1.0.0", "verified") in host.steps
+
+
+async def test_a_depot_that_cannot_be_read_ends_no_agent_and_is_looked_at_again(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packages, "LOOK_AGAIN_S", 0.01)
+    shelf = host.packages.shelf.folder
+    shelf.parent.mkdir(parents=True, exist_ok=True)
+    shelf.write_text("as a damaged disk has it")
+    async with host.running() as keeping:
+        await asyncio.sleep(0.1)
+        assert not keeping.done()
+        assert host.told == []
+        shelf.unlink()
+        await host.until(lambda: host.told, "it tells what it has")
+
+
+async def test_tearing_down_does_not_wait_for_a_package_that_is_being_read(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned = await host.push(archive(tmp_path))
+    begun, go_on = threading.Event(), threading.Event()
+
+    def reads_long(id: str, *, repair: bool = False) -> None:
+        begun.set()
+        go_on.wait()
+
+    async def damaged(installing: Installing, pins: tuple[Pinned, ...], said: Said) -> Installed:
+        raise ComponentDamaged("It is damaged.")
+
+    monkeypatch.setattr(Installing, "installed", damaged)
+    monkeypatch.setattr(host.packages.shelf, "verify", reads_long)
+    preparing = asyncio.create_task(host.packages.ready("web", use(pinned), host.said))
+    try:
+        assert await asyncio.to_thread(begun.wait, SOON_S)
+        preparing.cancel()
+        async with asyncio.timeout(SOON_S):
+            with pytest.raises(asyncio.CancelledError):
+                await preparing
+    finally:
+        go_on.set()
 
 
 async def test_pushes_and_installations_take_no_thread_from_the_rest_of_the_agent(host: Host, tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ def run(config: AgentConfig, *, stop_workloads: bool = False) -> None:
     """
     with alone_in(config.data_folder, config.run_folder):
         agent_log = AgentLog(config.data_folder, config.host)
-        # Leaving the loop waits for its threads, and one may hang in a disk: the next agent must not wait for that.
+        # Tasks, the loop and Python itself each wait for threads as they end, and one may hang in a disk: the next
+        # agent must not wait for that. So it is not called off, and goes with the process.
         last_resort = threading.Timer(ENDED_WITHIN_S, os._exit, (1,))
         last_resort.daemon = True
         try:
@@ -52,7 +53,6 @@ def run(config: AgentConfig, *, stop_workloads: bool = False) -> None:
             log.error("agent.broke", reason=str(error), kind=type(error).__name__, exc_info=ours)
             raise
         finally:
-            last_resort.cancel()
             agent_log.close()
 
 
@@ -68,10 +68,19 @@ async def _live(config: AgentConfig, stop_workloads: bool, last_resort: threadin
             )
             async with asyncio.TaskGroup() as tasks:
                 agent = Agent(parts, assembly.timing_of(config, mirror), tasks)
-                await agent.run(journal, status, ending)
+                try:
+                    await agent.run(journal, status, ending)
+                finally:
+                    _arm(last_resort)
     except* AgentEnded:
         log.info("agent.ended")
     finally:
+        _arm(last_resort)
+
+
+def _arm(last_resort: threading.Timer) -> None:
+    """Have the time run within which the process ends, if it does not already."""
+    if last_resort.ident is None:
         last_resort.start()
 
 

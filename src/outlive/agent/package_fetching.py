@@ -51,7 +51,7 @@ async def fetch(shelf: Shelf, ask: Ask, pinned: Pinned, holders: Sequence[str], 
     Each holder has WHOLE_S at each try, and the next goes on where it was.
     Raises NotFetched, with what went wrong at each of the holders, or here.
     """
-    if pinned.id in await threads.run(shelf.ids):
+    if pinned.id in await threads.left(shelf.ids):
         return ""
     failures: dict[str, str] = {}
     for holder in (*holders,) * ROUNDS:

@@ -1,7 +1,8 @@
 """Threads for one kind of work with packages, few and of their own, so that nothing else of the agent waits for them.
 
-Whoever waits for a thread and is cancelled is so once the thread has left its files alone: a file that one closes
-while a thread still writes is a file that the thread writes into whoever opened one next.
+Whoever waits for a thread that has files of his, and is cancelled, is so once the thread has left them alone: a file
+that one closes while a thread still writes is a file that the thread writes into whoever opened one next. A thread
+that hangs in a disk then makes him wait without end; the agent's own end does not wait for that (`daemon`).
 """
 
 import asyncio
@@ -28,6 +29,8 @@ class Threads:
     ) -> T:
         """Do blocking work in one of them, to its end: also where the caller is cancelled meanwhile.
 
+        For work with files that the caller, or whoever called that, would close.
+
         cancelled: set then, for work that looks at it and ends early.  undo: done then with what the work returned.
         """
         handed: Future[T] = self._pool.submit(work, *arguments)
@@ -43,6 +46,13 @@ class Threads:
                 if undo is not None and waiting.exception() is None:
                     self._pool.submit(undo, waiting.result())
             raise
+
+    async def left(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Do blocking work that has all its files to itself: a caller who is cancelled leaves it alone, at once.
+
+        A disk that hangs, or is long at reading, then keeps nobody from tearing down.
+        """
+        return await asyncio.wrap_future(self._pool.submit(work, *arguments))
 
 
 async def ended(future: "asyncio.Future[T]") -> None:

@@ -48,7 +48,7 @@ class Verifying:
 
     async def look(self) -> bool:
         """Read the package that was read longest ago, if one is due; whether one was."""
-        id = await self._threads.run(verifying.due, self._shelf, self._clock())
+        id = await self._threads.left(verifying.due, self._shelf, self._clock())
         if id is None:
             return False
         cancelled = threading.Event()

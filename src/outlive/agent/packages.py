@@ -75,6 +75,7 @@ class Packages:
         self.verifying = Verifying(self.shelf, self._threw_out)
         self._wake = asyncio.Event()
         self._saying = asyncio.Lock()
+        self._unsaid = True
         self._troubles: dict[str, str] = {}
         self._keys: dict[str, str] = {}
         self._fetching: dict[str, asyncio.Task[str]] = {}
@@ -88,20 +89,24 @@ class Packages:
 
     async def run(self) -> None:
         """Keep the depot as it is wanted, until cancelled."""
-        await self._say()
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_AGAIN_S):
-                    await self._wake.wait()
-            self._wake.clear()
-            for work in (self._let_go, self._bring_missing):
+            for work in (self._say_what_is_unsaid, self._let_go, self._bring_missing):
                 try:
                     await work()
                 except (OutliveError, OSError) as error:
                     log.error("depot.not_kept", reason=str(error))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_AGAIN_S):
+                    await self._wake.wait()
+            self._wake.clear()
+
+    async def _say_what_is_unsaid(self) -> None:
+        """Say what is here where that was never said, or could not be looked at when it was to be."""
+        if self._unsaid:
+            await self._say()
 
     async def _let_go(self) -> None:
-        if await self._leaving.go_on(await self._threads.run(self._here)):
+        if await self._leaving.go_on(await self._threads.left(self._here)):
             await self._say()
         await self._leaving.tidy(unless_done_s=TIDY_S)
 
@@ -109,7 +114,7 @@ class Packages:
         wanted = self._needs.wanted
         if wanted is None:
             return
-        here = await self._threads.run(self.shelf.ids)
+        here = await self._threads.left(self.shelf.ids)
         missing = [each for each in wanted.kept if each.pinned.id not in here]
         keys = {each.pinned.key for each in missing}
         self._troubles = {key: why for key, why in self._troubles.items() if key in keys}
@@ -133,10 +138,12 @@ class Packages:
         self._wake.set()
 
     async def _say(self) -> None:
+        self._unsaid = True
         async with self._saying:  # what was seen last is told last
-            here = await self._threads.run(self._here)
+            here = await self._threads.left(self._here)
             held = {id: key for id, key in here.items() if id not in self._leaving.ids}
             self._tell(ev.PackagesHeld(self._clock(), held, dict(self._troubles)))
+            self._unsaid = False
 
     def _here(self) -> dict[str, str]:
         """Id → NAME@VERSION of all that is on the shelf; what cannot be read is left out."""
@@ -186,7 +193,7 @@ class Packages:
                 if again:
                     raise
                 for pinned in pins:
-                    await self._threads.run(partial(self.shelf.verify, pinned.id, repair=True))
+                    await self._threads.left(partial(self.shelf.verify, pinned.id, repair=True))
         variables = installed.environment(Action.START)
         return Ready(installed.files, {name: value for name, value in variables.items() if name.startswith(_OWN)})
 
@@ -199,7 +206,7 @@ class Packages:
         self._needs.done_with(workload)
 
     async def _brought(self, pinned: Pinned, said: Said) -> None:
-        if pinned.id in await self._threads.run(self.shelf.ids):
+        if pinned.id in await self._threads.left(self.shelf.ids):
             return
         holders = holders_of(self._picture(), pinned.id, self._host)
         said(pinned.key, "fetching", f"from {' or '.join(holders)}" if holders else "")
