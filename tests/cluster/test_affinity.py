@@ -16,6 +16,8 @@ from outlive.cluster.host import Capacity, Host
 from outlive.cluster.placement import Candidate, Choice, choose, choose_standby
 from outlive.cluster.workload import Apart, Module, PlacementRules, Workload
 
+from .small_world import SmallWorld, machine, service
+
 SITES = {"a": "north", "b": "north", "c": "south", "d": "south"}
 
 
@@ -269,3 +271,16 @@ def test_no_placement_ever_breaks_a_required_rule(cluster: tuple[list[Workload],
 def _used(workloads: list[Workload], places: dict[str, str], host: Candidate) -> Capacity:
     here = [each.resources for each in workloads if places.get(each.name) == host.host.name]
     return sum(here, Capacity())
+
+
+def test_who_is_to_be_apart_from_one_whose_placement_nobody_can_read_is_placed_all_the_same() -> None:
+    world = SmallWorld("a", "b")
+    world.run(2)
+    world.store.put(rec.PLACEMENTS + "vm", b"?")
+    world.apply(machine("vm"))
+    world.apply(service("web", placement=PlacementRules(apart_from=("vm",))))
+    world.run(8)
+    assert len(world.runs_on("web")) == 1
+    told = [event.text for event in world.happened if event.kind == "record.unreadable"]
+    assert told[-1] == "its placement is lost, and nobody remembers which host has its disks"
+    assert len(told) <= 4, "not again and again"

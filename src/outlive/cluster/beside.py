@@ -78,10 +78,13 @@ def is_unsettled(turn: Turn, name: str) -> bool:
 
 
 def still(turn: Turn, name: str) -> tuple[Compare, ...]:
-    """That those whose places its required rules look at are where they were seen."""
+    """That those whose places its required rules look at are where they were seen, or still unreadable."""
+    mirror = turn.state.mirror
 
     def revision(other: str) -> int:
-        entry = turn.state.mirror.placements.get(other)
+        entry, spoilt = mirror.placements.get(other), mirror.bad.get(rec.PLACEMENTS + other)
+        if spoilt is not None:
+            return spoilt[0]
         return entry.mod_revision if entry is not None else 0
 
     return unmoved(relations(turn).bound_to(name), revision)

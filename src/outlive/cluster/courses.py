@@ -159,6 +159,8 @@ def _heal_garbled(turn: Turn, name: str) -> None:
         wanted = mirror.workloads.get(name)
         if record is None and key == rec.PLACEMENTS + name and wanted is not None:
             record = _recovered(turn, name, wanted)
+            if record is None:
+                continue
         if record is None:
             placing.wait(turn, name, f"its record {key} cannot be read: {problem}", "record.unreadable")
         elif not turn.is_busy(key):
