@@ -1,5 +1,6 @@
 """A component is what its name says or is not there; what somebody needs is not collected."""
 
+import errno
 import io
 import os
 import threading
@@ -11,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outlive.cluster.package import Component
-from outlive.depot import files
+from outlive.depot import files, holds
 from outlive.depot.components import CHUNK_BYTES, Components, digest_of
-from outlive.depot.errors import ComponentDamaged, ComponentMissing, DepotFailed
+from outlive.depot.errors import ComponentDamaged, ComponentMissing, DepotFailed, DepotFull
 from outlive.depot.files import try_lock
+from outlive.depot.incoming import Incoming
 
 from .package_scene import component, files_in
 
@@ -130,6 +132,31 @@ def test_one_that_is_cut_short_hides_no_whole_one(components: Components, tmp_pa
     assert not short.exists()
 
 
+def test_bringing_one_anew_mends_it_however_it_was_kept(components: Components, tmp_path: Path) -> None:
+    one = stored(Components(tmp_path / "depot", packed=False), TEXT)
+    [plain] = (path for path in (tmp_path / "depot" / "components").rglob("*") if path.is_file())
+    plain.write_bytes(b"x" + TEXT[1:])
+    assert not components.verify(one)
+    with components.hold() as hold, components.receive(one, hold) as incoming:
+        incoming.append(TEXT)
+        incoming.finish()
+    assert components.verify(one)
+    assert len(files_in(tmp_path / "depot" / "components")) == 1
+
+
+def test_a_packed_one_that_is_damaged_is_told_as_such_from_any_offset_on(
+    components: Components, tmp_path: Path
+) -> None:
+    one = stored(components, TEXT)
+    [packed] = (tmp_path / "depot").rglob("*.zst")
+    whole = packed.read_bytes()
+    for damaged in (b"x" + whole[1:], bytes(len(whole)), whole[:4] + b"\xff" + whole[5:]):
+        packed.write_bytes(damaged)
+        for offset in (0, 5, len(TEXT)):
+            with pytest.raises(ComponentDamaged):
+                content_of(components, one, offset)
+
+
 def test_the_last_piece_of_a_damaged_one_is_never_given_out(tmp_path: Path) -> None:
     components = Components(tmp_path, packed=False)
     content = NOISE * 50
@@ -229,6 +256,32 @@ def test_many_writers_and_readers_get_along(components: Components) -> None:
     assert wrong == []
     components.collect(list, young_s=OLD_S)
     assert not any(components.has(component(content)) for content in contents)
+
+
+def test_what_is_refused_leaves_nothing_open(
+    components: Components, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = component(TEXT)
+    with components.hold() as hold, components.receive(one, hold) as incoming:
+        incoming.append(TEXT[:100])
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    with components.hold() as hold:
+        before = len(os.listdir("/proc/self/fd"))
+        with monkeypatch.context() as patched:
+            patched.setattr(holds, "write_all", full)
+            with pytest.raises(DepotFull):
+                components.hold([one])
+        with monkeypatch.context() as patched:
+            patched.setattr(Incoming, "go_on", full)
+            with pytest.raises(OSError, match="no room"):
+                components.receive(one, hold)
+        assert len(os.listdir("/proc/self/fd")) == before
+        assert len(files_in(tmp_path / "depot" / "holds")) == 1
+        with components.receive(one, hold) as incoming:
+            assert incoming.offset == 100
 
 
 # --- collecting

@@ -108,13 +108,21 @@ class Components:
         path = self.incoming / component.digest
         with told("Storing a component"):
             fd = open_or_make(path)
-            lasting = try_lock(fd) and _is_still(path, fd)
+            try:
+                lasting = try_lock(fd) and _is_still(path, fd)
+            except BaseException:
+                os.close(fd)
+                raise
             if not lasting:
                 os.close(fd)
                 path = self.incoming / f".{secrets.token_hex(8)}"
                 fd = make_locked(path)
         incoming = Incoming(component, path, fd, self.put_in_place, lasting=lasting)
-        incoming.go_on()
+        try:
+            incoming.go_on()
+        except BaseException:
+            incoming.close()
+            raise
         return incoming
 
     def put_in_place(self, component: Component, path: Path, fd: int) -> None:
@@ -126,9 +134,8 @@ class Components:
         if self._packed and pack(fd, component.bytes, smaller):
             os.rename(smaller, _packed(place))
             os.unlink(path)
-            if not _is_whole(place, component):  # something that is cut short, and would be found first
-                with suppress(FileNotFoundError):
-                    os.unlink(place)
+            with suppress(FileNotFoundError):
+                os.unlink(place)  # unpacked it would be found first, and may be damaged
             return
         os.fsync(fd)
         os.rename(path, place)
@@ -147,10 +154,10 @@ class Components:
         Raises ComponentMissing at the first step; ComponentDamaged, DepotFailed.
         """
         with told("Reading a component"), self._open(component) as file:
-            if offset:
-                file.seek(min(offset, component.bytes))
             hasher, size, before = blake3.blake3(), min(offset, component.bytes), b""
             try:
+                if offset:
+                    file.seek(size)
                 while piece := file.read(min(CHUNK_BYTES, component.bytes + 1 - size)):
                     hasher.update(piece)
                     size += len(piece)

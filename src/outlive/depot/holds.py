@@ -28,7 +28,11 @@ class Hold:
         self._held: set[str] = set()
         with told("Holding components"), locked(self._lock, _WHO, shared=True):
             self._fd = make_locked(self._path)
-        self.add(digests)
+        try:
+            self.add(digests)
+        except BaseException:
+            self.release()
+            raise
 
     def add(self, digests: Iterable[str]) -> None:
         """Keep these too, whether they are here yet or not. Raises DepotBusy, DepotFull, DepotFailed."""
