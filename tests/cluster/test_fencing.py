@@ -6,6 +6,7 @@ from msgspec.structs import replace as replaced
 
 from outlive.cluster import leader
 from outlive.cluster import records as rec
+from outlive.cluster.boot import boot_id
 from outlive.cluster.commands import CallOffFence, Command, Fence
 from outlive.cluster.events import Fenced, Tick
 from outlive.cluster.fence import EndProof, FenceMethod
@@ -90,3 +91,16 @@ def test_for_a_lost_placement_also_a_host_is_fenced_whose_claims_nobody_has_seen
     world.answers(proven=True)
     world.run(3)
     assert world.runs_on("web")
+
+
+def test_the_record_says_which_machine_it_is_of_though_its_leader_never_saw_that_claim() -> None:
+    world = Fencers()
+    crate = boot_id("crate", "tuesday")
+    world.store.put(rec.HOSTS + "z", rec.encode(host("z")))
+    world.store.put(rec.PLACEMENTS + "web", rec.encode(rec.PlacementRecord("web", 3, "z", 2, boot_id=crate)))
+    world.apply(service("web"))
+    world.run(12)
+    assert [each.host for each in world.tries] == ["z"]
+    fence = rec.decode(rec.FENCES + "z", world.store.keys[rec.FENCES + "z"].value)
+    assert isinstance(fence, rec.FenceRecord)
+    assert fence.boot_id == crate

@@ -132,6 +132,58 @@ def test_a_device_that_was_asked_about_another_machine_proves_nothing_and_a_pers
     assert waits(SILENT, picture(fence=replace(device, method=BY_HAND))) is None
 
 
+def test_a_device_that_was_asked_about_nobody_knows_which_machine_proves_its_own_incarnation_and_no_earlier_one() -> (
+    None
+):
+    its_own, later = fence(FenceState.PROVEN), fence(FenceState.PROVEN, CLAIM + 5)
+    assert waits(SILENT, picture(fence=its_own)) is None
+    doubt = waits(SILENT, picture(fence=later))
+    assert doubt is not None
+    assert doubt.by_hand
+    assert isinstance(judged(picture(fence=later)), Proof)
+
+
+def test_who_held_the_claim_that_a_device_was_asked_about_is_known_by_the_claim_where_the_record_does_not_say() -> None:
+    claim = ClaimSeen(CLAIM + 5, False, AT - 60.0, 9, rec.ClaimRecord("b", TUESDAY, "r", 1, 1), AT - 60.0)
+    assert waits(SILENT, picture(fence=fence(FenceState.PROVEN, CLAIM + 5), claims=Map({"b": claim}))) is None
+
+
+@pytest.mark.parametrize("known_by", ["placement", "fence"])
+def test_another_machine_is_known_after_its_claim_came_and_went_unseen(known_by: str) -> None:
+    crate = boot_id("crate", "tuesday")
+    db = rec.PlacementRecord("db", 4, "b", CLAIM + 5, boot_id=crate)
+    tried = replace(fence(FenceState.TRYING, CLAIM + 5), boot_id=crate)
+    unseen = picture(claims=Map(), began_at=0.0)
+    if known_by == "placement":
+        placements = Map({"web": Entry(HELD, 8, 8), "db": Entry(db, 9, 9)})
+        unseen = replace(unseen, placements=placements, there=Map({"b": frozenset({"web", "db"})}))
+    else:
+        unseen = replace(unseen, fences=Map({"b": Entry(tried, 45, 45)}))
+    wait = waits(SILENT, unseen)
+    assert wait is not None
+    assert wait.by_hand
+
+
+OLD_START, OLD_OTHER = "1f0c8a2b6d3e4f50a1b2c3d4e5f60718", "9ab1c2d3e4f54a6b8c7d8e9fa0b1c2d3"
+"""Boot ids as hosts of the version before give them: the kernel's."""
+
+
+@pytest.mark.parametrize("now", [OLD_OTHER, TUESDAY])
+def test_a_host_of_the_version_before_that_comes_back_is_not_taken_for_another_machine(now: str) -> None:
+    held, signs = replace(HELD, boot_id=OLD_START), spoken(now, claim=CLAIM + 5)
+    assert isinstance(proof_of_end(held, picture(), signs, rec.Verdict.ALIVE, Timing(), AT), Proof)
+
+
+@pytest.mark.parametrize("before", [OLD_START, boot_id("crate", "monday")])
+def test_one_incarnation_is_one_machine_whatever_its_agents_call_it(before: str) -> None:
+    held, signs = replace(HELD, boot_id=before), replaced(spoken(TUESDAY, claim=CLAIM), heartbeat_at=AT - 60.0)
+    wait = proof_of_end(held, picture(), signs, rec.Verdict.DEAD, Timing(), AT)
+    assert isinstance(wait, Wait)
+    assert not wait.by_hand
+    device = replace(fence(FenceState.PROVEN), boot_id=TUESDAY)
+    assert isinstance(proof_of_end(held, picture(fence=device), signs, rec.Verdict.DEAD, Timing(), AT), Proof)
+
+
 def test_a_persons_word_is_taken_for_the_machine_before_while_another_lives_under_its_name() -> None:
     record = rec.ClaimRecord("b", boot_id("crate", "tuesday"), "r2", 1, 1)
     mirror = picture(

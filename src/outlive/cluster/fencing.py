@@ -19,6 +19,7 @@ from .freezing import frozen
 from .leader_state import Turn
 from .lease import surely_over
 from .machine_rules import datastores_of
+from .mirror import Mirror
 from .naming import named
 from .proofs import confirm, is_proven, needs_fence
 from .recovery import NEVER_SEEN, lost_placements
@@ -218,10 +219,19 @@ def _write(turn: Turn, host: str, claim: int, state: FenceState, method: str, re
     stands = mirror.fences.get(host)
     revision = mirror.bad[key][0] if key in mirror.bad else stands.mod_revision if stands is not None else 0
     alone = () if state is FenceState.PROVEN else (absent(rec.CLAIMS + host),)
-    holder = mirror.holder(host, claim)
-    boot_id = holder.boot_id if holder is not None else ""
-    record = rec.FenceRecord(host, claim, state, method, turn.state.me, reason, because, boot_id)
+    record = rec.FenceRecord(host, claim, state, method, turn.state.me, reason, because, _machine(mirror, host, claim))
     turn.write(Act.FENCE, key, (unchanged(key, revision), *alone), (Put(key, rec.encode(record)),), because)
+
+
+def _machine(mirror: Mirror, host: str, claim: int) -> str:
+    """The boot id of whoever held that claim: by the claim, or, if it came and went unseen, by what rests on it."""
+    holder, stands = mirror.holder(host, claim), mirror.fences.get(host)
+    if holder is not None:
+        return holder.boot_id
+    known = [stands.record.boot_id] if stands is not None and stands.record.claim == claim else []
+    on_it = (mirror.placements[name].record for name in mirror.placed_on(host))
+    known.extend(record.boot_id for record in on_it if record.claim == claim)
+    return next((each for each in known if each), "")
 
 
 def _forget(turn: Turn) -> None:

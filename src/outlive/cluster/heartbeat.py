@@ -57,7 +57,7 @@ class ModuleTable:
 class Heartbeat:
     """One sign of life.
 
-    cluster:  the cluster's id, 16 hexadecimal characters.  boot_id: the kernel's, 32 hexadecimal characters.
+    cluster:  the cluster's id, 16 hexadecimal characters.  boot_id: 32 hexadecimal characters (`boot`).
     sequence: grows with every record that the host makes, over restarts and reboots too.
     load:     one-minute load average divided by the number of processors.
     claim:    the host's claim incarnation, 0 when it holds none.

@@ -5,7 +5,7 @@ held it: another machine under the same name proves nothing about the one before
 such a proof is asked in `failover`; how proofs are brought about is `fencing`, and `confirming` for persons.
 """
 
-from .boot import is_another_machine, is_another_start
+from .boot import is_another_machine, is_another_start, is_same_machine, names_machine
 from .fence import BY_HAND, EndProof, FenceState
 from .freezing import are_unknown, frozen
 from .mirror import Mirror
@@ -25,12 +25,16 @@ def needs_fence(mirror: Mirror) -> bool:
 def is_proven(mirror: Mirror, host: str, claim: int, boot_id: str = "") -> bool:
     """Whether it is on record that the host, at this incarnation, is off. boot_id: of whoever held it, if known.
 
-    A person's word is of whatever had the name by then; a device was asked about one machine.
+    A person's word is of whatever had the name by then; a device was asked about one machine. One incarnation is one
+    machine, whatever its agents call it; for an earlier one it must be the same for certain, if it is known at all.
     """
     fence = mirror.fences.get(host)
     if fence is None or fence.record.state is not FenceState.PROVEN or fence.record.claim < claim:
         return False
-    return fence.record.method == BY_HAND or not is_another_machine(boot_id, fence.record.boot_id)
+    if fence.record.method == BY_HAND or fence.record.claim == claim or not names_machine(boot_id):
+        return True
+    holder = mirror.holder(host, fence.record.claim)
+    return is_same_machine(boot_id, fence.record.boot_id or (holder.boot_id if holder is not None else ""))
 
 
 def came_back(placed: PlacementRecord, signs: Signs, timing: Timing, at: float) -> bool:
@@ -47,12 +51,31 @@ def came_back(placed: PlacementRecord, signs: Signs, timing: Timing, at: float) 
 
 
 def is_replaced(placed: PlacementRecord, mirror: Mirror, signs: Signs) -> bool:
-    """Whether another machine has the name of the placement's host since, by its claim or by what it says."""
-    claim, newest = mirror.claims.get(placed.host or ""), signs.newest()
+    """Whether another machine has the name of the placement's host since.
+
+    By a device's proof that is of a later incarnation and not certainly of this machine; by its claim; by what it says;
+    by what is on record of fencing it, or was placed on it later, which outlast a claim that this leader never saw.
+    """
+    host, newest = placed.host or "", signs.newest()
+    claim, stands = mirror.claims.get(host), mirror.fences.get(host)
+    fence = stands.record if stands is not None and stands.record.claim > placed.claim else None
+    proven = is_proven(mirror, host, placed.claim, placed.boot_id)
+    if fence is not None and fence.state is FenceState.PROVEN and not proven:
+        return True
     if claim is not None and claim.incarnation > placed.claim:
         return is_another_machine(placed.boot_id, claim.record.boot_id)
-    said_later = newest is not None and newest.sequence > placed.heartbeats
-    return said_later and newest is not None and is_another_machine(placed.boot_id, newest.boot_id)
+    later = [each.boot_id for each in _placed_later(mirror, placed)]
+    if fence is not None:
+        later.append(fence.boot_id)
+    if newest is not None and newest.sequence > placed.heartbeats and newest.claim != placed.claim:
+        later.append(newest.boot_id)
+    return any(is_another_machine(placed.boot_id, each) for each in later)
+
+
+def _placed_later(mirror: Mirror, placed: PlacementRecord) -> list[PlacementRecord]:
+    """What rests on later claims of the placement's host."""
+    on_it = (mirror.placements[name].record for name in mirror.placed_on(placed.host or ""))
+    return [each for each in on_it if each.claim > placed.claim]
 
 
 def unfenced(mirror: Mirror, placed: PlacementRecord, verdict: Verdict, *, replaced: bool) -> str:

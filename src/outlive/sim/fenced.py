@@ -5,6 +5,7 @@ from outlive.cluster import records as rec
 from outlive.cluster.boot import is_another_machine, is_another_start
 from outlive.cluster.fence import BY_HAND as BY_A_PERSON
 from outlive.cluster.fence import EndProof, FenceState
+from outlive.cluster.transaction import Delete, KeyValue
 
 from .checker import Checker, KnowsEnds, decoded
 from .operators import BY_HAND, OPERATOR
@@ -13,15 +14,21 @@ from .store import Changes
 
 
 class PlacedOnProof(KnowsEnds):
-    """Where the policy asks for a fence, a new generation begins only on proof that the old one's host has ended."""
+    """Where the policy asks for a fence, a new generation begins only on proof that the old one's host has ended.
+
+    Which machine held a claim it knows by the claim's first word, whatever placements and fences say of it.
+    """
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
         self._placed: dict[str, rec.PlacementRecord | None] = {}
+        self._held_by: dict[tuple[str, int], str] = {}
 
     def changed(self, origin: str, changes: Changes) -> str | None:
         """Look at new placements; what hands have spoilt is not known any more."""
         for change in changes:
+            if change.key.startswith(rec.CLAIMS) and origin != BY_HAND:
+                self._note_holder(change)
             if not change.key.startswith(rec.PLACEMENTS):
                 continue
             name, placed = rec.name_in(change.key), decoded(change)
@@ -48,7 +55,7 @@ class PlacedOnProof(KnowsEnds):
         ):
             return True
         if isinstance(fence, rec.FenceRecord) and fence.claim >= before.claim:
-            same = not is_another_machine(before.boot_id, fence.boot_id)
+            same = not is_another_machine(self._machine(before), self._held_by.get((host, fence.claim), ""))
             by_device = same and (host, fence.claim) in self.parts.fencing.proven
             if fence.state is FenceState.PROVEN and (by_device or fence.method == BY_A_PERSON):
                 return True
@@ -62,11 +69,19 @@ class PlacedOnProof(KnowsEnds):
         """Whether the same machine has begun anew, or holds a newer claim."""
         value, there = self.parts.store.data.get(rec.CLAIMS + host), self.parts.hosts[host]
         claim = decoded(value)
-        if is_another_start(before.boot_id, there.boot_id):
+        if is_another_start(self._machine(before), there.boot_id):
             return True
         if value is None or not isinstance(claim, rec.ClaimRecord) or value.create_revision <= before.claim:
             return False
-        return not is_another_machine(before.boot_id, claim.boot_id)
+        return not is_another_machine(self._machine(before), claim.boot_id)
+
+    def _note_holder(self, change: KeyValue | Delete) -> None:
+        claim = decoded(change)
+        if isinstance(change, KeyValue) and isinstance(claim, rec.ClaimRecord):
+            self._held_by.setdefault((claim.host, change.create_revision), claim.boot_id)
+
+    def _machine(self, placed: rec.PlacementRecord) -> str:
+        return self._held_by.get((placed.host or "", placed.claim), placed.boot_id)
 
 
 class HostsThatLiveAreLeftAlone(Checker):

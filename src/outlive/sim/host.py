@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from outlive.cluster import events as ev
+from outlive.cluster.boot import boot_id
 from outlive.cluster.commands import Journal
 from outlive.cluster.heartbeat import Heartbeat, ModuleTable
 from outlive.cluster.host import Host
@@ -52,7 +53,7 @@ class SimHost:
     @property
     def boot_id(self) -> str:
         """Which machine it is, and for which time it has booted."""
-        return f"{self.name.encode().hex()[:12]:0<12}{self._machines:04x}{self._boots:016x}"
+        return boot_id(f"{self.name} {self._machines}", str(self._boots))
 
     @property
     def sequence(self) -> int:
