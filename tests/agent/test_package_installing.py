@@ -45,6 +45,28 @@ async def test_many_that_wait_for_one_installation_keep_no_other_from_beginning(
     assert begun.read_text().count("\n") == 1
 
 
+async def test_what_is_installed_already_waits_for_no_other_installation(host: Host, tmp_path: Path) -> None:
+    go_on = tmp_path / "go-on"
+    quick = await host.push(archive(tmp_path, name="quick"))
+    before = await host.packages.ready("other", use(quick), host.said)
+    waiting = []
+    try:
+        for number in range(MOST_AT_ONCE):
+            begun = tmp_path / f"begun-{number}"
+            script = f"touch {begun}; until [ -e {go_on} ]; do sleep 0.05; done"
+            slow = await host.push(archive(tmp_path, install=script, name=f"slow-{number}"))
+            waiting.append(asyncio.create_task(host.packages.ready(f"web-{number}", use(slow), host.said)))
+            await there(begun)
+        host.steps.clear()
+        async with asyncio.timeout(SOON_S):
+            assert (await host.packages.ready("other", use(quick), host.said)).folder == before.folder
+        assert ("quick@1.0.0", "installed") in host.steps
+        assert not any(each.done() for each in waiting)
+    finally:
+        go_on.touch()
+        await asyncio.gather(*waiting)
+
+
 async def test_one_that_nobody_waits_for_ends_and_the_next_begins_after_it(host: Host, tmp_path: Path) -> None:
     begun = tmp_path / "begun"
     slow = await host.push(archive(tmp_path, install=f"echo $$ > {begun}; exec sleep 1000"))

@@ -1,5 +1,6 @@
 """Installing packages for workloads: in threads of their own, and of each name one at a time.
 
+What is installed already is looked for in others: whoever needs no more waits for no command of another package.
 An installation that nobody waits for any more ends soon by itself. Until it has, nobody else installs that name: its
 thread may still have the folder in hand.
 """
@@ -17,6 +18,7 @@ from outlive.depot.installed import Installed
 from .package_threads import Threads
 
 MOST_AT_ONCE = 4
+MOST_LOOKS = 2
 
 Said = Callable[[str, str, str], None]
 """Takes a package, the step that it has come to, and a text about that."""
@@ -28,6 +30,7 @@ class Installing:
     def __init__(self, installations: Installations) -> None:
         self._installations = installations
         self._threads = Threads("package-install", MOST_AT_ONCE)
+        self._looks = Threads("package-look", MOST_LOOKS)
         self._names: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._running: set[asyncio.Task[Installed]] = set()
 
@@ -59,6 +62,10 @@ class Installing:
         # Weak: a lock is there for as long as anybody is at it.
         turn = self._names.setdefault(pinned.name, asyncio.Lock())
         async with turn:
+            found = await self._looks.left(self._installations.found_after, pinned.id, before)
+            if found is not None:
+                said(f"{found.manifest.name}@{found.manifest.version}", Step.INSTALLED.value, str(found.folder))
+                return found
             loop = asyncio.get_running_loop()
 
             def report(progress: Progress) -> None:

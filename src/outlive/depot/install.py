@@ -130,9 +130,19 @@ class Installations:
 
         Raises as `install`.
         """
-        needs = self.shelf.manifest(id).dependencies
-        with_ = sorted((one for one in before if one.manifest.name in needs), key=lambda one: one.manifest.name)
+        with_ = _needed_of(self.shelf.manifest(id), before)
         return self.install(id, with_, report=report, cancelled=cancelled)
+
+    def found_after(self, id: str, before: Iterable[Installed]) -> Installed | None:
+        """What `install_after` would return as it is; None where it would have to install. Never takes long.
+
+        Raises PackageMissing, InstallFailed, DepotFailed.
+        """
+        manifest = self.shelf.manifest(id)
+        with_ = _needed_of(manifest, before)
+        _check_dependencies(manifest, with_)
+        with told(f"Looking for {manifest}"), self.marks:
+            return read_installed(self.folder / manifest.name / key_of(manifest, with_))
 
     def verify(self, installed: Installed) -> tuple[str, ...]:
         """What is wrong with its files, a sentence each: missing, changed, other permissions.
@@ -333,6 +343,12 @@ def _unmark(folder: Path) -> None:
     with suppress(FileNotFoundError):
         os.unlink(folder / MARK)
         sync_folder(folder)
+
+
+def _needed_of(manifest: Manifest, before: Iterable[Installed]) -> tuple[Installed, ...]:
+    """Those of these that a package needs, by name."""
+    needed = (one for one in before if one.manifest.name in manifest.dependencies)
+    return tuple(sorted(needed, key=lambda one: one.manifest.name))
 
 
 def _check_dependencies(manifest: Manifest, dependencies: tuple[Installed, ...]) -> None:
