@@ -16,6 +16,18 @@ from .workload import Workload
 MOST_HELD = 200
 """For how many workloads room is held at once, the most important ones."""
 
+_UNPLACED = "unplaced"
+_STEPS = (
+    "",
+    rec.Verdict.ALIVE,
+    rec.Verdict.SUSPECT,
+    rec.Verdict.PARTITIONED,
+    rec.Verdict.ISOLATED,
+    rec.Verdict.DEAD,
+    _UNPLACED,
+)
+"""The way to a new place, in order: a host that goes to and fro on it is on no new step."""
+
 _LIVES = frozenset({rec.Verdict.ALIVE, rec.Verdict.SUSPECT})
 
 
@@ -84,12 +96,12 @@ def _pending(turn: Turn) -> list[tuple[int, str]]:
 
 
 def _is_timely(turn: Turn, name: str) -> bool:
-    """Whether it has not kept others waiting for long; each step on the way to a new place counts from anew."""
+    """Whether it has not kept others waiting for long; each further step to a new place counts from anew."""
     course, at = turn.course(name), turn.state.at
     placed = turn.state.mirror.placements.get(name)
     host = placed.record.host if placed is not None else None
-    step = str(turn.state.verdicts.get(host, rec.Verdict.DEAD)) if host is not None else "unplaced"
-    if course.held_for != step:
+    step = str(turn.state.verdicts.get(host, rec.Verdict.DEAD)) if host is not None else _UNPLACED
+    if _STEPS.index(step) > _STEPS.index(course.held_for):
         turn.set_course(name, held_for=step, held_since=at)
         return True
     most_s = turn.state.timing.hold_room_s
