@@ -24,6 +24,8 @@ from .transaction import Delete, Put, unchanged
 
 PROBE_VIA = 3
 WITNESS_S = 10.0
+TIMELY_S = 10.0
+"""After so long without a late tick a host counts as timely again."""
 TOLD_AT_ONCE = 256
 PROBED_AT_ONCE = 256
 PROBED_LESS = 20.0
@@ -141,13 +143,16 @@ def table(turn: Turn, event: TableLearned) -> None:
 
 
 def mind_own_lag(turn: Turn) -> None:
-    """After a late tick, count every silence from now: the messages may be waiting unread. A row is told once."""
+    """After a late tick, count every silence from now: the messages may be waiting unread.
+
+    Late ticks count as a row until there was the time in between to find somebody dead. A time of them is told once.
+    """
     state = turn.state
     if state.ticked_at is not None and state.at - state.ticked_at > state.timing.lag_s:
-        if not state.late_ticks:
+        if state.at - state.late_at >= TIMELY_S:
             turn.note("observer.lagged", host=state.me, text=f"ticks were {state.at - state.ticked_at:.2f} s apart")
         turn.set(listening_since=state.at, late_at=state.at, late_ticks=state.late_ticks + 1)
-    elif state.late_ticks:
+    elif state.late_ticks and state.at - state.late_at >= state.timing.dead_s:
         turn.set(late_ticks=0)
     turn.set(ticked_at=turn.state.at)
 

@@ -38,9 +38,9 @@ _DRAINED_BY = (rec.MAINTENANCE, rec.OPERATIONS, rec.WORKLOADS, rec.PLACEMENTS, r
 LOOK_AT_ALL_S = 1.0
 PROTECTED_S = 2.0
 LATE_TICKS = 5
-"""So many late ticks in a row are no passing load."""
-TIMELY_S = 10.0
-"""After so long without a late tick a host counts as timely again."""
+"""So many late ticks, one soon after the other, are no passing load."""
+EXCUSED_S = 30.0
+"""So long a late host leads that nobody took the office from; then it is offered again."""
 
 
 def start(host: str, timing: Timing) -> LeaderState:
@@ -122,20 +122,34 @@ def _is_unfit(turn: Turn) -> bool:
 def _mind_lateness(turn: Turn) -> None:
     """A leader that is late again and again begins to listen again and again, and can accuse nobody: let another lead.
 
-    If no other does, for as long as a claim lasts, a late one is better than none.
+    If no other does, for as long as a claim lasts, a late one is better than none, until another may be
+    timely again.
     """
     state = turn.state
     since = None if state.mirror.leader is not None else state.leaderless_since or state.at
     turn.set(leaderless_since=since)
     if not state.late:
         if state.late_ticks >= LATE_TICKS:
-            turn.set(excused=in_office(state) and not turn.first_alive(1, state.me))
-            _fit(turn, late=f"its last {state.late_ticks} ticks came late, so that it cannot tell who is silent")
-    elif state.at - state.late_at >= TIMELY_S:
+            alone = in_office(state) and not turn.first_alive(1, state.me)
+            turn.set(excused=alone, excused_until=state.at)
+            _fit(turn, late=f"{state.late_ticks} ticks came late in short order, so that it cannot tell who is silent")
+    elif state.at - state.late_at >= judging.TIMELY_S:
         turn.set(excused=False)
         _fit(turn, late="")
+    elif state.excused:
+        if _is_excuse_over(turn):
+            turn.set(excused=False)
+            _fit(turn, late=state.late)
     elif since is not None and state.at - since >= state.timing.claim_ttl_s:
-        turn.set(excused=True)
+        turn.set(excused=True, excused_until=state.at + EXCUSED_S)
+
+
+def _is_excuse_over(turn: Turn) -> bool:
+    """Whether another leads, or could: who was excused for being alone gives way to the first that is there."""
+    state = turn.state
+    if not in_office(state):
+        return state.mirror.leader is not None
+    return state.at >= state.excused_until and bool(turn.first_alive(1, state.me))
 
 
 def _mind_deafness(turn: Turn) -> None:

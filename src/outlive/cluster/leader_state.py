@@ -4,6 +4,7 @@ Whatever must survive a change of leader stands in the store; here is only what 
 life, verdicts, and the course of each workload (failures, avoided hosts, restorations under way).
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -106,9 +107,9 @@ class LeaderState(msgspec.Struct, frozen=True):
     office_since: when this host was first seen to lead; None: it does not.
     in_flight: key → until when a write to it counts as under way. beside: the subject of a write → all keys of it.
     settling: key → the revision that the mirror must reach before the key is decided on again.
-    late_ticks: how many in a row came late, up to now; late_at: when the last one did.
+    late_ticks: how many came late, without the time in between to find anybody dead; late_at: when the last one did.
     isolated, unguarded, deaf: why this host must not lead; empty: it may.  late: why another should rather, and
-    excused: that no other does.  leaderless_since: since when nobody leads.
+    excused: that no other does; at excused_until that is tried again.  leaderless_since: since when nobody leads.
     deaf_since: since when its picture of the store shows nothing of its own renewals, which the store answers.
     won: the revision at which this host last took the office, as the store answered.
     roster: all registered hosts, by name. wary: those to judge at every tick; the others only once they have repeated
@@ -146,8 +147,9 @@ class LeaderState(msgspec.Struct, frozen=True):
     deaf: str = ""
     late: str = ""
     excused: bool = False
+    excused_until: float = 0.0
     late_ticks: int = 0
-    late_at: float = 0.0
+    late_at: float = -math.inf
     leaderless_since: float | None = None
     deaf_since: float | None = None
     won: int = 0

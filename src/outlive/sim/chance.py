@@ -373,13 +373,17 @@ def _of_maintenance(random: Random, at_s: float, hosts: list[str], _: list[Workl
 
 
 def _blinded(random: Random, at_s: float, hosts: list[str], _: list[WorkloadSetup]) -> list[Fault]:
-    """A host that may lead is told of no change, or has so little time that it cannot tell who is silent."""
+    """A host that may lead is told of no change, or it, or several, have too little time to tell who is silent."""
     host, for_s = _some(random, hosts), _short(random)
     if random.random() < 0.5:
         return [Fault(at_s, "watch-stuck", (host,), for_s)]
     apart_s = random.choice(("0.55", "0.7", "0.9"))
     crash = Fault(at_s + random.uniform(0.0, 3.0), "crash", (_some(random, hosts),), random.uniform(5.0, 12.0))
-    return [Fault(at_s, "slow-ticks", (host, apart_s), for_s + 5.0), crash]
+    slow = [host] if random.random() < 0.5 else random.sample(hosts, random.randint(1, len(hosts)))
+    return [
+        *(Fault(at_s, "slow-ticks", (name, apart_s), random.uniform(1.0, 3.0) * for_s + 5.0) for name in slow),
+        crash,
+    ]
 
 
 def _claim_taken(random: Random, at_s: float, hosts: list[str], _: list[WorkloadSetup]) -> list[Fault]:

@@ -9,6 +9,8 @@ from outlive.cluster import records as rec
 from outlive.cluster.affinity import Neighbours, Relations
 from outlive.cluster.fence import EndProof
 from outlive.cluster.host import Host
+from outlive.cluster.judging import TIMELY_S
+from outlive.cluster.leader import EXCUSED_S
 from outlive.cluster.transaction import KeyValue
 from outlive.cluster.workload import Apart, Workload
 
@@ -22,9 +24,14 @@ FENCED_S = 8.0
 
 
 class LeaderReplaced(Checker):
-    """Whenever some host could lead, one that can does, within BOUND_S of the last leader's end or choice."""
+    """Whenever some host could lead, one that can does, within BOUND_S of the last leader's end or choice.
+
+    A late one that took the office because nobody else would is given GRACE_S more: it has to be offered again first,
+    and that once others count as timely.
+    """
 
     BOUND_S = 12.0
+    GRACE_S = EXCUSED_S + TIMELY_S
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
@@ -55,9 +62,13 @@ class LeaderReplaced(Checker):
             self._led_at = now
         longest = min(self._able_since.values(), default=now)
         waited = now - max(self._led_at, longest)
-        if waited > self.BOUND_S:
+        if waited > self.BOUND_S + (self.GRACE_S if self._is_excused(leader) else 0.0):
             return f"for {waited:.1f} s nobody leads who can, though one of {', '.join(sorted(able))} could have"
         return None
+
+    def _is_excused(self, leader: object) -> bool:
+        host = self.parts.hosts.get(leader.host) if isinstance(leader, rec.LeaderRecord) else None
+        return host is not None and host.agent is not None and bool(host.agent.leader.excused)
 
     def _is_able(self, host: Any) -> bool:
         agent = host.agent
